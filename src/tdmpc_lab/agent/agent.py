@@ -1,0 +1,154 @@
+"""The agent: world model, planner and learner behind three calls, `act`, `update` and `state_dict`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Generator, Tensor
+
+from tdmpc_lab.agent.device import resolve_device
+from tdmpc_lab.agent.learner import Learner
+from tdmpc_lab.agent.planner import MPPI
+from tdmpc_lab.agent.replay import Batch
+from tdmpc_lab.agent.world_model import WorldModel
+from tdmpc_lab.config.rules import check_agent
+from tdmpc_lab.config.schema import AgentConfig, PlannerConfig
+from tdmpc_lab.errors import CheckpointError
+
+DISCOUNT_MIN, DISCOUNT_MAX = 0.95, 0.995
+
+
+def discount_for(episode_length: int) -> float:
+    """γ = clip((T/5 − 1)/(T/5), 0.95, 0.995) for an episode of T steps (TD-MPC2's heuristic)."""
+    fifth = episode_length / 5
+    return float(min(max((fifth - 1) / fifth, DISCOUNT_MIN), DISCOUNT_MAX))
+
+
+@dataclass
+class PlanState:
+    """What planning carries from step to step for a group of E environments: warm start and random draws."""
+
+    mean: Tensor  # (E, H, A), zeros where an episode starts
+    generator: Generator
+    nan_values: Tensor  # () NaN value estimates so far
+
+    def start_episode(self, env: int) -> None:
+        """Forget environment `env`'s last plan: its next observation opens an episode."""
+        self.mean[env] = 0.0
+
+
+class Agent:
+    """A TD-MPC2 agent for observations (O,) and actions (A,) in [−1, 1].
+
+    Args:
+        observation_dim, action_dim: O and A.
+        episode_length: steps of an episode, for the default discount; not needed when `agent.discount` is set.
+        agent, planner: settings; the defaults are the reference agent.
+        seed: fixes the weights and every random draw of learning.
+        device: `auto | cpu | cuda | cuda:N`.
+
+    Raises:
+        ConfigError: settings that do not fit together, or an unknown device name.
+        ExternalError: the device is not there.
+    """
+
+    def __init__(
+        self,
+        observation_dim: int,
+        action_dim: int,
+        *,
+        episode_length: int = 1000,
+        agent: AgentConfig | None = None,
+        planner: PlannerConfig | None = None,
+        seed: int = 1,
+        device: str | torch.device = "auto",
+    ) -> None:
+        agent = AgentConfig() if agent is None else agent
+        planner = PlannerConfig() if planner is None else planner
+        check_agent(agent, planner)
+        self.config = agent
+        self.device = device if isinstance(device, torch.device) else resolve_device(device)
+        self.discount = discount_for(episode_length) if agent.discount is None else agent.discount
+        self.model = WorldModel(observation_dim, action_dim, agent, seed=seed).to(self.device)
+        self.planner = MPPI(planner, horizon=agent.horizon, discount=self.discount)
+        self.generator = Generator(self.device).manual_seed(seed)
+        self.learner = Learner(self.model, agent, discount=self.discount, generator=self.generator)
+
+    def plan_state(self, envs: int, *, seed: int) -> PlanState:
+        """A fresh planning state for `envs` environments, with random draws of its own."""
+        mean = torch.zeros(envs, self.config.horizon, self.model.action_dim, device=self.device)
+        generator = Generator(self.device).manual_seed(seed)
+        return PlanState(mean, generator, torch.zeros((), dtype=torch.long, device=self.device))
+
+    def act(
+        self,
+        observations: NDArray[np.float32],
+        state: PlanState,
+        *,
+        explore: bool,
+        envs: NDArray[np.int64] | None = None,
+    ) -> NDArray[np.float32]:
+        """Plan one action for each observation (k, O) in one batched call: (k, A) in [−1, 1].
+
+        Args:
+            envs: which environments of `state` the k rows belong to; the first k when None.
+            explore: add the planner's noise (training); without it, act as in evaluation.
+        """
+        rows = torch.arange(len(observations)) if envs is None else torch.from_numpy(envs)
+        rows = rows.to(self.device)
+        with torch.no_grad():
+            z = self.model.encoder(torch.from_numpy(observations).to(self.device))
+            plan = self.planner.plan(self.model, z, state.mean[rows], explore=explore, generator=state.generator)
+        state.mean[rows] = plan.mean
+        state.nan_values += plan.nan_values
+        return plan.action.cpu().numpy()
+
+    @torch.no_grad()
+    def act_prior(self, observations: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The policy prior's own action (its mean) for each observation (k, O), without planning: (k, A)."""
+        z = self.model.encoder(torch.from_numpy(observations).to(self.device))
+        mean, _ = self.model.policy(z)
+        return torch.tanh(mean).cpu().numpy()
+
+    def update(self, batch: Batch) -> dict[str, Tensor]:
+        """One update from a batch; see `Learner.update`."""
+        return self.learner.update(batch)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Networks, target, optimizers, running scale and random state: enough to go on training."""
+        return {
+            "model": self.model.state_dict(),
+            "learner": self.learner.state_dict(),
+            "generator": self.generator.get_state(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take over what `state_dict` gave.
+
+        Raises:
+            CheckpointError: shapes or names differ; the message lists them.
+        """
+        self.load_weights(state)
+        self.learner.load_state_dict(state["learner"])
+        self.generator.set_state(state["generator"])
+
+    def load_weights(self, state: dict[str, Any]) -> None:
+        """Take over the networks alone, for evaluation.
+
+        Raises:
+            CheckpointError: shapes or names differ; the message lists them.
+        """
+        expected = {name: tuple(t.shape) for name, t in self.model.state_dict().items()}
+        found = {name: tuple(t.shape) for name, t in state["model"].items()}
+        differing = [
+            f"{name}: {found.get(name, 'missing')} in the checkpoint, {expected.get(name, 'none')} in the spec"
+            for name in sorted(expected.keys() | found.keys())
+            if expected.get(name) != found.get(name)
+        ]
+        if differing:
+            raise CheckpointError("the checkpoint does not fit the spec:\n  " + "\n  ".join(differing))
+        self.model.load_state_dict(state["model"])

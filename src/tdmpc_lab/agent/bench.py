@@ -1,0 +1,130 @@
+"""Latency of one plan and one update at full size, on random data."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Generator, Tensor
+
+from tdmpc_lab.agent.agent import Agent
+from tdmpc_lab.agent.replay import Batch
+from tdmpc_lab.agent.world_model import parameter_counts
+from tdmpc_lab.config.schema import AgentConfig, PlannerConfig
+
+
+@dataclass(frozen=True)
+class BenchResult:
+    """Milliseconds per call: median, fastest and slowest of `repeats`, planning and updating by turns."""
+
+    plan_ms: float
+    plan_ms_min: float
+    plan_ms_max: float
+    update_ms: float
+    update_ms_min: float
+    update_ms_max: float
+    repeats: int
+    envs: int
+    batch_size: int
+    horizon: int
+    device: str
+    gpu: str | None
+    threads: int
+    torch: str
+    parameters: int
+
+    def as_dict(self) -> dict[str, Any]:
+        """For scripts."""
+        return asdict(self)
+
+
+def bench(
+    observation_dim: int,
+    action_dim: int,
+    agent: AgentConfig,
+    planner: PlannerConfig,
+    *,
+    batch_size: int,
+    envs: int = 1,
+    device: str = "auto",
+    repeats: int = 10,
+    warm_up: int = 2,
+) -> BenchResult:
+    """Time `repeats` plans for `envs` environments and as many updates, after `warm_up` unmeasured ones of each.
+
+    The heads' last layers are given random weights first: at their zero start they rank all sequences alike.
+
+    Raises:
+        ConfigError, ExternalError: as `Agent`.
+    """
+    subject = Agent(observation_dim, action_dim, agent=agent, planner=planner, device=device)
+    _perturb_heads(subject)
+    batch = random_batch(observation_dim, action_dim, agent.horizon, batch_size, subject.device)
+    observations = np.random.default_rng(0).normal(size=(envs, observation_dim)).astype(np.float32)
+    state = subject.plan_state(envs, seed=0)
+    plans, updates = [], []
+    for i in range(warm_up + repeats):
+        plan_ms = _timed(lambda: subject.act(observations, state, explore=True), subject.device)
+        update_ms = _timed(lambda: subject.update(batch), subject.device)
+        if i >= warm_up:
+            plans.append(plan_ms)
+            updates.append(update_ms)
+    return BenchResult(
+        plan_ms=statistics.median(plans),
+        plan_ms_min=min(plans),
+        plan_ms_max=max(plans),
+        update_ms=statistics.median(updates),
+        update_ms_min=min(updates),
+        update_ms_max=max(updates),
+        repeats=repeats,
+        envs=envs,
+        batch_size=batch_size,
+        horizon=agent.horizon,
+        device=str(subject.device),
+        gpu=torch.cuda.get_device_name(subject.device) if subject.device.type == "cuda" else None,
+        threads=torch.get_num_threads(),
+        torch=str(torch.__version__),
+        parameters=parameter_counts(subject.model)["total"],
+    )
+
+
+def random_batch(observation_dim: int, action_dim: int, horizon: int, size: int, device: torch.device) -> Batch:
+    """A batch of noise of the right shapes."""
+    generator = Generator().manual_seed(0)
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=generator).to(device)
+
+    zeros = torch.zeros(horizon, size, device=device)
+    return Batch(
+        observations=normal(horizon + 1, size, observation_dim),
+        actions=normal(horizon, size, action_dim).clamp(-1, 1),
+        rewards=normal(horizon, size),
+        terminated=zeros,
+        truncated=zeros,
+    )
+
+
+@torch.no_grad()
+def _perturb_heads(agent: Agent) -> None:
+    generator = Generator(agent.device).manual_seed(0)
+    for weight in (
+        agent.model.reward.net[-1].weight,
+        agent.model.q.weights[-1],
+        agent.model.q_target.weights[-1],
+    ):
+        weight.normal_(0.0, 0.05, generator=generator)  # type: ignore[operator]
+
+
+def _timed(call: Callable[[], object], device: torch.device) -> float:
+    """Milliseconds of one call, the device's work included."""
+    start = time.perf_counter()
+    call()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return 1000 * (time.perf_counter() - start)

@@ -1,0 +1,150 @@
+"""One update of the world model, the Q ensemble, the policy prior and the target (TD-MPC2, eq. 3 and 4).
+
+Shapes: H horizon, B batch, O observation, A action, L latent, N heads, K bins; time comes first.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F  # noqa: N812 - torch's own convention
+from torch import Generator, Tensor
+
+from tdmpc_lab.agent.replay import Batch
+from tdmpc_lab.agent.scale import RunningScale
+from tdmpc_lab.agent.world_model import WorldModel
+from tdmpc_lab.config.schema import AgentConfig
+
+POLICY_ADAM_EPS = 1e-5
+
+
+class Learner:
+    """Losses, optimizers and running scale for one world model.
+
+    `update` takes one batch and returns its losses as scalars on the device; it never waits for the device.
+    """
+
+    def __init__(self, model: WorldModel, config: AgentConfig, *, discount: float, generator: Generator) -> None:
+        self.model = model
+        self.config = config
+        self.discount = discount
+        self.generator = generator
+        device = model.regression.centres.device
+        self.scale = RunningScale(config.scale_tau).to(device)
+        encoder = list(model.encoder.parameters())
+        rest = model.model_parameters()[len(encoder) :]
+        groups: list[dict[str, Any]] = [
+            {"params": encoder, "lr": config.lr * config.encoder_lr_scale},
+            {"params": rest},
+        ]
+        self.model_optimizer = torch.optim.Adam(groups, lr=config.lr, fused=True)
+        self.policy_optimizer = torch.optim.Adam(
+            model.policy.parameters(), lr=config.lr, eps=POLICY_ADAM_EPS, fused=True
+        )
+
+    def update(self, batch: Batch) -> dict[str, Tensor]:
+        """Train on one batch: model and Q, then the policy on the detached latents, then the target."""
+        with torch.no_grad():
+            next_z = self.model.encoder(batch.observations[1:])  # (H, B, L)
+            target = self.td_target(next_z, batch.rewards, batch.terminated)  # (H, B)
+        latents, losses = self.model_losses(batch, next_z, target)
+        losses["grad_norm/model"] = self._step(
+            losses["loss/total"], self.model_optimizer, self.model.model_parameters()
+        )
+        losses |= self._update_policy(latents.detach())
+        self.model.update_target(self.config.tau)
+        losses["td_target"] = target.mean()
+        return {name: value.detach() for name, value in losses.items()}
+
+    @torch.no_grad()
+    def td_target(self, next_z: Tensor, reward: Tensor, terminated: Tensor) -> Tensor:
+        """r + γ (1 − terminated) · min of two random target heads at (next_z, a ~ policy): (H, B).
+
+        A truncated step (time limit) is not terminated: its value is bootstrapped as any other.
+        """
+        action = self.model.policy.sample(next_z, self.generator).action
+        heads = self.model.two_heads(self.generator)
+        value = self.model.q_values(next_z, action, heads, target=True).amin(0)
+        return reward + self.discount * (1 - terminated) * value
+
+    def model_losses(self, batch: Batch, next_z: Tensor, target: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Roll the model through the batch; latents (H + 1, B, L) and the weighted losses.
+
+        Args:
+            next_z: encoded next observations (H, B, L), without gradient: the consistency target.
+            target: TD targets (H, B), without gradient.
+        """
+        model, config = self.model, self.config
+        horizon = batch.actions.shape[0]
+        z = model.encoder(batch.observations[0])
+        steps = [z]
+        for action in batch.actions:
+            z = model.dynamics(z, action)
+            steps.append(z)
+        latents = torch.stack(steps)  # (H + 1, B, L)
+        before, after = latents[:-1], latents[1:]
+
+        rho = config.rho ** torch.arange(horizon, device=z.device)  # (H,)
+        consistency = (after - next_z).square().mean((1, 2))
+        reward = model.regression.loss(model.reward(before, batch.actions), batch.rewards).mean(1)
+        q_logits = model.q(before, batch.actions, dropout=self.generator)  # (N, H, B, K)
+        value = model.regression.loss(q_logits, target).mean((0, 2))
+        losses = {
+            "loss/consistency": (rho * consistency).sum() / horizon,
+            "loss/reward": (rho * reward).sum() / horizon,
+            "loss/value": (rho * value).sum() / horizon,
+            "loss/termination": F.binary_cross_entropy_with_logits(model.termination(after), batch.terminated),
+        }
+        losses["loss/total"] = (
+            config.consistency_weight * losses["loss/consistency"]
+            + config.reward_weight * losses["loss/reward"]
+            + config.value_weight * losses["loss/value"]
+            + config.termination_weight * losses["loss/termination"]
+        )
+        return latents, losses
+
+    def policy_loss(self, latents: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """ρ-weighted −(Q/S + entropy) over latents (H + 1, B, L) without gradient. Moves the running scale first."""
+        model, config = self.model, self.config
+        sample = model.policy.sample(latents, self.generator)
+        heads = model.two_heads(self.generator)
+        q = model.q_values(latents, sample.action, heads, dropout=self.generator, frozen=True).mean(0)  # (H + 1, B)
+        self.scale.update(q[0].detach())
+        rho = config.rho ** torch.arange(latents.shape[0], device=q.device)
+        objective = q / self.scale.value + config.entropy_weight * sample.scaled_entropy
+        loss = -(rho * objective.mean(1)).mean()
+        return loss, {
+            "loss/policy": loss,
+            "policy/q": q.mean(),
+            "policy/scale": self.scale.value.clone(),
+            "policy/log_prob": sample.log_prob.mean(),
+            "policy/log_std": sample.log_std.mean(),
+        }
+
+    def _update_policy(self, latents: Tensor) -> dict[str, Tensor]:
+        loss, metrics = self.policy_loss(latents)
+        metrics["grad_norm/policy"] = self._step(loss, self.policy_optimizer, list(self.model.policy.parameters()))
+        return metrics
+
+    def _step(self, loss: Tensor, optimizer: torch.optim.Optimizer, parameters: list[torch.nn.Parameter]) -> Tensor:
+        """Backward, clip, step; returns the gradient norm before clipping."""
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        norm = torch.nn.utils.clip_grad_norm_(parameters, self.config.grad_clip)
+        optimizer.step()
+        return norm
+
+    def state_dict(self) -> dict[str, Any]:
+        """Optimizers and running scale; the model's own weights are not in it."""
+        return {
+            "model_optimizer": self.model_optimizer.state_dict(),
+            "policy_optimizer": self.policy_optimizer.state_dict(),
+            "scale": self.scale.state_dict(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take over what `state_dict` gave."""
+        self.model_optimizer.load_state_dict(state["model_optimizer"])
+        self.policy_optimizer.load_state_dict(state["policy_optimizer"])
+        self.scale.load_state_dict(state["scale"])

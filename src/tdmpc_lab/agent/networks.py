@@ -1,0 +1,201 @@
+"""The building blocks and parts of the world model. Sizes and layer order follow the reference print-out.
+
+Shapes: B any number of leading dimensions, L latent, A action, O observation, K bins, N heads of the ensemble.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import pairwise
+
+import torch
+import torch.nn.functional as F  # noqa: N812 - torch's own convention
+from torch import Generator, Tensor, nn
+
+INIT_STD = 0.02
+
+
+class SimNorm(nn.Module):
+    """Softmax over groups of `group` neighbouring entries of the last axis (TD-MPC2, eq. 4)."""
+
+    def __init__(self, group: int = 8) -> None:
+        super().__init__()
+        self.group = group
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., L) to (..., L); each group of the result sums to 1."""
+        grouped = x.reshape(*x.shape[:-1], -1, self.group)
+        return torch.softmax(grouped, dim=-1).reshape(x.shape)
+
+    def extra_repr(self) -> str:
+        return "" if self.group == 8 else f"group={self.group}"
+
+
+def hidden_layers(input_dim: int, hidden_dim: int, count: int) -> list[nn.Module]:
+    """`count` blocks Linear → LayerNorm → Mish."""
+    widths = [input_dim] + [hidden_dim] * count
+    layers: list[nn.Module] = []
+    for before, after in pairwise(widths):
+        layers += [nn.Linear(before, after), nn.LayerNorm(after), nn.Mish()]
+    return layers
+
+
+class Encoder(nn.Module):
+    """Observation to latent: (..., O) → (..., L)."""
+
+    def __init__(self, observation_dim: int, latent_dim: int, hidden_dim: int, layers: int, simnorm_dim: int) -> None:
+        super().__init__()
+        blocks = hidden_layers(observation_dim, hidden_dim, layers)
+        self.net = nn.Sequential(*blocks, nn.Linear(hidden_dim, latent_dim), SimNorm(simnorm_dim))
+
+    def forward(self, observation: Tensor) -> Tensor:
+        return self.net(observation)  # type: ignore[no-any-return]
+
+
+class Dynamics(nn.Module):
+    """Next latent from latent and action: (..., L), (..., A) → (..., L)."""
+
+    def __init__(self, latent_dim: int, action_dim: int, hidden_dim: int, layers: int, simnorm_dim: int) -> None:
+        super().__init__()
+        blocks = hidden_layers(latent_dim + action_dim, hidden_dim, layers)
+        self.net = nn.Sequential(*blocks, nn.Linear(hidden_dim, latent_dim), nn.LayerNorm(latent_dim))
+        self.simnorm = SimNorm(simnorm_dim)
+
+    def forward(self, z: Tensor, action: Tensor) -> Tensor:
+        return self.simnorm(self.net(torch.cat([z, action], dim=-1)))  # type: ignore[no-any-return]
+
+
+class Reward(nn.Module):
+    """Logits over reward bins: (..., L), (..., A) → (..., K)."""
+
+    def __init__(self, latent_dim: int, action_dim: int, hidden_dim: int, layers: int, bins: int) -> None:
+        super().__init__()
+        blocks = hidden_layers(latent_dim + action_dim, hidden_dim, layers)
+        self.net = nn.Sequential(*blocks, nn.Linear(hidden_dim, bins))
+
+    def forward(self, z: Tensor, action: Tensor) -> Tensor:
+        return self.net(torch.cat([z, action], dim=-1))  # type: ignore[no-any-return]
+
+
+class Termination(nn.Module):
+    """Logit of "the episode has ended here", from the latent alone: (..., L) → (...)."""
+
+    def __init__(self, latent_dim: int, hidden_dim: int) -> None:
+        super().__init__()
+        self.mlp = nn.Sequential(
+            nn.Linear(latent_dim, hidden_dim),
+            nn.ReLU(),
+            nn.Linear(hidden_dim, hidden_dim),
+            nn.ReLU(),
+            nn.Linear(hidden_dim, 1),
+        )
+
+    def forward(self, z: Tensor) -> Tensor:
+        return self.mlp(z).squeeze(-1)  # type: ignore[no-any-return]
+
+
+class QFunction(nn.Module):
+    """One head of the ensemble as a plain module: what `QEnsemble` stacks, and what `describe` prints."""
+
+    def __init__(
+        self, latent_dim: int, action_dim: int, hidden_dim: int, layers: int, bins: int, dropout: float
+    ) -> None:
+        super().__init__()
+        blocks = hidden_layers(latent_dim + action_dim, hidden_dim, layers)
+        blocks.insert(2, nn.Dropout(dropout))  # after the first LayerNorm
+        self.net = nn.Sequential(*blocks, nn.Linear(hidden_dim, bins))
+
+    def forward(self, z: Tensor, action: Tensor) -> Tensor:
+        return self.net(torch.cat([z, action], dim=-1))  # type: ignore[no-any-return]
+
+
+class QEnsemble(nn.Module):
+    """N Q functions computed as one batched product per layer: (..., L), (..., A) → (N, ..., K).
+
+    The parameters of layer i of all heads lie in one tensor: weight (N, in, out), bias (N, 1, out).
+    Dropout draws from a generator handed in by the caller, so nothing here depends on global random state,
+    and a call without one has no dropout.
+    """
+
+    def __init__(self, functions: list[QFunction]) -> None:
+        super().__init__()
+        linears = [[m for m in f.net if isinstance(m, nn.Linear)] for f in functions]
+        norms = [[m for m in f.net if isinstance(m, nn.LayerNorm)] for f in functions]
+        self.heads = len(functions)
+        self.dropout = next(m.p for m in functions[0].net if isinstance(m, nn.Dropout))
+        self.eps = norms[0][0].eps
+        self.weights = nn.ParameterList(
+            [torch.stack([m.weight.detach().T for m in same]) for same in zip(*linears, strict=True)]
+        )
+        self.biases = nn.ParameterList(
+            [torch.stack([m.bias.detach() for m in same]).unsqueeze(1) for same in zip(*linears, strict=True)]
+        )
+        self.norm_weights = nn.ParameterList(
+            [torch.stack([m.weight.detach() for m in same]).unsqueeze(1) for same in zip(*norms, strict=True)]
+        )
+        self.norm_biases = nn.ParameterList(
+            [torch.stack([m.bias.detach() for m in same]).unsqueeze(1) for same in zip(*norms, strict=True)]
+        )
+
+    def _layers(self, heads: Tensor | None, frozen: bool) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
+        """Weight, bias, norm weight and norm bias of each hidden layer, for the chosen heads."""
+        hidden = len(self.norm_weights)
+        for i in range(hidden):
+            group = (self.weights[i], self.biases[i], self.norm_weights[i], self.norm_biases[i])
+            w, b, g, c = (_chosen(p, heads, frozen) for p in group)
+            yield w, b, g, c
+
+    def forward(
+        self,
+        z: Tensor,
+        action: Tensor,
+        *,
+        heads: Tensor | None = None,
+        dropout: Generator | None = None,
+        frozen: bool = False,
+    ) -> Tensor:
+        """Logits (n, ..., K) of the chosen heads.
+
+        Args:
+            heads: indices (n,) of the heads wanted; all when None.
+            dropout: generator of the dropout masks; no dropout when None.
+            frozen: block gradients into the heads (they still flow to z and action).
+        """
+        x = torch.cat([z, action], dim=-1)
+        lead = x.shape[:-1]
+        n = self.heads if heads is None else heads.shape[0]
+        h = x.reshape(1, -1, x.shape[-1]).expand(n, -1, -1)  # (n, B, L + A)
+        for i, (weight, bias, norm_weight, norm_bias) in enumerate(self._layers(heads, frozen)):
+            h = torch.baddbmm(bias, h, weight)
+            h = torch.addcmul(norm_bias, F.layer_norm(h, h.shape[-1:], eps=self.eps), norm_weight)
+            if i == 0 and dropout is not None and self.dropout > 0:
+                kept = torch.rand(h.shape, generator=dropout, device=h.device) >= self.dropout
+                h = h * kept / (1 - self.dropout)
+            h = F.mish(h)
+        last_weight, last_bias = (_chosen(p[-1], heads, frozen) for p in (self.weights, self.biases))
+        return torch.baddbmm(last_bias, h, last_weight).reshape(n, *lead, -1)
+
+
+def _chosen(parameter: Tensor, heads: Tensor | None, frozen: bool) -> Tensor:
+    parameter = parameter.detach() if frozen else parameter
+    return parameter if heads is None else parameter[heads]
+
+
+def init_weights(module: nn.Module, generator: Generator) -> None:
+    """Linear weights from a truncated normal (std 0.02), biases 0, LayerNorm weights 1 and biases 0.
+
+    Acts on every Linear and LayerNorm inside `module`; call it on each ensemble member before stacking.
+    """
+    for part in module.modules():
+        if isinstance(part, nn.Linear):
+            nn.init.trunc_normal_(part.weight, std=INIT_STD, generator=generator)
+            nn.init.zeros_(part.bias)
+        elif isinstance(part, nn.LayerNorm):
+            nn.init.ones_(part.weight)
+            nn.init.zeros_(part.bias)
+
+
+def zero_last_layer(net: nn.Sequential) -> None:
+    """Zero the last Linear's weights, so that the head predicts the same for everything at the start."""
+    last = [m for m in net if isinstance(m, nn.Linear)][-1]
+    nn.init.zeros_(last.weight)

@@ -1,0 +1,65 @@
+"""Discrete regression: reward and value as a distribution over bins in symlog space (TD-MPC2, section 3.2)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+def symlog(x: Tensor) -> Tensor:
+    """sign(x) · ln(1 + |x|), elementwise."""
+    return torch.sign(x) * torch.log1p(torch.abs(x))
+
+
+def symexp(x: Tensor) -> Tensor:
+    """Inverse of `symlog`, elementwise."""
+    return torch.sign(x) * torch.expm1(torch.abs(x))
+
+
+class DiscreteRegression(nn.Module):
+    """Two-hot targets, their cross-entropy, and the decoding of logits back to a number.
+
+    `bins` centres lie evenly on [low, high] in symlog space; values outside are clamped to the ends.
+    """
+
+    centres: Tensor
+
+    def __init__(self, *, bins: int = 101, low: float = -10.0, high: float = 10.0) -> None:
+        super().__init__()
+        self.bins = bins
+        self.low = low
+        self.high = high
+        self.width = (high - low) / (bins - 1)
+        self.register_buffer("centres", torch.linspace(low, high, bins), persistent=False)
+
+    def _neighbours(self, value: Tensor) -> tuple[Tensor, Tensor]:
+        """Index of the bin below each value, and the share that goes to the bin above it."""
+        position = (symlog(value).clamp(self.low, self.high) - self.low) / self.width
+        # NaN gets a valid index (on a GPU an invalid one ends the process) and stays NaN in the share
+        lower = position.floor().nan_to_num(0.0).clamp(0, self.bins - 2)
+        return lower.long(), position - lower
+
+    def two_hot(self, value: Tensor) -> Tensor:
+        """Values (...) to probabilities (..., bins): two neighbouring bins, linear in symlog space."""
+        lower, share = self._neighbours(value)
+        target = torch.zeros(*value.shape, self.bins, dtype=value.dtype, device=value.device)
+        target.scatter_(-1, lower.unsqueeze(-1), (1 - share).unsqueeze(-1))
+        target.scatter_(-1, (lower + 1).unsqueeze(-1), share.unsqueeze(-1))
+        return target
+
+    def loss(self, logits: Tensor, value: Tensor) -> Tensor:
+        """Cross-entropy of softmax(logits) with the two-hot target of `value`.
+
+        logits: (..., bins); value broadcasts to (...). Returns (...). The two-hot vector is never built: only
+        two of its entries are not zero.
+        """
+        value = value.expand(logits.shape[:-1])
+        lower, share = self._neighbours(value)
+        log_prob = torch.log_softmax(logits, dim=-1)
+        below = log_prob.gather(-1, lower.unsqueeze(-1)).squeeze(-1)
+        above = log_prob.gather(-1, (lower + 1).unsqueeze(-1)).squeeze(-1)
+        return -((1 - share) * below + share * above)
+
+    def decode(self, logits: Tensor) -> Tensor:
+        """Logits (..., bins) to numbers (...): symexp of the expected bin."""
+        return symexp(torch.softmax(logits, dim=-1) @ self.centres)

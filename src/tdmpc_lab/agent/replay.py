@@ -1,0 +1,305 @@
+"""Replay of whole episodes in pre-allocated tensors; sub-sequences sampled from it never leave their episode.
+
+Layout: a ring of `capacity` slots. An episode of T steps takes T + 1 neighbouring slots (modulo capacity): slot
+t holds observation t and the action, reward and flags of the step from t to t + 1; the last slot holds the final
+observation only. New episodes are written at the head and evict the oldest ones they run into.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Generator, Tensor
+
+from tdmpc_lab.errors import CheckpointError, ConfigError
+
+FloatArray = NDArray[np.float32]
+BoolArray = NDArray[np.bool_]
+
+_TENSORS = ("observations", "actions", "rewards", "terminated", "truncated")
+DEVICE_SHARE = 0.5  # of the device's free memory; the rest is left for networks, gradients and planning
+
+
+@dataclass(frozen=True)
+class Episode:
+    """One finished episode of T steps from one environment."""
+
+    observations: FloatArray  # (T + 1, O)
+    actions: FloatArray  # (T, A) in [-1, 1]
+    rewards: FloatArray  # (T,)
+    terminated: BoolArray  # (T,) the task ended here: no value beyond
+    truncated: BoolArray  # (T,) cut off here, e.g. by a time limit: value goes on
+
+    def __len__(self) -> int:
+        return len(self.rewards)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """B sub-sequences of H steps, time first, on the training device."""
+
+    observations: Tensor  # (H + 1, B, O)
+    actions: Tensor  # (H, B, A)
+    rewards: Tensor  # (H, B)
+    terminated: Tensor  # (H, B) as float, 1 where the task ended
+    truncated: Tensor  # (H, B) as float; never used for bootstrapping
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where the replay lies, and why."""
+
+    device: torch.device
+    reason: str
+
+
+def replay_bytes(capacity: int, observation_dim: int, action_dim: int) -> int:
+    """Memory the replay's tensors take, in bytes."""
+    return capacity * (4 * (observation_dim + action_dim + 1) + 2)
+
+
+def choose_placement(device: torch.device, needed: int, free: int | None, *, host_only: bool = False) -> Placement:
+    """Training device or host memory for a replay of `needed` bytes, with the reason in words.
+
+    Args:
+        free: free bytes of the training device; None where it shares the host's memory.
+        host_only: the person asked for host memory.
+    """
+    size = _size(needed)
+    host = torch.device("cpu")
+    if device.type == "cpu":
+        return Placement(host, f"replay of {size} in host memory, where the training runs")
+    if host_only:
+        return Placement(host, f"replay of {size} in host memory, as asked for")
+    if free is not None and needed > DEVICE_SHARE * free:
+        return Placement(
+            host,
+            f"replay of {size} in host memory: more than {DEVICE_SHARE:.0%} of the {_size(free)} free on {device}",
+        )
+    return Placement(device, f"replay of {size} on {device}")
+
+
+@dataclass(frozen=True)
+class _SequenceIndex:
+    """Sub-sequences numbered through all episodes held, and where number i starts in the ring."""
+
+    ends: Tensor  # (episodes,) sub-sequences in this and all older episodes
+    offset: Tensor  # (episodes,) slot of the episode's first step minus the sub-sequences before it
+    total: int
+
+
+def _size(count: int) -> str:
+    """Bytes for reading."""
+    return f"{count / 2**20:,.1f} MiB" if count >= 2**20 else f"{count / 2**10:,.1f} KiB"
+
+
+class Replay:
+    """Episodes of one or several environments, sampled as sub-sequences of `horizon` steps.
+
+    Args:
+        capacity: slots; an episode of T steps takes T + 1.
+        horizon: steps of a sampled sub-sequence; shorter episodes are kept out of the sampling and counted.
+        device: where batches are wanted.
+        host_only: keep the tensors in host memory even if the device has room.
+
+    Raises:
+        ConfigError: the capacity does not hold one sub-sequence.
+    """
+
+    def __init__(
+        self,
+        *,
+        capacity: int,
+        observation_dim: int,
+        action_dim: int,
+        horizon: int,
+        device: torch.device,
+        seed: int = 0,
+        host_only: bool = False,
+    ) -> None:
+        if capacity < horizon + 1:
+            raise ConfigError(f"replay capacity {capacity} does not hold one sub-sequence of horizon {horizon}")
+        self.capacity = capacity
+        self.horizon = horizon
+        self.device = device
+        needed = replay_bytes(capacity, observation_dim, action_dim)
+        free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else None
+        self.placement = choose_placement(device, needed, free, host_only=host_only)
+        where = self.placement.device
+        self._observations = torch.zeros(capacity, observation_dim, device=where)
+        self._actions = torch.zeros(capacity, action_dim, device=where)
+        self._rewards = torch.zeros(capacity, device=where)
+        self._terminated = torch.zeros(capacity, dtype=torch.bool, device=where)
+        self._truncated = torch.zeros(capacity, dtype=torch.bool, device=where)
+        self._generator = Generator(where).manual_seed(seed)
+        self._episodes: deque[tuple[int, int]] = deque()  # (first slot, steps), oldest first
+        self._head = 0
+        self._index: _SequenceIndex | None = None
+        self.episodes_added = 0
+        self.episodes_too_short = 0
+
+    def __len__(self) -> int:
+        """Steps held."""
+        return sum(steps for _, steps in self._episodes)
+
+    @property
+    def episodes(self) -> int:
+        """Episodes held."""
+        return len(self._episodes)
+
+    @property
+    def sequences(self) -> int:
+        """Different sub-sequences that can be sampled now."""
+        return sum(max(0, steps - self.horizon + 1) for _, steps in self._episodes)
+
+    def add(self, episode: Episode) -> None:
+        """Store a finished episode, overwriting the oldest ones where there is no room.
+
+        Raises:
+            ConfigError: the episode alone is longer than the replay, or its arrays do not fit each other.
+        """
+        steps = len(episode)
+        self._check(episode)
+        self._evict(steps + 1)
+        slots = (self._head + torch.arange(steps + 1)).remainder(self.capacity).to(self._rewards.device)
+        inner = slots[:-1]
+        self._observations[slots] = self._to_device(episode.observations)
+        self._actions[inner] = self._to_device(episode.actions)
+        self._rewards[inner] = self._to_device(episode.rewards)
+        self._terminated[inner] = self._to_device(episode.terminated)
+        self._truncated[inner] = self._to_device(episode.truncated)
+        self._episodes.append((self._head, steps))
+        self._head = (self._head + steps + 1) % self.capacity
+        self._index = None
+        self.episodes_added += 1
+        self.episodes_too_short += steps < self.horizon
+
+    def _check(self, episode: Episode) -> None:
+        steps = len(episode)
+        if steps < 1:
+            raise ConfigError("an episode needs at least one step")
+        if steps + 1 > self.capacity:
+            raise ConfigError(
+                f"an episode of {steps} steps does not fit a replay of {self.capacity} slots; raise "
+                "train.replay_capacity or lower env.max_episode_steps"
+            )
+        expected = {
+            "observations": (steps + 1, self._observations.shape[1]),
+            "actions": (steps, self._actions.shape[1]),
+            "terminated": (steps,),
+            "truncated": (steps,),
+        }
+        for name, shape in expected.items():
+            found = getattr(episode, name).shape
+            if found != shape:
+                raise ConfigError(f"episode.{name} has shape {found}, expected {shape}")
+
+    def _to_device(self, array: FloatArray | BoolArray) -> Tensor:
+        return torch.from_numpy(np.ascontiguousarray(array)).to(self._rewards.device)
+
+    def _evict(self, slots: int) -> None:
+        """Drop the oldest episodes until `slots` slots from the head on are free."""
+        used = sum(steps + 1 for _, steps in self._episodes)
+        while self.capacity - used < slots:
+            _, steps = self._episodes.popleft()
+            used -= steps + 1
+
+    def sample(self, batch_size: int) -> Batch:
+        """Draw `batch_size` sub-sequences, uniform over all that lie within one episode.
+
+        Raises:
+            ConfigError: no episode is as long as the horizon yet.
+        """
+        index = self._sequence_index()
+        if index.total == 0:
+            raise ConfigError(
+                f"the replay holds {self.episodes} episodes, none of at least {self.horizon} steps (the horizon)"
+            )
+        where = self._rewards.device
+        drawn = torch.randint(index.total, (batch_size,), generator=self._generator, device=where)
+        start = drawn + index.offset[torch.searchsorted(index.ends, drawn, right=True)]
+        steps = torch.arange(self.horizon + 1, device=where).unsqueeze(1)
+        slots = (start.unsqueeze(0) + steps).remainder(self.capacity)  # (H + 1, B)
+        inner = slots[:-1]
+        return Batch(
+            self._out(self._observations[slots]),
+            self._out(self._actions[inner]),
+            self._out(self._rewards[inner]),
+            self._out(self._terminated[inner].float()),
+            self._out(self._truncated[inner].float()),
+        )
+
+    def _out(self, tensor: Tensor) -> Tensor:
+        return tensor.to(self.device, non_blocking=True)
+
+    def _sequence_index(self) -> _SequenceIndex:
+        """The index for the episodes held now; made anew after an episode was added."""
+        if self._index is None:
+            counts = torch.tensor([max(0, steps - self.horizon + 1) for _, steps in self._episodes])
+            starts = torch.tensor([start for start, _ in self._episodes])
+            ends = counts.long().cumsum(0)
+            offset = starts.long() - (ends - counts.long())
+            where = self._rewards.device
+            self._index = _SequenceIndex(ends.to(where), offset.to(where), int(counts.sum()))
+        return self._index
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything needed to go on with the same draws: the filled slots, the ring and the generator."""
+        filled = self._filled()
+        return {
+            **{name: getattr(self, f"_{name}")[:filled].cpu() for name in _TENSORS},
+            "episodes": [list(e) for e in self._episodes],
+            "head": self._head,
+            "capacity": self.capacity,
+            "generator": self._generator.get_state(),
+            "episodes_added": self.episodes_added,
+            "episodes_too_short": self.episodes_too_short,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take over what `state_dict` gave.
+
+        Raises:
+            CheckpointError: it was made with other sizes.
+        """
+        found = (state["observations"].shape[1], state["actions"].shape[1])
+        expected = (self._observations.shape[1], self._actions.shape[1])
+        if found != expected:
+            raise CheckpointError(
+                f"the replay in the checkpoint has (observation, action) sizes {found}, the spec asks for {expected}"
+            )
+        if state["capacity"] == self.capacity:
+            filled = state["rewards"].shape[0]
+            for name in _TENSORS:
+                getattr(self, f"_{name}")[:filled] = state[name].to(self._rewards.device)
+            self._episodes = deque((int(start), int(steps)) for start, steps in state["episodes"])
+            self._head = int(state["head"])
+        else:  # another capacity: the ring is laid anew, the oldest episodes leaving first
+            self._episodes.clear()
+            self._head = 0
+            for start, steps in state["episodes"]:
+                self.add(_stored_episode(state, int(start), int(steps)))
+        self._generator.set_state(state["generator"])
+        self.episodes_added = int(state["episodes_added"])
+        self.episodes_too_short = int(state["episodes_too_short"])
+        self._index = None
+
+    def _filled(self) -> int:
+        """Slots from 0 on that hold anything: all once an episode wrapped around, else up to the highest end."""
+        ends = [start + steps + 1 for start, steps in self._episodes]
+        return min(self.capacity, max(ends, default=0))
+
+
+def _stored_episode(state: dict[str, Any], start: int, steps: int) -> Episode:
+    """The episode at slot `start` of a stored ring."""
+    slots = (start + torch.arange(steps + 1)).remainder(state["capacity"])
+    inner = slots[:-1]
+    return Episode(
+        state["observations"][slots].numpy(),
+        *(state[name][inner].numpy() for name in _TENSORS[1:]),
+    )

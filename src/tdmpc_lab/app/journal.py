@@ -1,0 +1,62 @@
+"""A job's note, kept level with the job's files."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from tdmpc_lab.errors import NoteError
+from tdmpc_lab.jobs.events import read_events
+from tdmpc_lab.jobs.metrics import eval_rows, latest_rows
+from tdmpc_lab.jobs.paths import JobPaths, Project
+from tdmpc_lab.jobs.record import JobRecord, read_record
+from tdmpc_lab.jobs.state import JobStatus, SchedulerState, derive_status
+from tdmpc_lab.notes.note import update_note
+from tdmpc_lab.notes.render import describe_for_mlflow, render_note
+
+
+def status_of(
+    paths: JobPaths,
+    record: JobRecord,
+    scheduler: SchedulerState | None,
+    events: list[dict[str, Any]] | None = None,
+) -> JobStatus:
+    """The job's status now, from its files and what the scheduler says. Raises RecordError."""
+    events = read_events(paths.events) if events is None else events
+    return derive_status(record, events, latest_rows(paths), datetime.now().astimezone(), scheduler)
+
+
+def write_note(project: Project, paths: JobPaths, scheduler: SchedulerState | None) -> str:
+    """Bring the tool's part of the job's note level with its files; returns that part.
+
+    Raises:
+        NoteError: the note's markers are broken, or it can't be written. The job's files say all the same.
+        RecordError: a file of the job can't be read.
+    """
+    record = read_record(paths)
+    events = read_events(paths.events)
+    status = status_of(paths, record, scheduler, events)
+    failures = [event for event in events if event.get("event") == "failed"]
+    traceback = str(failures[-1].get("traceback", "")) if failures else None
+    text = render_note(record, status, eval_rows(paths), traceback)
+    update_note(project.note(paths.id), text, paths.note_lock)
+    return text
+
+
+def mlflow_description(paths: JobPaths, scheduler: SchedulerState | None, note: str) -> str:
+    """The note as the MLflow run's description: outcome first, as plain text."""
+    record = read_record(paths)
+    return describe_for_mlflow(record, status_of(paths, record, scheduler), note)
+
+
+def read_note(project: Project, job_id: str) -> str:
+    """The whole note, a person's words included.
+
+    Raises:
+        NoteError: there is none, or it can't be read.
+    """
+    path = project.note(job_id)
+    try:
+        return path.read_text(encoding="utf-8", errors="replace")
+    except OSError as error:
+        raise NoteError(f"{path}: the note can't be read: {error.strerror}") from error

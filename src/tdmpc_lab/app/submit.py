@@ -1,0 +1,211 @@
+"""`submit`: from specs to recorded, started jobs. Nothing is written before every spec has been checked."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from tdmpc_lab.app.journal import write_note
+from tdmpc_lab.app.specs import check_environments, differences, load_all
+from tdmpc_lab.config.diff import group_hash
+from tdmpc_lab.config.loader import LoadedSpec
+from tdmpc_lab.config.serialize import dump_yaml, plain
+from tdmpc_lab.errors import LabError
+from tdmpc_lab.jobs.paths import JobPaths, Project
+from tdmpc_lab.jobs.prepare import prepare_job
+from tdmpc_lab.jobs.record import JobRecord, git_state
+from tdmpc_lab.jobs.state import SchedulerState
+
+Cluster = Literal["local", "slurm", "debug"]
+SUPERVISOR = "tdmpc_lab.app.supervisor"
+PENDING = SchedulerState("PENDING")
+
+
+@dataclass(frozen=True)
+class Submitted:
+    """A job that was made."""
+
+    id: str
+    folder: Path
+    note: Path
+    cluster: Cluster
+    steps: int
+    mlflow_run: str | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """For scripts."""
+        return {
+            "id": self.id,
+            "folder": str(self.folder),
+            "note": str(self.note),
+            "mlflow_run": self.mlflow_run,
+        }
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A spec ready to be submitted, with everything that could be found wrong looked at."""
+
+    item: LoadedSpec
+    diff: tuple[str, ...]
+    goes_on_from: JobPaths | None = None
+    """The job whose metrics and checkpoints the new one begins with."""
+
+
+def choose_cluster(wanted: str) -> Cluster:
+    """`auto` is SLURM where sbatch is on the PATH, else this machine."""
+    from tdmpc_lab.launch.slurm import has_sbatch
+
+    if wanted == "auto":
+        return "slurm" if has_sbatch() else "local"
+    assert wanted in ("local", "slurm", "debug")
+    return wanted  # type: ignore[return-value]
+
+
+def plan(project: Project, specs: Sequence[str], overrides: Sequence[str]) -> list[Plan]:
+    """Check everything that can be checked here and now.
+
+    Raises:
+        SpecError: every problem of every spec.
+        EnvironmentSpecError: an environment can't be made or is not supported.
+    """
+    loaded = load_all(project, specs, overrides)
+    plans = [Plan(item, differences(project, item)) for item in loaded]
+    check_environments(loaded)
+    return plans
+
+
+def dry_run(project: Project, ready: Plan, cluster: Cluster) -> dict[str, Any]:
+    """What `submit` would do with one spec: the values in force, and for SLURM the batch script."""
+    spec = ready.item.spec
+    script = None
+    if cluster == "slurm":
+        from tdmpc_lab.launch.sbatch import sbatch_script
+
+        script = sbatch_script(project, spec.slurm, spec.name)
+    return {
+        "name": spec.name,
+        "spec": str(ready.item.path),
+        "cluster": cluster,
+        "diff": list(ready.diff),
+        "resolved": dump_yaml(spec),
+        "sbatch": script,
+    }
+
+
+def submit_one(project: Project, ready: Plan, cluster: Cluster, *, max_local: int) -> Submitted:
+    """Record one job and start it. A debug job runs here and now, to its end.
+
+    Raises:
+        ExternalError: SLURM is missing or refused the job; nothing stays behind.
+        LabError and what the training raises: from a debug job.
+    """
+    from tdmpc_lab.app.worker import run_job
+
+    root = str(project.root)
+    if cluster == "slurm":
+        return _submit_slurm(project, ready)
+    paths = _prepare(project, ready, cluster, None, max_local if cluster == "local" else None)
+    if cluster == "local":
+        from tdmpc_lab.launch.local import start_local
+
+        start_local(paths, project, max_local, SUPERVISOR)
+    else:
+        from tdmpc_lab.launch.debug import run_debug
+
+        run_debug(paths.folder / "submitit", run_job, root, paths.id)
+    return _submitted(project, paths, ready, cluster)
+
+
+def _submit_slurm(project: Project, ready: Plan) -> Submitted:
+    """Submit held, write the record, release: no job starts before its record is complete."""
+    from tdmpc_lab.app.worker import run_job
+    from tdmpc_lab.launch.logs import link_logs
+    from tdmpc_lab.launch.sbatch import submit_folder
+    from tdmpc_lab.launch.slurm import cancel_ids, release, submit_held
+
+    spec = ready.item.spec
+    job_id = submit_held(project, spec.slurm, spec.name, run_job, str(project.root))
+    try:
+        paths = _prepare(project, ready, "slurm", job_id, None)
+        link_logs(paths, submit_folder(project), job_id)
+    except BaseException:
+        cancel_ids([job_id])  # a job without a record must not run
+        raise
+    release(job_id)
+    return _submitted(project, paths, ready, "slurm")
+
+
+def _prepare(project: Project, ready: Plan, cluster: Cluster, job_id: str | None, max_local: int | None) -> JobPaths:
+    """The job's folder with its record, and its first note."""
+    spec = ready.item.spec
+    commit, dirty = git_state(project.root)
+
+    def make_record(new_id: str) -> JobRecord:
+        if ready.goes_on_from is not None:  # before the record is written: no job without what it goes on from
+            copy_progress(ready.goes_on_from, project.job(new_id))
+        return JobRecord(
+            id=new_id,
+            experiment=spec.name,
+            env_id=spec.env.id,
+            about=spec.about,
+            why=spec.why,
+            group=group_hash(spec),
+            seed=spec.train.seed,
+            overrides=ready.item.overrides,
+            compare_to=spec.compare_to,
+            diff=ready.diff,
+            git_commit=commit,
+            git_dirty=dirty,
+            cluster=cluster,
+            resources=plain(asdict(spec.slurm)) if cluster == "slurm" else {},
+            command=("tdmpc-lab", *sys.argv[1:]),
+            spec_file=shown_path(project, ready.item.path),
+            submitted_at=datetime.now().astimezone().isoformat(timespec="milliseconds"),
+            steps_total=spec.train.steps,
+            max_local=max_local,
+            parent=None if ready.goes_on_from is None else ready.goes_on_from.id,
+        )
+
+    paths = prepare_job(project, job_id, ready.item.text, dump_yaml(spec), make_record)
+    try:
+        write_note(project, paths, PENDING)
+    except LabError as error:  # the job is recorded; its note can be written again at any time
+        print(f"warning: the note of {paths.id} was not written: {error}", file=sys.stderr)
+    return paths
+
+
+def copy_progress(old: JobPaths, new: JobPaths) -> None:
+    """Metrics and checkpoints of one job into the folder of another; the worker cuts the metrics at the checkpoint.
+
+    Raises OSError.
+    """
+    if old.metrics.exists():
+        shutil.copyfile(old.metrics, new.metrics)
+    for checkpoint in old.checkpoints.iterdir():
+        shutil.copyfile(checkpoint, new.checkpoints / checkpoint.name)
+
+
+def shown_path(project: Project, path: Path) -> str:
+    """The path from the project's root where it lies within, so that commands in notes can be typed there."""
+    full = path.resolve()
+    return str(full.relative_to(project.root)) if full.is_relative_to(project.root) else str(full)
+
+
+def _submitted(project: Project, paths: JobPaths, ready: Plan, cluster: Cluster) -> Submitted:
+    return Submitted(
+        paths.id, paths.folder, project.note(paths.id), cluster, ready.item.spec.train.steps, run_id_of(paths)
+    )
+
+
+def run_id_of(paths: JobPaths) -> str | None:
+    """The MLflow run of a job, once the job has noted it."""
+    from tdmpc_lab.jobs.events import read_events
+
+    runs = [e.get("run_id") for e in read_events(paths.events) if e.get("event") == "tracking"]
+    return str(runs[-1]) if runs else None

@@ -1,0 +1,237 @@
+"""The job itself: what runs on the node, whichever launcher started it.
+
+The order of things at the end is on purpose: first the outcome in the job's own events, then the note, then
+MLflow. A note or a store that fails costs a warning, never the job.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import platform
+import signal
+import socket
+import sys
+import traceback
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+from tdmpc_lab.app.journal import mlflow_description, write_note
+from tdmpc_lab.config.loader import load_resolved
+from tdmpc_lab.config.schema import Spec
+from tdmpc_lab.config.serialize import flatten, to_dict
+from tdmpc_lab.errors import LabError, TrainingError
+from tdmpc_lab.jobs.events import EventLog, read_events
+from tdmpc_lab.jobs.paths import JobPaths, Project
+from tdmpc_lab.jobs.record import read_record
+from tdmpc_lab.jobs.state import SchedulerState
+from tdmpc_lab.launch.slurm import running_id
+from tdmpc_lab.text import shorten
+from tdmpc_lab.tracking.mirror import MlflowMirror
+from tdmpc_lab.tracking.run import RunStatus, run_info
+from tdmpc_lab.tracking.store import public_uri, store_uri
+
+if TYPE_CHECKING:
+    from tdmpc_lab.training.loop import Trainer, TrainResult
+    from tdmpc_lab.training.metrics import Row
+    from tdmpc_lab.training.progress import Progress
+    from tdmpc_lab.training.stop import StopFlag
+
+RUNNING = SchedulerState("RUNNING")
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+def run_job(root: str, job_id: str | None = None) -> dict[str, Any]:
+    """Run the job `job_id` of the project at `root`; without an id, the SLURM job this process belongs to.
+
+    Goes on from the last checkpoint if there is one. Returns `{"step", "stopped"}`.
+
+    Raises:
+        LabError and whatever the training raises, after the outcome is on file.
+    """
+    project = Project(Path(root))
+    job_id = job_id or running_id()
+    if job_id is None:
+        raise LabError("this process is in no SLURM job (SLURM_JOB_ID is not set), and no job id was given")
+    return _Run(project, project.job(job_id)).run()
+
+
+class _Run:
+    """One attempt of one job."""
+
+    def __init__(self, project: Project, paths: JobPaths) -> None:
+        self.project, self.paths = project, paths
+        self.record = read_record(paths)
+        self.log = EventLog(paths.events)
+        self.attempt = 1 + sum(e.get("event") == "started" for e in read_events(paths.events))
+        self.mirror: MlflowMirror | None = None
+        self.progress: Progress | None = None
+        self.step: int | None = None
+
+    def run(self) -> dict[str, Any]:
+        """Train, and put the outcome on file whatever happens."""
+        self.log.append(
+            "started",
+            host=socket.gethostname(),
+            pid=os.getpid(),
+            attempt=self.attempt,
+            job=self.record.id,
+            python=platform.python_version(),
+        )
+        self._write_note()
+        try:
+            result = self._train()
+        except BaseException as error:
+            fields = {"step": self.step, "attempt": self.attempt}
+            self.log.append(
+                "failed",
+                cause=cause_of(error),
+                error=type(error).__name__,
+                traceback=traceback.format_exc(),
+                **fields,
+            )
+            self._finish("FAILED")
+            raise
+        if result.stopped is None:
+            self.log.append("finished", step=result.step, attempt=self.attempt)
+            self._finish("FINISHED")
+        else:
+            self.log.append("stopped", reason=result.stopped, step=result.step, attempt=self.attempt)
+            self._finish("KILLED")
+        return {"step": result.step, "stopped": result.stopped}
+
+    def _train(self) -> TrainResult:
+        from tdmpc_lab.training.build import build_trainer, hardware
+        from tdmpc_lab.training.checkpoints import CheckpointStore
+        from tdmpc_lab.training.metrics import JsonlSink
+        from tdmpc_lab.training.progress import make_progress
+        from tdmpc_lab.training.stop import StopFlag
+
+        spec = load_resolved(self.paths.resolved)
+        stop = StopFlag()
+        store = CheckpointStore(self.paths.checkpoints)
+        sink = JsonlSink(self.paths.metrics)
+        in_person = self.record.cluster == "debug"
+        self.progress = make_progress({self.record.experiment: spec.train.steps}, None if in_person else sys.stdout)
+        try:
+            with signals_to(stop):
+                trainer = build_trainer(
+                    spec,
+                    sink=sink,
+                    checkpoints=store,
+                    stop=stop,
+                    observe=self._observe,
+                    on_event=self._on_event,
+                    attempt=self.attempt,
+                )
+                ready = hardware(trainer)
+                self.log.append("ready", **asdict(ready))
+                self.progress.message(self.record.experiment, f"training on {ready.device}; {ready.replay}")
+                self._resume(trainer, store)
+                self._start_mirror(spec, ready.gpu)
+                return trainer.run()
+        finally:
+            self.progress.close()
+            sink.close()
+
+    def _resume(self, trainer: Trainer, store: Any) -> None:
+        state = store.load_latest()
+        for problem in store.skipped:
+            self._warn(f"checkpoint passed over: {problem}")
+        if state is not None:
+            trainer.load_state_dict(state)
+
+    def _start_mirror(self, spec: Spec, gpu: str | None) -> None:
+        """MLflow follows the job's files in a thread of its own, from here on."""
+        uri = store_uri(self.project.root)
+
+        def on_run(run_id: str, experiment_id: str) -> None:
+            self.log.append("tracking", run_id=run_id, experiment_id=experiment_id, store=public_uri(uri))
+
+        info = run_info(self.record, flatten(to_dict(spec)), attempt=self.attempt, node=socket.gethostname(), gpu=gpu)
+        self.mirror = MlflowMirror(
+            uri, self.project.root, info, self.paths, submitted=self.record.submitted, on_run=on_run
+        ).start()
+
+    def _observe(self, row: Row) -> None:
+        self.step = int(row["step"])
+        if self.progress is not None:
+            self.progress.row(self.record.experiment, row)
+        if row["split"] == "eval":
+            self._write_note()
+
+    def _on_event(self, kind: str, fields: Mapping[str, Any]) -> None:
+        self.log.append(kind, **fields)
+        if self.progress is not None and (text := event_text(kind, fields)):
+            self.progress.message(self.record.experiment, text)
+
+    def _warn(self, message: str) -> None:
+        self._on_event("warning", {"message": message})
+
+    def _write_note(self) -> str | None:
+        try:
+            note = write_note(self.project, self.paths, RUNNING)
+        except LabError as error:
+            self._warn(f"the note was not written: {error}")
+            return None
+        if self.mirror is not None:
+            self.mirror.set_description(mlflow_description(self.paths, RUNNING, note))
+        return note
+
+    def _finish(self, status: RunStatus) -> None:
+        """Note and MLflow after the outcome; their troubles are put on file and change nothing."""
+        self._write_note()
+        if self.mirror is None:  # it failed before training began: MLflow is to show that too
+            try:
+                self._start_mirror(load_resolved(self.paths.resolved), None)
+            except LabError as error:
+                self._warn(f"MLflow was not told: {error}")
+                return
+        assert self.mirror is not None
+        files = {"spec.yaml": self.paths.spec, "resolved.yaml": self.paths.resolved}
+        report = self.mirror.close(status, files=files)
+        if report.problem is not None:
+            self._warn(f"MLflow is not complete: {report.problem}")
+        self._write_note()  # again: only now the run's id is sure to be known
+
+
+@contextlib.contextmanager
+def signals_to(stop: StopFlag) -> Iterator[None]:
+    """Within, SIGTERM and SIGINT set the stop flag instead of ending the process; restored after."""
+
+    def handler(number: int, _frame: FrameType | None) -> None:
+        stop.set(signal.Signals(number).name)
+
+    before = {number: signal.signal(number, handler) for number in STOP_SIGNALS}
+    try:
+        yield
+    finally:
+        for number, old in before.items():
+            signal.signal(number, old)
+
+
+def cause_of(error: BaseException) -> str:
+    """Why a job failed, in one line: our own errors speak for themselves, others with their type.
+
+    An environment's own exception hides behind ours; its type and words are in ours already.
+    """
+    text = str(error).strip() or "no message"
+    if isinstance(error, LabError | TrainingError):
+        return shorten(text, 300)
+    return shorten(f"{type(error).__name__}: {text}", 300)
+
+
+def event_text(kind: str, fields: Mapping[str, Any]) -> str | None:
+    """An event for a person who watches; None for those that say nothing to him."""
+    if kind == "warm_up":
+        return f"step {fields['step']:,}: learning from the seed steps ({fields['updates']:,} updates)"
+    if kind == "resumed":
+        return f"going on from step {fields['step']:,} (attempt {fields['attempt']})"
+    if kind == "checkpoint":
+        return f"checkpoint {fields['file']}"
+    if kind == "episode_dropped":
+        return f"environment {fields['env']}: its running episode did not come out the same again and was dropped"
+    return str(fields["message"]) if kind == "warning" else None

@@ -1,0 +1,267 @@
+"""The commands: each calls one function of `app` and prints what it gives. Talk goes to standard error with --json."""
+
+from __future__ import annotations
+
+import json
+import sys
+from argparse import Namespace
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from tdmpc_lab.errors import LabError, UsageError
+
+if TYPE_CHECKING:
+    from tdmpc_lab.app.status import JobView
+    from tdmpc_lab.app.submit import Cluster, Plan, Submitted
+    from tdmpc_lab.jobs.paths import Project
+
+OK, FAILED = 0, 1
+
+
+def submit(args: Namespace) -> int:
+    """`submit SPEC... [key=value ...]`."""
+    from tdmpc_lab.app.specs import split_arguments
+    from tdmpc_lab.app.submit import choose_cluster, plan
+
+    project = _project()
+    specs, overrides = split_arguments(args.words)
+    plans = plan(project, specs, overrides)
+    cluster = choose_cluster(args.cluster)
+    if args.dry_run:
+        return _dry_run(project, plans, cluster, args)
+    return _launch(project, plans, cluster, args)
+
+
+def resume(args: Namespace) -> int:
+    """`resume ID [key=value ...] [--steps N]`."""
+    from tdmpc_lab.app.resume import plan_resume
+    from tdmpc_lab.app.submit import choose_cluster
+
+    project = _project()
+    ready = plan_resume(project, _job_id(project, args.job), args.overrides, args.steps)
+    return _launch(project, [ready], choose_cluster(args.cluster), args)
+
+
+def _launch(project: Project, plans: Sequence[Plan], cluster: Cluster, args: Namespace) -> int:
+    from tdmpc_lab.app.submit import submit_one
+
+    done: list[Submitted] = []
+    try:
+        for ready in plans:
+            if cluster == "debug":
+                _say(f"{ready.item.spec.name}: running here (debug)", args.json)
+            done.append(submit_one(project, ready, cluster, max_local=args.max_local))
+            _announce(project, ready, done[-1], args)
+    except LabError:
+        if done:
+            print(f"submitted before the error: {', '.join(job.id for job in done)}", file=sys.stderr)
+        raise
+    code = OK
+    if args.wait and cluster != "debug":
+        code = _wait(project, {job.id: job.steps for job in done}, args.json)
+    if args.json:
+        from tdmpc_lab.app.submit import run_id_of
+
+        jobs = [{**job.as_dict(), "mlflow_run": run_id_of(project.job(job.id))} for job in done]
+        _print_json({"jobs": jobs})
+    return code
+
+
+def _announce(project: Project, ready: Plan, job: Submitted, args: Namespace) -> None:
+    spec = ready.item.spec
+    lines = [
+        f"job {job.id}: {spec.name}" + (f" - {spec.about}" if spec.about else ""),
+        *(f"  changed {change}" for change in ready.diff),
+        f"  folder  {job.folder.relative_to(project.root)}",
+        f"  note    {job.note.relative_to(project.root)}",
+    ]
+    if not args.wait and job.cluster != "debug":
+        lines.append(f"  watch   tdmpc-lab wait {job.id}")
+    _say("\n".join(lines), args.json)
+
+
+def _dry_run(project: Project, plans: Sequence[Plan], cluster: Cluster, args: Namespace) -> int:
+    from tdmpc_lab.app.submit import dry_run
+
+    reports = [dry_run(project, ready, cluster) for ready in plans]
+    if args.json:
+        _print_json({"dry_run": reports})
+        return OK
+    for report in reports:
+        print(f"{report['name']}: would run on {report['cluster']}; nothing was written")
+        for change in report["diff"]:
+            print(f"  changed {change}")
+        print(report["resolved"], end="")
+        if report["sbatch"]:
+            print(report["sbatch"])
+    return OK
+
+
+def wait(args: Namespace) -> int:
+    """`wait ID...`."""
+    from tdmpc_lab.app.status import job_views
+
+    project = _project()
+    ids = [project.require_job(_job_id(project, job)).id for job in args.jobs]
+    steps = {v.id: v.status.steps if v.status else 0 for v in job_views(project, ids)}
+    code = _wait(project, steps, args.json)
+    if args.json:
+        _print_json([view.as_dict() for view in job_views(project, ids)])
+    return code
+
+
+def _wait(project: Project, steps: dict[str, int], as_json: bool) -> int:
+    """Follow the jobs to their end; 0 if all completed."""
+    from tdmpc_lab.app.status import wait as follow
+    from tdmpc_lab.jobs.state import State
+    from tdmpc_lab.training.progress import make_progress
+
+    progress = make_progress(steps)
+    try:
+        views = follow(project, list(steps), progress)
+    except KeyboardInterrupt:
+        progress.close()
+        print(f"\nthe job goes on; follow it with: tdmpc-lab wait {' '.join(steps)}", file=sys.stderr)
+        raise
+    progress.close()
+    for view in views:
+        _say(_outcome(view), as_json)
+    return OK if all(v.status is not None and v.status.state is State.COMPLETED for v in views) else FAILED
+
+
+def _outcome(view: JobView) -> str:
+    if view.status is None:
+        return f"{view.id}: UNKNOWN: {view.problem}"
+    from tdmpc_lab.notes.render import outcome_line
+
+    return f"{view.id}: {outcome_line(view.status)}"
+
+
+def status(args: Namespace) -> int:
+    """`status [ID ...]`."""
+    from tdmpc_lab.app.status import job_views
+
+    project = _project()
+    ids = [project.require_job(_job_id(project, job)).id for job in args.jobs] or None
+    views = job_views(project, ids)
+    if args.json:
+        _print_json([view.as_dict() for view in views])
+        return OK
+    if not views:
+        print("no jobs yet; start one with: tdmpc-lab submit experiments/quickstart.yaml")
+        return OK
+    from tdmpc_lab.cli.tables import print_status
+
+    print_status(views)
+    return OK
+
+
+def note(args: Namespace) -> int:
+    """`note ID`."""
+    from tdmpc_lab.app.journal import read_note
+
+    project = _project()
+    print(read_note(project, project.require_job(_job_id(project, args.job)).id), end="")
+    return OK
+
+
+def ui(args: Namespace) -> int:
+    """`ui`."""
+    from tdmpc_lab.app.ui import run_ui, ui_for
+
+    project = _project()
+    found = ui_for(project, args.port)
+    if args.print_only:
+        print(found.shell_line())
+        return OK
+    print(f"MLflow for {project.root}: {found.url}", file=sys.stderr)
+    print(f"from another machine, first: {found.tunnel}", file=sys.stderr)
+    run_ui(project, found)
+    return FAILED
+
+
+def describe(args: Namespace) -> int:
+    """`describe SPEC`."""
+    from tdmpc_lab.app.describe import describe_spec
+
+    report = describe_spec(_project(), args.spec, args.overrides, args.obs_dim, args.action_dim)
+    if args.json:
+        _print_json(report.as_dict())
+    else:
+        print(report)
+    return OK
+
+
+def check(args: Namespace) -> int:
+    """`check SPEC`."""
+    from tdmpc_lab.app.describe import check_spec
+
+    report = check_spec(_project(), args.spec, args.overrides, args.obs_dim, args.action_dim)
+    if args.json:
+        _print_json(report)
+        return OK
+    print(f"{report['spec']}: the spec is valid")
+    if report["environment_steps"] is None:
+        print(f"environment: left out; sizes as given, {report['observation_dim']} and {report['action_dim']}")
+    else:
+        print(
+            f"environment: made and stepped {report['environment_steps']} times; observation "
+            f"{report['observation_dim']}, action {report['action_dim']}, episodes of {report['episode_length']} steps"
+        )
+    print(f"agent: {report['parameters']:,} parameters; one plan and one update ran on {report['device']}")
+    return OK
+
+
+def bench(args: Namespace) -> int:
+    """`bench SPEC`."""
+    from tdmpc_lab.app.describe import bench_spec
+
+    result = bench_spec(_project(), args.spec, args.overrides, args.obs_dim, args.action_dim, repeats=args.repeats)
+    if args.json:
+        _print_json(result.as_dict())
+        return OK
+    print(
+        f"{result.parameters:,} parameters, horizon {result.horizon}, on {result.gpu or result.device}, "
+        f"{result.threads} threads, torch {result.torch}"
+    )
+    print(
+        f"plan for {result.envs} environment(s): {result.plan_ms:.1f} ms "
+        f"(median of {result.repeats}; {result.plan_ms_min:.1f} to {result.plan_ms_max:.1f})"
+    )
+    print(
+        f"update of {result.batch_size} sub-sequences: {result.update_ms:.1f} ms "
+        f"(median of {result.repeats}; {result.update_ms_min:.1f} to {result.update_ms_max:.1f})"
+    )
+    return OK
+
+
+def schema(_args: Namespace) -> int:
+    """`schema`."""
+    from tdmpc_lab.config.json_schema import json_schema
+
+    _print_json(json_schema())
+    return OK
+
+
+def _project() -> Project:
+    from tdmpc_lab.jobs.paths import find_project
+
+    return find_project()
+
+
+def _job_id(project: Project, text: str) -> str:
+    """`last` is the newest job."""
+    if text != "last":
+        return text
+    ids = project.job_ids()
+    if not ids:
+        raise UsageError("there are no jobs yet")
+    return ids[-1]
+
+
+def _say(text: str, as_json: bool) -> None:
+    print(text, file=sys.stderr if as_json else sys.stdout, flush=True)
+
+
+def _print_json(document: Any) -> None:
+    print(json.dumps(document, indent=2, ensure_ascii=False))

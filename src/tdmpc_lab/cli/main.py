@@ -1,0 +1,191 @@
+"""`tdmpc-lab`: the parser, and the one place that turns errors into exit codes.
+
+0 done · 1 the job or a check failed · 2 the spec or the command line is wrong, nothing was done ·
+3 something outside (SLURM, MLflow, a device) is missing or unreachable · 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+
+from tdmpc_lab import __version__
+from tdmpc_lab.cli import commands
+from tdmpc_lab.errors import LabError
+
+EPILOG = """\
+examples:
+  tdmpc-lab submit experiments/quickstart.yaml --wait
+  tdmpc-lab submit experiments/quickstart.yaml train.seed=2 agent.horizon=5
+  tdmpc-lab status
+  tdmpc-lab note last
+  tdmpc-lab ui
+
+exit codes: 0 done, 1 the job or a check failed, 2 the spec or the command line is wrong (nothing was done),
+3 something outside (SLURM, MLflow, a device) is missing or unreachable
+"""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The whole command line."""
+    parser = argparse.ArgumentParser(
+        prog="tdmpc-lab",
+        description="Run TD-MPC2 experiments from YAML specs, on SLURM or here, with MLflow runs and job notes.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"tdmpc-lab {__version__}")
+    sub = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    _add_submit(sub)
+    _add_resume(sub)
+    _add_wait(sub)
+    _add_status(sub)
+    _add_note(sub)
+    _add_ui(sub)
+    _add_spec_commands(sub)
+    return parser
+
+
+def _add_submit(sub: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    p = sub.add_parser(
+        "submit",
+        help="check specs, record jobs and start them",
+        description="Check specs, record one job each and start them. Nothing is written if anything is wrong.",
+    )
+    p.add_argument("words", nargs="+", metavar="SPEC|key=value", help="spec files, and overrides for all of them")
+    _add_launch_options(p)
+    p.add_argument("--dry-run", action="store_true", help="check everything, show what would be done, do nothing")
+    p.set_defaults(run=commands.submit, rest="words")
+
+
+def _add_launch_options(p: argparse.ArgumentParser) -> None:
+    p.add_argument(
+        "--cluster",
+        choices=["auto", "local", "slurm", "debug"],
+        default="auto",
+        help="auto: slurm where sbatch exists, else local. local: a process of its own on this machine. "
+        "debug: in this process, with its traceback",
+    )
+    p.add_argument(
+        "--wait",
+        action="store_true",
+        help="show the progress until the job ends; its outcome is the exit code",
+    )
+    p.add_argument(
+        "--max-local",
+        type=_positive,
+        default=1,
+        metavar="N",
+        help="local jobs running at once; the others queue (default 1)",
+    )
+    _add_json(p)
+
+
+def _add_resume(sub: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    p = sub.add_parser("resume", help="go on from a job's last checkpoint, as a new job")
+    p.add_argument("job", metavar="ID")
+    p.add_argument("overrides", nargs="*", metavar="key=value", help="changes to the old job's config")
+    p.add_argument("--steps", type=_positive, metavar="N", help="environment steps in all: the same as train.steps=N")
+    _add_launch_options(p)
+    p.set_defaults(run=commands.resume, rest="overrides")
+
+
+def _add_wait(sub: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    p = sub.add_parser("wait", help="show jobs' progress until they end; their outcome is the exit code")
+    p.add_argument("jobs", nargs="+", metavar="ID", help="job ids, or `last`")
+    _add_json(p)
+    p.set_defaults(run=commands.wait, rest="jobs")
+
+
+def _add_status(sub: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    p = sub.add_parser("status", help="one table of all jobs: what each is, its state, step, return and time")
+    p.add_argument("jobs", nargs="*", metavar="ID", help="only these jobs (default: all)")
+    _add_json(p)
+    p.set_defaults(run=commands.status, rest="jobs")
+
+
+def _add_note(sub: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    p = sub.add_parser("note", help="print a job's note")
+    p.add_argument("job", metavar="ID", help="a job id, or `last`")
+    p.set_defaults(run=commands.note)
+
+
+def _add_ui(sub: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    p = sub.add_parser("ui", help="open this project's MLflow pages on 127.0.0.1")
+    p.add_argument("--port", type=_positive, metavar="N", help="default: the first free one from 5000 on")
+    p.add_argument("--print", action="store_true", dest="print_only", help="print the command instead of running it")
+    p.set_defaults(run=commands.ui)
+
+
+def _add_spec_commands(sub: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    p = sub.add_parser("describe", help="print a spec's networks, parameter counts, optimizers and planner")
+    _add_spec_and_sizes(p)
+    p.set_defaults(run=commands.describe, rest="overrides")
+
+    p = sub.add_parser("check", help="validate a spec, step its environment, run one plan and one update of its agent")
+    _add_spec_and_sizes(p)
+    p.set_defaults(run=commands.check, rest="overrides")
+
+    p = sub.add_parser("bench", help="time one plan and one update at a spec's full size")
+    _add_spec_and_sizes(p)
+    p.add_argument("--repeats", type=_positive, default=10, metavar="N", help="timed calls of each (default 10)")
+    p.set_defaults(run=commands.bench, rest="overrides")
+
+    p = sub.add_parser("schema", help="print the JSON schema of a spec file, for completion in an editor")
+    p.set_defaults(run=commands.schema)
+
+
+def _add_spec_and_sizes(p: argparse.ArgumentParser) -> None:
+    p.add_argument("spec", metavar="SPEC")
+    p.add_argument("overrides", nargs="*", metavar="key=value")
+    p.add_argument("--obs-dim", type=int, metavar="N", help="observation size, instead of making the environment")
+    p.add_argument("--action-dim", type=int, metavar="M", help="action size, instead of making the environment")
+    _add_json(p)
+
+
+def _add_json(p: argparse.ArgumentParser) -> None:
+    p.add_argument("--json", action="store_true", help="one JSON document on standard output, nothing else there")
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not at least 1")
+    return value
+
+
+def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """The parsed command line. Overrides may stand after options: `submit a.yaml --wait train.seed=2`.
+
+    argparse reads a command's positional words in one run only; what comes later is handed back to it here.
+    """
+    parser = build_parser()
+    arguments, later = parser.parse_known_args(argv)
+    if later:
+        rest = getattr(arguments, "rest", None)
+        if rest is None or any(word.startswith("-") for word in later):
+            parser.error(f"not understood: {' '.join(later)} (see tdmpc-lab {arguments.command} --help)")
+        getattr(arguments, rest).extend(later)
+    return arguments
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code."""
+    arguments = parse(argv)
+    try:
+        return int(arguments.run(arguments))
+    except LabError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader (head, less) has gone: not an error, and nothing more to say to it
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

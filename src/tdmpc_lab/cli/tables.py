@@ -1,0 +1,76 @@
+"""Tables for a person, drawn with rich."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from tdmpc_lab.app.status import JobView
+from tdmpc_lab.jobs.state import State
+from tdmpc_lab.text import duration, number, one_line
+
+WIDTH_OF_A_FILE = 200  # what is piped or redirected is not cut to a terminal's width
+STYLES = {
+    State.PENDING: "yellow",
+    State.RUNNING: "cyan",
+    State.COMPLETED: "green",
+    State.FAILED: "red",
+    State.TIMEOUT: "red",
+    State.CANCELLED: "magenta",
+    State.UNKNOWN: "bold red",
+}
+WITH_CAUSE = (State.FAILED, State.TIMEOUT, State.UNKNOWN, State.CANCELLED, State.PENDING)
+
+
+def print_status(views: Sequence[JobView]) -> None:
+    """One line a job; below, why the jobs that did not end well did not."""
+    console = Console() if sys.stdout.isatty() else Console(width=WIDTH_OF_A_FILE)
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("job", no_wrap=True)
+    table.add_column("experiment", no_wrap=True)
+    table.add_column("what it is", ratio=1)
+    table.add_column("state", no_wrap=True)
+    for title in ("step", "return", "steps/s", "time"):
+        table.add_column(title, justify="right", no_wrap=True)
+    for view in views:
+        table.add_row(*_cells(view))
+    console.print(table)
+    causes = [(v.id, v.status.state.value if v.status else "UNKNOWN", _cause(v)) for v in views if _cause(v)]
+    if causes:
+        console.print()
+    for job_id, state, cause in causes:
+        console.print(Text(f"{job_id} {state}: {one_line(cause)}"), soft_wrap=True)
+
+
+def _cause(view: JobView) -> str:
+    if view.status is None:
+        return view.problem or ""
+    return (view.status.cause or "") if view.status.state in WITH_CAUSE else ""
+
+
+def _cells(view: JobView) -> list[Text]:
+    if view.record is None or view.status is None:
+        return [Text(view.id), Text(""), Text(""), Text("UNKNOWN", STYLES[State.UNKNOWN])]
+    s = view.status
+    evaluation = s.latest_eval or {}
+    latest = evaluation.get("return_mean", s.latest_return)
+    running = s.state is State.RUNNING
+    time = f"{duration(s.eta_s)} left" if running and s.eta_s is not None else _elapsed(s.elapsed_s)
+    return [
+        Text(view.id),
+        Text(view.record.experiment),
+        Text(one_line(view.record.about)),
+        Text(s.state.value, STYLES[s.state]),
+        Text(f"{number(s.step or 0)}/{number(s.steps)}"),
+        Text("" if latest is None else number(latest)),
+        Text("" if s.steps_per_s is None else number(s.steps_per_s)),
+        Text(time),
+    ]
+
+
+def _elapsed(seconds: float | None) -> str:
+    return "" if seconds is None else duration(seconds)

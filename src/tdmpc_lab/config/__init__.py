@@ -1,0 +1,1 @@
+"""The spec: its schema, its rules, loading it from YAML, comparing two of them."""

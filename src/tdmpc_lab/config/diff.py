@@ -1,0 +1,124 @@
+"""What differs between two specs, and which jobs differ by their seed alone. Standard library only."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import MISSING, dataclass, fields
+from enum import Enum
+from typing import Any, Final
+
+from tdmpc_lab.config.fieldtypes import KeyPath, section_types, spec_types
+from tdmpc_lab.config.schema import Spec
+from tdmpc_lab.config.serialize import flatten, plain, to_dict
+
+# What a job is called and where it runs is no difference between experiments.
+_NOT_COMPARED = ("name", "about", "why", "compare_to", "slurm")
+# These change where or how often something is written, not what is learned; seeds are what a group is over.
+_NOT_IN_GROUP = (
+    "train.seed",
+    "train.device",
+    "train.threads",
+    "train.log_every",
+    "train.checkpoint_every",
+    "train.replay_device",
+)
+
+
+class _Unset(Enum):
+    UNSET = "unset"
+
+
+UNSET: Final = _Unset.UNSET
+"""The value of a key of `env.options` that only the other spec has."""
+
+
+@dataclass(frozen=True)
+class Change:
+    """One key with its two values. A section that is off or on has the values None and True."""
+
+    key: str
+    old: Any
+    new: Any
+
+    def __str__(self) -> str:
+        return f"{self.key} {_shown(self.key, self.old)} → {_shown(self.key, self.new)}"
+
+
+def diff(old: Spec, new: Spec) -> list[Change]:
+    """What changed from `old` to `new`, in the order of the schema; names and resources are left out.
+
+    A section that was switched on is one change, followed by its keys that differ from their defaults.
+    """
+    return list(_section_changes(Spec, _compared(old), _compared(new), ()))
+
+
+def group_hash(spec: Spec) -> str:
+    """Ten hexadecimal digits that jobs share when only seed, names, resources or how often is written differ.
+
+    Evaluation counts as a difference: what was measured unlike can't be averaged over seeds.
+    """
+    values = _compared(spec)
+    for key in _NOT_IN_GROUP:
+        section, name = key.split(".")
+        del values[section][name]
+    return hashlib.sha256(_canonical(values).encode()).hexdigest()[:10]
+
+
+def _compared(spec: Spec) -> dict[str, Any]:
+    return {key: value for key, value in to_dict(spec).items() if key not in _NOT_COMPARED}
+
+
+def _section_changes(
+    section: type, old: Mapping[str, Any], new: Mapping[str, Any], parents: KeyPath
+) -> Iterator[Change]:
+    for name, kind in section_types(section).items():
+        if name not in old:
+            continue
+        path, before, after = (*parents, name), old[name], new[name]
+        if kind.section and (before is None or after is None):
+            if before is not after:
+                yield Change(".".join(path), before and True, after and True)
+            if after is not None and before is None:
+                yield from _section_changes(kind.section, _defaults(kind.section), after, path)
+        elif kind.section:
+            yield from _section_changes(kind.section, before, after, path)
+        elif kind.takes(dict):
+            yield from _mapping_changes(flatten(before), flatten(after), path)
+        elif _canonical(before) != _canonical(after):
+            yield Change(".".join(path), before, after)
+
+
+def _mapping_changes(old: Mapping[str, Any], new: Mapping[str, Any], path: KeyPath) -> Iterator[Change]:
+    for key in {**old, **new}:
+        before, after = old.get(key, UNSET), new.get(key, UNSET)
+        if _canonical(before) != _canonical(after):
+            yield Change(".".join((*path, key)), before, after)
+
+
+def _defaults(section: type) -> dict[str, Any]:
+    """What a section holds that was only switched on; a key without a default is unset."""
+    values = {}
+    for field in fields(section):
+        default = field.default if field.default_factory is MISSING else field.default_factory()
+        values[field.name] = UNSET if default is MISSING else plain(default)
+    return values
+
+
+def _canonical(value: Any) -> str:
+    """Equal for equal values: the order of keys does not count, 1 and true and "1" differ, NaN is itself."""
+    return json.dumps(value, sort_keys=True, default=repr)
+
+
+def _shown(key: str, value: Any) -> str:
+    if value is UNSET:
+        return str(UNSET.value)
+    if value is None:
+        kind = spec_types().get(tuple(key.split(".")))
+        return "null" if kind is None else "off" if kind.section else "default"
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    if isinstance(value, str):
+        return value if value and value.isprintable() and " " not in value else json.dumps(value)
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, list | dict) else repr(value)

@@ -1,0 +1,56 @@
+"""The JSON schema of a spec file, for completion and checks in an editor."""
+
+from __future__ import annotations
+
+import dataclasses
+from datetime import timedelta
+from typing import Any
+
+from tdmpc_lab.config.fieldtypes import section_types
+from tdmpc_lab.config.loader import adapter
+from tdmpc_lab.config.schema import Spec
+from tdmpc_lab.config.serialize import plain
+
+_DIALECT = "https://json-schema.org/draft/2020-12/schema"
+
+
+def json_schema() -> dict[str, Any]:
+    """The schema of the file as a person writes it: `name` may be missing, `extends` may be there.
+
+    A section that may be off takes `false`, durations are texts. What has no default is required of files
+    that extend no other.
+    """
+    schema = adapter().json_schema()
+    definitions = schema.pop("$defs")
+    required = _amend(Spec, schema, definitions)
+    required["required"].remove("name")
+    extends = {
+        "type": "string",
+        "description": "Another spec file, relative to this one; the values here are merged over its values.",
+    }
+    schema["properties"] = {"extends": extends, **schema["properties"]}
+    return {
+        "$schema": _DIALECT,
+        **schema,
+        "title": "tdmpc-lab spec",
+        "if": {"not": {"required": ["extends"]}},
+        "then": required,
+        "$defs": definitions,
+    }
+
+
+def _amend(section: type, schema: dict[str, Any], definitions: dict[str, Any]) -> dict[str, Any]:
+    """Fit one section's schema to what the loader takes, and take out what it requires, as a schema."""
+    required: dict[str, Any] = {"required": schema.pop("required", []), "properties": {}}
+    defaults = {field.name: field.default for field in dataclasses.fields(section)}
+    for name, kind in section_types(section).items():
+        about = schema["properties"][name]
+        if kind.takes(timedelta):
+            about["default"] = plain(defaults[name])  # pydantic writes the default as ISO 8601
+        if kind.section:
+            inside = _amend(kind.section, definitions[kind.section.__name__], definitions)
+            if inside["required"]:
+                required["properties"][name] = inside
+            if kind.nullable:
+                about["anyOf"].append({"const": False})
+    return required

@@ -1,0 +1,274 @@
+"""Load a spec: read, extend, override, validate. All problems of a spec come in one SpecError.
+
+Every file and the command line are validated on their own, so that a wrong value is reported although
+another one replaces it; what is missing, and the rules between keys, concern the merged values.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tdmpc_lab.config.fieldtypes import FieldType, KeyPath, required_keys, section_types, spec_types
+from tdmpc_lab.config.layers import (
+    COMMAND_LINE,
+    Layer,
+    holds,
+    merge,
+    nested,
+    read_layers,
+    value_at,
+    without,
+)
+from tdmpc_lab.config.messages import found_text, unknown_key_hint, value_hint
+from tdmpc_lab.config.overrides import parse_overrides
+from tdmpc_lab.config.plain import plain_layer
+from tdmpc_lab.config.rules import Rule, broken_rules
+from tdmpc_lab.config.schema import Spec
+from tdmpc_lab.errors import Problem, SpecError
+from tdmpc_lab.yaml_strict import YamlPath
+
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter
+
+_NAME: KeyPath = ("name",)
+
+
+@dataclass(frozen=True)
+class LoadedSpec:
+    """A valid spec and what it was made of."""
+
+    spec: Spec
+    text: str
+    """The file as it was written, without what it extends."""
+    path: Path
+    overrides: tuple[str, ...]
+
+
+def load_spec(path: Path | str, overrides: Sequence[str] = ()) -> LoadedSpec:
+    """Load a spec file with what it extends, and `key=value` overrides of the command line.
+
+    The name is that of the file or of an override, never that of an extended file; default: the file's stem.
+    Raises SpecError with every problem found, in the order of the files, the command line last.
+    """
+    path = Path(path)
+    text, files = read_layers(path)
+    layers = [parse_overrides(overrides), *files]
+    for layer in layers:
+        _validate(layer)
+    for parent in files[1:]:
+        parent.data.pop("name", None)
+    if not any("name" in layer.data or layer.is_broken(_NAME) for layer in layers[:2]):
+        _name_by_file(files[0], path)
+    return LoadedSpec(_merged(layers), text, path, tuple(overrides))
+
+
+def load_resolved(path: Path | str) -> Spec:
+    """Load a file that says everything itself, its name too, as `dump_yaml` writes it. Raises SpecError."""
+    _, files = read_layers(Path(path))
+    for layer in files:
+        _validate(layer)
+    return _merged(files)
+
+
+def spec_from_dict(data: Mapping[str, Any], source: str = "values") -> Spec:
+    """Validate plain nested values (a duration as text or timedelta). Raises SpecError, naming `source`."""
+    layer = plain_layer(data, source)
+    _validate(layer)
+    return _merged([layer])
+
+
+@functools.cache
+def adapter() -> TypeAdapter[Spec]:
+    """The validator. Made when first needed: importing pydantic and building takes some 0.2 s."""
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(Spec)
+
+
+def _name_by_file(layer: Layer, path: Path) -> None:
+    if spec_types()[_NAME].accepts(path.stem):
+        layer.data["name"] = path.stem
+    else:
+        allowed = spec_types()[_NAME].words()
+        message = f"missing, and {path.stem!r}, the file's own, can't stand in for it; allowed: {allowed}"
+        layer.report(_NAME, message, "write name: …")
+
+
+def _validate(layer: Layer) -> None:
+    """Report what is wrong with a layer's values, key by key, and bring them into the form that fits."""
+    layer.data = _fitted(layer, layer.data, Spec, ())
+    for path, kind in _refused(layer.data).items():
+        if kind == "missing":
+            continue
+        value, raw = value_at(layer.data, path), layer.raw.get(path)
+        if kind == "unknown":
+            layer.report(path, "unknown key", unknown_key_hint(tuple(str(part) for part in path)))
+        elif kind == "item key":
+            allowed = _type_of(path[:-1]).choices[0].args[0]
+            layer.report(path, f"found the key {path[-1]!r}; allowed: {FieldType.of(allowed).words()}")
+        else:
+            expected = _type_of(path)
+            shell = layer.source == COMMAND_LINE
+            key = ".".join(str(part) for part in path)
+            hint = value_hint(expected, value, raw, key, shell=shell)
+            layer.report(path, f"found {found_text(value, raw)}; allowed: {expected.words()}", hint)
+
+
+def _fitted(layer: Layer, data: Any, section: type, path: KeyPath) -> Any:
+    """The values with `1e6` as a whole number and `off` as None, where the schema takes these."""
+    if not isinstance(data, dict):
+        return data
+    fitted = dict(data)
+    for name, kind in section_types(section).items():
+        if name not in data:
+            continue
+        inside, value = (*path, name), data[name]
+        raw = layer.raw.get(inside)
+        if kind.section and kind.nullable and (value is False or value is None):
+            # `eval:` with all its lines commented out must not turn evaluation off without a word.
+            if raw == "":
+                layer.report(inside, f"found nothing; allowed: {kind.words()}", f"write `{name}: off`")
+            fitted[name] = None
+        elif kind.section:
+            fitted[name] = _fitted(layer, value, kind.section, inside)
+        elif isinstance(value, float) and value.is_integer() and "e" in (raw or "").lower():
+            fitted[name] = int(value) if kind.takes(int) and not kind.takes(float) else value
+    return fitted
+
+
+def _refused(data: dict[str, Any]) -> dict[YamlPath, str]:
+    """The paths that the schema refuses, each with why: value, unknown, item key or missing."""
+    from pydantic import ValidationError
+
+    try:
+        # Strict validation takes nested mappings for dataclasses from JSON only.
+        adapter().validate_json(json.dumps(data))
+    except ValidationError as error:
+        refused: dict[YamlPath, str] = {}
+        for row in error.errors(include_url=False, include_context=False, include_input=False):
+            path, why = _locate(row["loc"])
+            refused.setdefault(path, "missing" if row["type"] == "missing" else why)
+        return refused
+    return {}
+
+
+def _locate(location: tuple[str | int, ...]) -> tuple[YamlPath, str]:
+    """The path of the key that pydantic means; its own locations also name members of unions."""
+    path: YamlPath = ()
+    section: type | None = Spec
+    for part in location:
+        if section is None:
+            # One level into a list or mapping; the rest of the location tells about the item's type.
+            kind = _type_of(path)
+            inside = kind.takes(tuple) if isinstance(part, int) else kind.takes(dict)
+            return ((*path, part) if inside else path), ("item key" if "[key]" in location else "value")
+        path = (*path, part)
+        if part not in section_types(section):
+            return path, "unknown"
+        section = _type_of(path).section
+    return path, "value"
+
+
+def _type_of(path: YamlPath) -> FieldType:
+    """What a key takes, or an item of a list or mapping."""
+    key = tuple(str(part) for part in path)
+    if key in spec_types():
+        return spec_types()[key]
+    return FieldType.of(spec_types()[key[:-1]].choices[0].args[0 if isinstance(path[-1], int) else 1])
+
+
+def _merged(layers: list[Layer]) -> Spec:
+    """The spec of validated layers, the strongest first. Raises SpecError with all their problems."""
+    problems = [problem for layer in layers for problem in layer.problems]
+    if not any(layer.incomplete for layer in layers):
+        spec, more = _assemble(layers)
+        problems += more
+        if not problems:
+            return spec
+    order = {layer.source: index for index, layer in enumerate(layers)} | {COMMAND_LINE: len(layers)}
+    raise SpecError(sorted(problems, key=lambda problem: (order[problem.file], problem.line or 0)))
+
+
+def _assemble(layers: list[Layer]) -> tuple[Spec, list[Problem]]:
+    """The merged spec, with stand-ins for what is wrong or missing, and the problems that only it shows."""
+    data: dict[str, Any] = {}
+    for layer in reversed(layers):
+        data = merge(data, layer.data)
+    for path in sorted({path for layer in layers for path in layer.broken}, key=str):
+        data = without(data, path)
+    unknown: set[KeyPath] = set()
+    problems = []
+    for missing in _missing(data):
+        unknown.add(missing)
+        if not _broken_in(layers, missing):
+            problems.append(_missing_problem(layers, missing))
+        data = merge(data, nested(missing, "stand-in"))
+    spec = adapter().validate_json(json.dumps(data))
+    plain = dataclasses.asdict(spec)
+    values = {
+        ".".join(path): value_at(plain, path)
+        for path in spec_types()
+        if path not in unknown and not _broken_in(layers, path)
+    }
+    problems += [_rule_problem(layers, rule, values) for rule in broken_rules(values)]
+    return spec, problems
+
+
+def _broken_in(layers: list[Layer], path: KeyPath) -> bool:
+    return any(layer.is_broken(path) for layer in layers)
+
+
+def _missing(data: dict[str, Any]) -> list[KeyPath]:
+    """The keys without a default that are not given; all of them take a text."""
+    paths = [tuple(str(part) for part in path) for path, why in _refused(data).items() if why == "missing"]
+    return [key for path in paths for key in _required(path)]
+
+
+def _required(path: KeyPath) -> Iterator[KeyPath]:
+    section = spec_types()[path].section
+    if section is None:
+        yield path
+    else:
+        for name in required_keys(section):
+            yield from _required((*path, name))
+
+
+def _home(layers: list[Layer], key: str) -> Layer | None:
+    """The strongest layer that sets the key, None where the default is in force."""
+    return next((layer for layer in layers if holds(layer.data, tuple(key.split(".")))), None)
+
+
+def _main(layers: list[Layer]) -> Layer:
+    """The spec file itself."""
+    return next((layer for layer in layers if layer.source != COMMAND_LINE), layers[0])
+
+
+def _missing_problem(layers: list[Layer], path: KeyPath) -> Problem:
+    layer = next((layer for layer in layers if holds(layer.data, path[:-1]) and path[:-1]), _main(layers))
+    write = f"write {path[0]}: {{{path[1]}: …}}" if path[1:] else f"write {path[0]}: …"
+    message = f"missing; allowed: {spec_types()[path].words()}"
+    return Problem(file=layer.source, line=layer.line(path), key=".".join(path), message=message, hint=write)
+
+
+def _rule_problem(layers: list[Layer], rule: Rule, values: Mapping[str, Any]) -> Problem:
+    """A broken rule, told at the key that was set last: on the command line, else in the file itself."""
+    homes = {key: _home(layers, key) for key in rule.keys}
+    at = min(rule.keys, key=lambda key: [*layers, None].index(homes[key]))
+    shown = {}
+    for key, home in homes.items():
+        path = tuple(key.split("."))
+        text = found_text(values[key], home.raw.get(path) if home else None)
+        if home is None:
+            text += ", the default"
+        elif key != at:
+            line = home.line(path)
+            text += f", {home.source}" + (f":{line}" if line else "")
+        shown[key] = text
+    layer = homes[at] or _main(layers)
+    return Problem(file=layer.source, line=layer.line(tuple(at.split("."))), key=at, message=rule.message(shown))

@@ -1,0 +1,46 @@
+"""Values given on the command line: `agent.horizon=5`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tdmpc_lab.config.layers import COMMAND_LINE, Layer, merge, nested
+from tdmpc_lab.errors import Problem, SpecError
+from tdmpc_lab.yaml_strict import parse_value
+
+
+def parse_overrides(overrides: Sequence[str]) -> Layer:
+    """One layer out of `key=value` texts; of two for one key the later wins. Problems are in the layer."""
+    layer = Layer(COMMAND_LINE)
+    for override in overrides:
+        key, equals, text = override.partition("=")
+        path = tuple(part.strip() for part in key.split("."))
+        if not equals or not all(path):
+            _problem(layer, "", f"found {override!r}; allowed: key=value, such as agent.horizon=5")
+        elif path[0] == "extends":
+            _problem(layer, key, "allowed in a file only")
+        else:
+            _add(layer, path, text)
+    return layer
+
+
+def _add(layer: Layer, path: tuple[str, ...], text: str) -> None:
+    try:
+        document = parse_value(text, COMMAND_LINE)
+    except SpecError as error:
+        for problem in error.problems:
+            _problem(layer, ".".join(path), problem.message, problem.hint)
+        layer.broken.add(path)
+        return
+    for problem in document.problems:
+        inside = f".{problem.key}" if problem.key else ""
+        _problem(layer, ".".join(path) + inside, problem.message, problem.hint)
+    layer.broken |= {path + inside for inside in document.broken}
+    if not isinstance(document.data, dict):  # a mapping is merged with what an earlier override said
+        layer.raw = {old: raw for old, raw in layer.raw.items() if old[: len(path)] != path}
+    layer.raw |= {path + inside: raw for inside, raw in document.raw.items()}
+    layer.data = merge(layer.data, nested(path, document.data))
+
+
+def _problem(layer: Layer, key: str, message: str, hint: str = "") -> None:
+    layer.problems.append(Problem(file=COMMAND_LINE, line=None, key=key, message=message, hint=hint))

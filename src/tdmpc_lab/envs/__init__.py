@@ -1,0 +1,22 @@
+"""Environments as the trainer sees them: float32 vectors in, actions in [−1, 1] out, one seed per episode.
+
+Any gymnasium environment with continuous actions and vector observations becomes a `ControlEnv`; an
+`EnvGroup` steps several copies side by side. gymnasium itself is imported when an environment is made.
+"""
+
+from __future__ import annotations
+
+from tdmpc_lab.envs.control import ControlEnv, GymnasiumEnv, StepResult
+from tdmpc_lab.envs.group import EnvGroup
+from tdmpc_lab.envs.make import make_env
+from tdmpc_lab.envs.seeds import evaluation_seeds, training_seed
+
+__all__ = [
+    "ControlEnv",
+    "EnvGroup",
+    "GymnasiumEnv",
+    "StepResult",
+    "evaluation_seeds",
+    "make_env",
+    "training_seed",
+]

@@ -1,0 +1,202 @@
+"""`ControlEnv`, the environment the trainer knows, and its implementation on top of gymnasium."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from tdmpc_lab.envs.spaces import ActionScale
+from tdmpc_lab.errors import TrainingError
+
+if TYPE_CHECKING:
+    import gymnasium
+
+FloatArray = npt.NDArray[np.float32]
+
+
+class StepResult(NamedTuple):
+    """What one environment step gave."""
+
+    obs: FloatArray
+    """Next observation, (observation_dim,)."""
+    reward: float
+    """Raw reward of the environment, finite."""
+    terminated: bool
+    """The task ended by itself (MDP end): nothing is to be had after this state."""
+    truncated: bool
+    """The episode was cut off (time limit): the state has a value all the same."""
+    info: dict[str, Any]
+    """The environment's own remarks, as they are."""
+
+
+class ControlEnv(Protocol):
+    """One environment with vector observations and actions in [−1, 1].
+
+    An episode depends on its seed and its actions, and on nothing that happened before it.
+    """
+
+    @property
+    def observation_dim(self) -> int:
+        """Length of an observation."""
+
+    @property
+    def action_dim(self) -> int:
+        """Length of an action."""
+
+    @property
+    def episode_length(self) -> int:
+        """Steps T after which an episode is truncated at the latest."""
+
+    def reset(self, seed: int) -> FloatArray:
+        """Start the episode of this seed and return its first observation, (observation_dim,).
+
+        Raises TrainingError when the environment raises or the observation is not finite.
+        """
+
+    def step(self, action: FloatArray) -> StepResult:
+        """Take one step. `action` is (action_dim,); what lies outside [−1, 1] is clipped.
+
+        Raises TrainingError when the environment raises, when the observation or the reward is not finite,
+        when the action is not finite or has the wrong shape, and when no episode is running.
+        """
+
+    def close(self) -> None:
+        """Free what the environment holds; harmless when called twice."""
+
+
+class GymnasiumEnv:
+    """A gymnasium environment as a `ControlEnv`.
+
+    `reset(seed)` is not enough to forget the past: BipedalWalker-v3 keeps its physics world, and the same
+    seed gives another episode after another history. Therefore every episode runs in a newly built
+    environment, which costs less than one planning step for the environments of gymnasium itself.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        build: Callable[[], gymnasium.Env[Any, Any]],
+        first: gymnasium.Env[Any, Any],
+        *,
+        observation_dim: int,
+        action_scale: ActionScale,
+        episode_length: int,
+    ) -> None:
+        """`first` is the environment that was built to look at its spaces; it serves the first episode."""
+        self.name = name
+        self._build = build
+        self._env: gymnasium.Env[Any, Any] | None = first
+        self._fresh = True
+        self._seed = 0
+        self._steps: int | None = None  # of the running episode; None when there is none
+        self._observation_dim = observation_dim
+        self._action_scale = action_scale
+        self._episode_length = episode_length
+
+    @property
+    def observation_dim(self) -> int:
+        """Length of an observation."""
+        return self._observation_dim
+
+    @property
+    def action_dim(self) -> int:
+        """Length of an action."""
+        return self._action_scale.dim
+
+    @property
+    def episode_length(self) -> int:
+        """Steps T after which an episode is truncated at the latest."""
+        return self._episode_length
+
+    def reset(self, seed: int) -> FloatArray:
+        """See `ControlEnv.reset`."""
+        self._seed, self._steps = seed, None
+        try:
+            env = self._unused()
+            self._fresh = False
+            obs, _ = env.reset(seed=seed)
+            flat = self._flatten(env, obs)
+        except Exception as error:  # whatever an environment raises, the person needs its name and the seed
+            raise TrainingError(f"{self._where(0)}: reset raised {_summary(error)}") from error
+        self._check_observation(flat, 0)
+        self._steps = 0
+        return flat
+
+    def step(self, action: FloatArray) -> StepResult:
+        """See `ControlEnv.step`."""
+        env = self._env
+        if self._steps is None or env is None:
+            raise TrainingError(f"environment '{self.name}': step without a running episode; call reset first")
+        number = self._steps + 1
+        scaled = self._action_scale.to_env(self._checked_action(action, number))
+        self._steps = None  # until the step has gone well: a broken episode can't be continued
+        try:
+            obs, raw_reward, terminated, truncated, info = env.step(scaled)
+            flat = self._flatten(env, obs)
+            reward = np.asarray(raw_reward, dtype=np.float64).reshape(()).item()
+            ended, cut = bool(terminated), bool(truncated)
+        except Exception as error:  # as in reset
+            raise TrainingError(f"{self._where(number)}: step raised {_summary(error)}") from error
+        self._check_observation(flat, number)
+        if not np.isfinite(reward):
+            raise TrainingError(
+                f"{self._where(number)}: the reward is {reward}; training needs finite numbers, so "
+                "correct it in the environment"
+            )
+        self._steps = None if ended or cut else number
+        return StepResult(flat, reward, ended, cut, info)
+
+    def close(self) -> None:
+        """See `ControlEnv.close`."""
+        env, self._env, self._steps = self._env, None, None
+        if env is not None:
+            env.close()
+
+    def _unused(self) -> gymnasium.Env[Any, Any]:
+        """An environment that has not run an episode yet."""
+        if self._env is not None and self._fresh:
+            return self._env
+        self.close()
+        self._env = self._build()
+        return self._env
+
+    @staticmethod
+    def _flatten(env: gymnasium.Env[Any, Any], obs: Any) -> FloatArray:
+        """A copy of the observation as one float32 vector, in the order of the observation space."""
+        from gymnasium.spaces.utils import flatten
+
+        with np.errstate(over="ignore"):  # a float64 beyond float32 becomes inf and is reported as such
+            return np.array(flatten(env.observation_space, obs), dtype=np.float32).reshape(-1)
+
+    def _checked_action(self, action: FloatArray, number: int) -> FloatArray:
+        if action.shape != (self.action_dim,):
+            raise TrainingError(
+                f"{self._where(number)}: an action of shape {action.shape} was given, ({self.action_dim},) is needed"
+            )
+        if not np.isfinite(action).all():
+            raise TrainingError(f"{self._where(number)}: the action is not finite: {action.tolist()}")
+        return action
+
+    def _check_observation(self, flat: FloatArray, number: int) -> None:
+        if flat.shape != (self._observation_dim,):
+            raise TrainingError(
+                f"{self._where(number)}: the observation has {flat.size} numbers, but the observation space "
+                f"of the environment promises {self._observation_dim}"
+            )
+        if np.isfinite(flat).all():
+            return
+        index = int(np.flatnonzero(~np.isfinite(flat))[0])
+        raise TrainingError(
+            f"{self._where(number)}: entry {index} of the observation is {flat[index]} (as float32); "
+            "training needs finite numbers, so correct it in the environment"
+        )
+
+    def _where(self, number: int) -> str:
+        return f"environment '{self.name}', step {number} of the episode with seed {self._seed}"
+
+
+def _summary(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"

@@ -1,0 +1,154 @@
+"""Several copies of an environment stepped side by side, each in an episode of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from tdmpc_lab.envs.control import ControlEnv, FloatArray, StepResult
+from tdmpc_lab.envs.seeds import training_seed
+from tdmpc_lab.errors import CheckpointError, TrainingError
+
+_NOT_STARTED = -1
+
+
+class EnvGroup:
+    """N environments. Shapes: N environments, A action_dim, O observation_dim.
+
+    An environment that ended its episode waits for `reset_one`; nothing is reset behind the trainer's back.
+    """
+
+    def __init__(self, make: Callable[[], ControlEnv], count: int, seed: int) -> None:
+        """Make `count` environments (≥ 1). `seed` is the experiment's; see `seeds.training_seed`."""
+        self._seed = seed
+        self._envs: list[ControlEnv] = []
+        try:
+            for _ in range(count):
+                self._envs.append(make())
+        except Exception:
+            self.close()
+            raise
+        first = self._envs[0]
+        self.observation_dim = first.observation_dim
+        self.action_dim = first.action_dim
+        self.episode_length = first.episode_length
+        self._episodes = [_NOT_STARTED] * count
+        self._actions: list[list[FloatArray]] = [[] for _ in range(count)]
+        self._obs = np.zeros((count, self.observation_dim), dtype=np.float32)
+
+    def __len__(self) -> int:
+        return len(self._envs)
+
+    @property
+    def observations(self) -> FloatArray:
+        """The latest observation of every environment, (N, O); a copy. Zeros before the first reset."""
+        return self._obs.copy()
+
+    def episode_index(self, index: int) -> int:
+        """Number of the running episode of environment `index`, from 0; −1 before the first reset."""
+        return self._episodes[index]
+
+    def episode_seed(self, index: int) -> int:
+        """Seed of the running episode of environment `index`."""
+        return training_seed(self._seed, index, self._episodes[index])
+
+    def reset_all(self) -> FloatArray:
+        """Start the next episode in every environment; returns the first observations, (N, O)."""
+        for index in range(len(self)):
+            self.reset_one(index)
+        return self.observations
+
+    def reset_one(self, index: int) -> FloatArray:
+        """Start the next episode of environment `index`; returns its first observation, (O,)."""
+        return self._start(index, self._episodes[index] + 1).copy()
+
+    def step(self, actions: FloatArray) -> list[StepResult]:
+        """Step the first k environments with `actions`, (k, A), k ≤ N; one result each."""
+        if actions.ndim != 2 or actions.shape[0] > len(self):
+            raise TrainingError(
+                f"actions of shape {actions.shape} were given to {len(self)} environments; "
+                f"(k, {self.action_dim}) with k ≤ {len(self)} is needed"
+            )
+        return [self._step_one(index, action) for index, action in enumerate(actions)]
+
+    def close(self) -> None:
+        """Close every environment."""
+        for env in self._envs:
+            env.close()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where every environment stands: integers, lists and numpy arrays only.
+
+        The state of a physics engine can't be read out, so an episode is kept as its number and its actions.
+        """
+        return {
+            "seed": self._seed,
+            "envs": [
+                {
+                    "episode": self._episodes[index],
+                    "actions": np.array(self._actions[index], dtype=np.float32).reshape(-1, self.action_dim),
+                    "observation": self._obs[index].copy(),
+                }
+                for index in range(len(self))
+            ],
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> list[int]:
+        """Bring every environment back to where it stood, by running the actions of its episode again.
+
+        Returns the indices of the environments where that led to another observation than the one stored
+        (another version of a library, or an environment that is not deterministic); each of them has started
+        its next episode instead. Raises CheckpointError when the state belongs to another group.
+        """
+        self._check_fits(state)
+        differing = []
+        for index, saved in enumerate(state["envs"]):
+            episode = int(saved["episode"])
+            if episode == _NOT_STARTED:
+                self._episodes[index] = _NOT_STARTED
+                self._actions[index] = []
+                self._obs[index] = 0.0
+            elif not self._replay(index, episode, saved["actions"], saved["observation"]):
+                self._start(index, episode + 1)
+                differing.append(index)
+        return differing
+
+    def _start(self, index: int, episode: int) -> FloatArray:
+        self._episodes[index] = episode
+        self._actions[index] = []
+        obs = self._envs[index].reset(self.episode_seed(index))
+        self._obs[index] = obs
+        return obs
+
+    def _step_one(self, index: int, action: FloatArray) -> StepResult:
+        result = self._envs[index].step(action)
+        self._actions[index].append(np.array(action, dtype=np.float32))
+        self._obs[index] = result.obs
+        return result
+
+    def _replay(self, index: int, episode: int, actions: FloatArray, observation: FloatArray) -> bool:
+        """Run a stored episode again; whether it ended where it had, to the last bit."""
+        try:
+            self._start(index, episode)
+            for action in actions:
+                self._step_one(index, action)
+        except TrainingError:  # it raised or ended early this time, so it differs: the caller starts another one
+            return False
+        return bool(np.array_equal(self._obs[index], observation))
+
+    def _check_fits(self, state: Mapping[str, Any]) -> None:
+        envs = state["envs"]
+        pairs = [("train.seed", state["seed"], self._seed), ("train.envs", len(envs), len(self))]
+        for saved in envs:
+            pairs.append(("observation length", saved["observation"].shape[-1], self.observation_dim))
+            pairs.append(("action length", saved["actions"].shape[-1], self.action_dim))
+        wrong = {  # of every environment, each text once
+            f"{key} is {found} there and {needed} here": None for key, found, needed in pairs if found != needed
+        }
+        if wrong:
+            raise CheckpointError(
+                f"the environments of the checkpoint don't fit the spec: {'; '.join(wrong)}. Resume "
+                "with the spec that the checkpoint was made with, or start a new job"
+            )

@@ -1,0 +1,207 @@
+"""`make_env`: from the `env` section of a spec to a `ControlEnv`, or an error that says what to change."""
+
+from __future__ import annotations
+
+import copy
+import difflib
+import importlib
+import inspect
+import logging
+import re
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from tdmpc_lab.config.schema import EnvConfig
+from tdmpc_lab.envs.control import ControlEnv, GymnasiumEnv
+from tdmpc_lab.envs.spaces import action_scale, observation_dim
+from tdmpc_lab.errors import EnvironmentSpecError
+
+if TYPE_CHECKING:
+    import gymnasium
+
+_LOG = logging.getLogger(__name__)
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+_GYMNASIUM_PREFIX = re.compile(r"^(WARN|ERROR): ")
+_QUIET_CATEGORIES = (DeprecationWarning, PendingDeprecationWarning, ImportWarning, ResourceWarning)
+_TAKEN_BY_GYMNASIUM = {
+    "max_episode_steps": "set env.max_episode_steps instead",
+    "id": "set env.id instead",
+    "disable_env_checker": "it is always off here, observations and rewards are checked in every step",
+}
+_shown: set[str] = set()  # warnings that the person has had already
+
+
+def make_env(config: EnvConfig) -> ControlEnv:
+    """Make the environment of a spec.
+
+    Raises EnvironmentSpecError when there is no such id, when its module or its constructor fails, when the
+    spaces are not supported, and when neither the environment nor the spec limits an episode's length.
+    Warnings that come up on the way never stop it; each is logged once per process.
+    """
+    with _warnings_logged_once():
+        env = _build(config)
+        try:
+            return GymnasiumEnv(
+                config.id,
+                lambda: _rebuild(config),
+                env,
+                observation_dim=observation_dim(env.observation_space, config.id),
+                action_scale=action_scale(
+                    env.action_space, config.id, has_continuous_option="continuous" in _parameters(config.id)
+                ),
+                episode_length=_episode_length(env, config),
+            )
+        except Exception:
+            env.close()
+            raise
+
+
+def _rebuild(config: EnvConfig) -> gymnasium.Env[Any, Any]:
+    with _warnings_logged_once():
+        return _build(config)
+
+
+def _build(config: EnvConfig) -> gymnasium.Env[Any, Any]:
+    """The gymnasium environment with its time limit; every failure as an EnvironmentSpecError."""
+    name = _import_module_of(config.id)
+    for option, remedy in _TAKEN_BY_GYMNASIUM.items():
+        if option in config.options:
+            raise EnvironmentSpecError(f"env.options.{option} can't be passed to '{config.id}': {remedy}")
+
+    import gymnasium
+
+    try:
+        return gymnasium.make(
+            name,
+            max_episode_steps=config.max_episode_steps,
+            disable_env_checker=True,  # it looks at the first step only, GymnasiumEnv at every one
+            **copy.deepcopy(config.options),
+        )
+    except (gymnasium.error.UnregisteredEnv, gymnasium.error.DeprecatedEnv) as error:
+        raise _unknown_id(config.id, name) from error
+    except gymnasium.error.DependencyNotInstalled as error:
+        raise EnvironmentSpecError(
+            f"env.id '{config.id}' needs a package that is not installed: {_last_line(error)}"
+        ) from error
+    except Exception as error:  # a constructor may raise anything
+        if name not in gymnasium.registry and isinstance(error, gymnasium.error.Error):
+            raise _unknown_id(config.id, name) from error
+        raise _constructor_failed(config, error) from error
+
+
+def _import_module_of(env_id: str) -> str:
+    """Import the module of `module:id`, which registers the environment; returns the id without it."""
+    module, colon, name = env_id.rpartition(":")
+    if not colon:
+        return env_id
+    if not name or not all(part.isidentifier() for part in module.split(".")):
+        raise EnvironmentSpecError(
+            f"env.id '{env_id}' is not an environment id: write the id as it is registered with gymnasium "
+            "('Pendulum-v1'), or 'module:id' to import a module that registers it"
+        )
+    try:
+        importlib.import_module(module)
+    except Exception as error:  # an imported module may raise anything
+        missing = isinstance(error, ModuleNotFoundError) and f"{module}.".startswith(f"{error.name}.")
+        remedy = (
+            "Install it into this Python, or put the folder that holds it on PYTHONPATH"
+            if missing
+            else f"It is there, but can't be imported: try `python -c 'import {module}'`"
+        )
+        raise EnvironmentSpecError(
+            f"module '{module}' of env.id '{env_id}' must be importable: {type(error).__name__}: "
+            f"{_last_line(error)}. {remedy}"
+        ) from error
+    return name
+
+
+def _unknown_id(env_id: str, name: str) -> EnvironmentSpecError:
+    import gymnasium
+
+    by_folded = {known.casefold(): known for known in gymnasium.registry}
+    near = [by_folded[key] for key in difflib.get_close_matches(name.casefold(), by_folded, n=3, cutoff=0.7)]
+    if near:
+        hint = "did you mean " + " or ".join(f"'{known}'" for known in near) + "?"
+    else:
+        hint = "`python -c 'import gymnasium; gymnasium.pprint_registry()'` lists the ids it knows"
+        if ":" not in env_id:
+            hint += f"; where a package registers it, write 'package:{name}'"
+    return EnvironmentSpecError(f"env.id '{env_id}' is not known to gymnasium: {hint}")
+
+
+def _constructor_failed(config: EnvConfig, error: Exception) -> EnvironmentSpecError:
+    parameters = _parameters(config.id)
+    takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
+    named = [name for name, parameter in parameters.items() if parameter.kind is not parameter.VAR_KEYWORD]
+    unknown = [option for option in config.options if option not in named and not takes_any]
+    if isinstance(error, TypeError) and unknown and named:
+        near = difflib.get_close_matches(unknown[0], named, n=1)
+        hint = f" (did you mean '{near[0]}'?)" if near else ""
+        return EnvironmentSpecError(
+            f"env.options of '{config.id}' has {', '.join(unknown)}, which its constructor does not "
+            f"take{hint}. It takes: {', '.join(named)}"
+        )
+    options = f" with env.options {dict(config.options)}" if config.options else ""
+    takes = f". Its options: {', '.join(named)}" if isinstance(error, TypeError) and named else ""
+    return EnvironmentSpecError(
+        f"env.id '{config.id}' can't be made{options}: {type(error).__name__}: {_last_line(error)}{takes}"
+    )
+
+
+def _parameters(env_id: str) -> Mapping[str, inspect.Parameter]:
+    """The parameters of the environment's constructor; none where they can't be read. For messages only."""
+    import gymnasium
+
+    spec = gymnasium.registry.get(env_id.rpartition(":")[2])
+    if spec is None:
+        return {}
+    try:
+        creator = spec.entry_point
+        if isinstance(creator, str):
+            module, _, attribute = creator.partition(":")
+            creator = getattr(importlib.import_module(module), attribute)
+        return inspect.signature(creator).parameters if callable(creator) else {}
+    except Exception:  # noqa: BLE001  importing it may raise anything; the message does without the list
+        return {}
+
+
+def _episode_length(env: gymnasium.Env[Any, Any], config: EnvConfig) -> int:
+    """The shortest time limit of the environment and all wrappers around it, in steps."""
+    limits = [config.max_episode_steps] if config.max_episode_steps is not None else []
+    layer: Any = env
+    while layer is not None:
+        if layer.spec is not None and layer.spec.max_episode_steps is not None:
+            limits.append(int(layer.spec.max_episode_steps))
+        layer = layer.env if layer is not layer.unwrapped else None
+    if not limits:
+        raise EnvironmentSpecError(
+            f"env.id '{config.id}' has no time limit, and the trainer needs the length of an episode for the "
+            "discount and the warm-up: set env.max_episode_steps"
+        )
+    return min(limits)
+
+
+@contextmanager
+def _warnings_logged_once() -> Iterator[None]:
+    """Log what is warned about inside, each text once; nothing becomes an error, whatever the filters say."""
+    caught: list[warnings.WarningMessage] = []
+    try:
+        with warnings.catch_warnings(record=True) as recorded:
+            caught = recorded
+            warnings.simplefilter("always")
+            yield
+    finally:
+        for warning in caught:
+            text = _COLOUR.sub("", str(warning.message))
+            from_gymnasium = _GYMNASIUM_PREFIX.match(text) is not None
+            if text in _shown or (not from_gymnasium and issubclass(warning.category, _QUIET_CATEGORIES)):
+                continue  # Python itself hides these categories from people who only use a library
+            _shown.add(text)
+            _LOG.warning("%s", _GYMNASIUM_PREFIX.sub("", text))
+
+
+def _last_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[-1].strip() if lines else "no message"

@@ -1,0 +1,98 @@
+"""Every error this package raises on purpose.
+
+    LabError                      exit code 1 unless said otherwise
+    ├── UsageError                2  the command line is wrong; nothing was done
+    ├── SpecError                 2  a spec is wrong; holds every Problem found in it
+    ├── EnvironmentSpecError      2  the environment can't be made, or its spaces are not supported
+    ├── ConfigError               2  a value handed to a class of the trainer is not allowed
+    ├── RecordError               1  a file of a job folder is missing or can't be read
+    ├── NoteError                 1  a note can't be written without touching a person's words
+    ├── CheckpointError           1  a checkpoint is missing, torn or does not fit the spec
+    ├── TrainingError             1  training can't go on
+    │   └── NonFiniteError        1  NaN or Inf in a loss or in the planner
+    └── ExternalError             3  SLURM, MLflow or a device is missing or unreachable
+
+Library code raises these and never exits; only the command line turns them into exit codes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+class LabError(Exception):
+    """Base of all errors raised on purpose. The message says what, where, what is allowed, what to do."""
+
+    exit_code: int = 1
+
+
+class UsageError(LabError):
+    """The command line is wrong; nothing was done."""
+
+    exit_code = 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Problem:
+    """One thing wrong in a spec: where it stands, what was found, what is allowed there."""
+
+    file: str
+    line: int | None  # 1-based; None when the value comes from nowhere in particular
+    key: str  # dotted, "" for the file as a whole
+    message: str  # what was found and what is allowed
+    hint: str = ""  # what to do, e.g. "did you mean 'agent.horizon'?"
+
+    def __str__(self) -> str:
+        where = self.file if self.line is None else f"{self.file}:{self.line}"
+        key = f" {self.key}:" if self.key else ""
+        hint = f" ({self.hint})" if self.hint else ""
+        return f"{where}:{key} {self.message}{hint}"
+
+
+class SpecError(LabError):
+    """A spec is wrong. `problems` holds all of them, in the order of the file."""
+
+    exit_code = 2
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("\n".join(str(p) for p in self.problems))
+
+
+class EnvironmentSpecError(LabError):
+    """The environment can't be made from its id and options, or its spaces are not supported."""
+
+    exit_code = 2
+
+
+class ConfigError(LabError):
+    """A value handed to a class of the trainer is not allowed."""
+
+    exit_code = 2
+
+
+class RecordError(LabError):
+    """A file of a job folder is missing, torn or can't be read."""
+
+
+class NoteError(LabError):
+    """A note can't be written without touching what a person wrote."""
+
+
+class CheckpointError(LabError):
+    """A checkpoint is missing, torn, or does not fit the spec."""
+
+
+class TrainingError(LabError):
+    """Training can't go on."""
+
+
+class NonFiniteError(TrainingError):
+    """NaN or Inf in a loss or in the planner: names the step, the term and the last good checkpoint."""
+
+
+class ExternalError(LabError):
+    """Something outside is missing or unreachable; the message says what to do."""
+
+    exit_code = 3

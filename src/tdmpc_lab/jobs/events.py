@@ -1,0 +1,57 @@
+"""`events.jsonl`: what happened to a job, one JSON object a line, written by the job itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from tdmpc_lab.files import append_jsonl, read_jsonl
+
+OUTCOMES = frozenset({"finished", "failed", "stopped"})
+"""The events that end an attempt for good. `preempted` does not: the scheduler starts the job again."""
+
+
+def _now() -> datetime:
+    return datetime.now().astimezone()
+
+
+class EventLog:
+    """Appends events. The kinds and their fields:
+
+    | event | fields |
+    | --- | --- |
+    | `started` | host, pid, attempt, job, device, gpu, python, torch, replay |
+    | `checkpoint` | step, file |
+    | `resumed` | step, attempt |
+    | `preempted` | signal, step |
+    | `finished` | step |
+    | `failed` | cause (one line), error, traceback, step |
+    | `stopped` | reason, step |
+    | `tracking` | run_id, experiment_id, store |
+    | `warning` | message |
+    | `episode_dropped` | why, and where |
+    """
+
+    def __init__(self, path: Path, *, clock: Callable[[], datetime] = _now) -> None:
+        self.path = path
+        self._clock = clock
+
+    def append(self, kind: str, /, **fields: Any) -> dict[str, Any]:
+        """Write one event with the time in ISO 8601; the row as written is returned.
+
+        Raises ValueError for a field called `time` or `event`, TypeError for what JSON can't hold, OSError
+        when writing fails.
+        """
+        if taken := {"time", "event"} & fields.keys():
+            raise ValueError(f"the log itself writes {' and '.join(sorted(taken))}")
+        row = {"time": self._clock().isoformat(timespec="milliseconds"), "event": kind, **fields}
+        append_jsonl(self.path, row)
+        return row
+
+
+def read_events(path: Path) -> list[dict[str, Any]]:
+    """All whole events in the order written; none when the file is missing. Raises RecordError."""
+    rows, _ = read_jsonl(path)
+    return rows

@@ -1,0 +1,64 @@
+"""Job ids: `1971498` and `1971498_3` (SLURM, array task), `local-20260203-091422-123` (this machine)."""
+
+from __future__ import annotations
+
+import re
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
+
+from tdmpc_lab.errors import RecordError
+
+if TYPE_CHECKING:
+    from tdmpc_lab.jobs.paths import JobPaths, Project
+
+ID_HELP = "an id looks like 1971498, 1971498_3 (array task) or local-20260203-091422-123"
+
+_SLURM = re.compile(r"[1-9][0-9]{0,18}(_[0-9]{1,9})?")
+_LOCAL = re.compile(r"local-[0-9]{8}-[0-9]{6}-[0-9]{3}")
+_MOST_TRIES = 10_000  # ids tried from one moment on: ten seconds' worth
+
+
+def is_slurm_id(text: str) -> bool:
+    """Whether this is the id of one SLURM job or array task; `123_[1,3%2]` (a pending array) is not."""
+    return _SLURM.fullmatch(text) is not None
+
+
+def is_local_id(text: str) -> bool:
+    """Whether this is the id of a job of this machine."""
+    return _LOCAL.fullmatch(text) is not None
+
+
+def is_job_id(text: str) -> bool:
+    """Whether this can be the name of a job folder."""
+    return is_slurm_id(text) or is_local_id(text)
+
+
+def new_local_id(now: datetime) -> str:
+    """`local-YYYYMMDD-HHMMSS-mmm`, the moment as `now` states it: local time reads best.
+
+    Sorts by time and can't be a SLURM id. Two jobs of one millisecond get the same one:
+    `allocate_local_folder` is what makes ids unique.
+    """
+    return f"local-{now:%Y%m%d-%H%M%S}-{now.microsecond // 1000:03d}"
+
+
+def natural_key(job_id: str) -> tuple[int, ...]:
+    """Sort key that puts task 9 before task 10."""
+    return tuple(int(digits) for digits in re.findall("[0-9]+", job_id))
+
+
+def allocate_local_folder(project: Project, now: datetime) -> JobPaths:
+    """Reserve a local id by making its folder; a taken id moves on by 1 ms until one is free.
+
+    mkdir decides, so processes that submit at the same moment never share a folder. Raises RecordError when
+    ten thousand ids in a row are taken, OSError when the folder can't be made.
+    """
+    project.jobs.mkdir(parents=True, exist_ok=True)
+    for millisecond in range(_MOST_TRIES):
+        paths = project.job(new_local_id(now + timedelta(milliseconds=millisecond)))
+        try:
+            paths.folder.mkdir(mode=0o750)
+        except FileExistsError:
+            continue
+        return paths
+    raise RecordError(f"{project.jobs}: {_MOST_TRIES:,} ids from {new_local_id(now)} on are taken; try again")

@@ -1,0 +1,188 @@
+"""Every file name of a job and of a project, in one place; finding the project and its jobs."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from tdmpc_lab.errors import RecordError, UsageError
+from tdmpc_lab.jobs.ids import ID_HELP, is_job_id, is_local_id, natural_key
+
+ROOT_VARIABLE = "TDMPC_LAB_ROOT"
+_SHORTHAND_LENGTH = 4  # shorter than this is a slip of the keyboard, not a choice
+_SHOWN = 3
+
+
+@dataclass(frozen=True)
+class JobPaths:
+    """The files of one job. `folder` may not exist yet."""
+
+    folder: Path
+
+    @property
+    def id(self) -> str:
+        """The job id: the folder's name."""
+        return self.folder.name
+
+    @property
+    def spec(self) -> Path:
+        """The spec as the user wrote it."""
+        return self.folder / "spec.yaml"
+
+    @property
+    def resolved(self) -> Path:
+        """Every value in force; what runs."""
+        return self.folder / "resolved.yaml"
+
+    @property
+    def record(self) -> Path:
+        """What was known at submit. Written last: a folder without it is no job (yet)."""
+        return self.folder / "job.json"
+
+    @property
+    def events(self) -> Path:
+        """What happened to the job, by itself."""
+        return self.folder / "events.jsonl"
+
+    @property
+    def metrics(self) -> Path:
+        """Training and evaluation rows, by the job itself."""
+        return self.folder / "metrics.jsonl"
+
+    @property
+    def checkpoints(self) -> Path:
+        """Folder of the checkpoints."""
+        return self.folder / "checkpoints"
+
+    @property
+    def log_out(self) -> Path:
+        """Standard output of the job's process."""
+        return self.folder / "log.out"
+
+    @property
+    def log_err(self) -> Path:
+        """Standard error of the job's process."""
+        return self.folder / "log.err"
+
+    @property
+    def note_lock(self) -> Path:
+        """Held while the job's note is rewritten."""
+        return self.folder / ".note.lock"
+
+
+@dataclass(frozen=True)
+class Project:
+    """A folder that holds `experiments/`, and beside it what the tool makes."""
+
+    root: Path
+
+    @property
+    def experiments(self) -> Path:
+        """The specs."""
+        return self.root / "experiments"
+
+    @property
+    def jobs(self) -> Path:
+        """One folder per job."""
+        return self.root / "jobs"
+
+    @property
+    def notes(self) -> Path:
+        """The job log: one Markdown file per job."""
+        return self.root / "notes"
+
+    @property
+    def mlruns(self) -> Path:
+        """The MLflow store, unless MLFLOW_TRACKING_URI names another."""
+        return self.root / "mlruns"
+
+    def job(self, job_id: str) -> JobPaths:
+        """The paths of a job, which need not exist. Raises UsageError for what can't be a job id."""
+        if not is_job_id(job_id):
+            raise UsageError(f"{job_id!r} is no job id: {ID_HELP}")
+        return JobPaths(self.jobs / job_id)
+
+    def note(self, job_id: str) -> Path:
+        """The note of a job. Raises UsageError for what can't be a job id."""
+        return self.notes / f"{self.job(job_id).id}.md"
+
+    def job_ids(self) -> list[str]:
+        """The ids of all jobs, by submit time, then id. Folders that are no job, or not yet, are left out.
+
+        A job whose record can't be read is listed too, at the time its record was written.
+        """
+        try:
+            names = [entry.name for entry in os.scandir(self.jobs) if is_job_id(entry.name)]
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        found = [(_submitted(self.job(name)), natural_key(name), name) for name in names]
+        return [name for moment, _, name in sorted(found) if moment >= 0]
+
+    def require_job(self, text: str) -> JobPaths:
+        """The job with this id, or the only local job whose id begins or ends with `text`.
+
+        The shorthand (`local-20260203-09`, `091422-123`) takes at least four characters, and never a text
+        that is itself an id: a mistyped SLURM id must not reach another job.
+        Raises UsageError, naming the nearest and the newest jobs, when there is no such job.
+        """
+        ids = self.job_ids()
+        if text in ids:
+            return self.job(text)
+        if is_job_id(text):
+            raise UsageError(f"no job {text} in {self.jobs}; {_suggest(text, ids)}")
+        matches = [i for i in ids if is_local_id(i) and (i.startswith(text) or i.endswith(text))]
+        if len(text) < _SHORTHAND_LENGTH or not matches:
+            raise UsageError(f"{text!r} is no job id: {ID_HELP}; {_suggest(text, ids)}")
+        if len(matches) > 1:
+            raise UsageError(f"{text!r} fits {len(matches)} jobs: {_newest(matches)}; write one id in full")
+        return self.job(matches[0])
+
+
+def _submitted(paths: JobPaths) -> float:
+    """When the job was submitted, in seconds since 1970; negative where the folder holds no record."""
+    # Imported here: the record module needs the paths.
+    from tdmpc_lab.jobs.record import read_record
+
+    try:
+        return max(0.0, read_record(paths).submitted.timestamp())
+    except RecordError:
+        try:
+            return paths.record.stat().st_mtime
+        except OSError:
+            return -1.0
+
+
+def _suggest(text: str, ids: list[str]) -> str:
+    if not ids:
+        return "there are no jobs yet"
+    near = difflib.get_close_matches(text, ids, n=1, cutoff=0.75)
+    hint = f"did you mean {near[0]}? " if near else ""
+    return f"{hint}the newest are {_newest(ids)}"
+
+
+def _newest(ids: list[str]) -> str:
+    return ", ".join(reversed(ids[-_SHOWN:]))
+
+
+def find_project(start: Path | None = None) -> Project:
+    """The project: the nearest folder at or above `start` (default: the working directory) that holds a
+    folder `experiments`. The variable TDMPC_LAB_ROOT overrides the search.
+
+    Raises UsageError when there is none, or when TDMPC_LAB_ROOT names no folder.
+    """
+    override = os.environ.get(ROOT_VARIABLE)
+    if override:
+        root = Path(override).expanduser().absolute()
+        if not root.is_dir():
+            raise UsageError(f"{ROOT_VARIABLE}={override} is no folder; set it to the project's, or unset it")
+        return Project(root)
+    here = (start or Path.cwd()).resolve()
+    for folder in (here, *here.parents):
+        if (folder / "experiments").is_dir():
+            return Project(folder)
+    raise UsageError(
+        f"no project at or above {here}: a project is a folder that holds a folder 'experiments'; "
+        f"go there, make it, or set {ROOT_VARIABLE}"
+    )

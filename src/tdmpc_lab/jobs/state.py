@@ -1,0 +1,290 @@
+"""The state of a job, worked out from its files and what the scheduler says; it is stored nowhere."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Any, Literal, TypeVar
+
+from tdmpc_lab.jobs.events import OUTCOMES
+from tdmpc_lab.jobs.metrics import as_float, as_int, last_step
+from tdmpc_lab.jobs.record import JobRecord
+from tdmpc_lab.text import number, parse_time, shorten
+
+Event = Mapping[str, Any]
+Row = Mapping[str, Any]
+T = TypeVar("T")
+_CAUSE_WIDTH = 300
+
+
+class State(StrEnum):
+    """What a job is doing, or how it ended."""
+
+    PENDING = "PENDING"
+    RUNNING = "RUNNING"
+    COMPLETED = "COMPLETED"
+    FAILED = "FAILED"
+    CANCELLED = "CANCELLED"
+    TIMEOUT = "TIMEOUT"
+    UNKNOWN = "UNKNOWN"
+
+    @property
+    def ended(self) -> bool:
+        """Whether the outcome is known. UNKNOWN is not an outcome."""
+        return self in (State.COMPLETED, State.FAILED, State.CANCELLED, State.TIMEOUT)
+
+
+@dataclass(frozen=True)
+class SchedulerState:
+    """What the scheduler (SLURM, or the process table of this machine) says about a job."""
+
+    state: Literal["PENDING", "RUNNING", "GONE", "UNREACHABLE"]
+    reason: str = ""
+    """PENDING: what it waits for. UNREACHABLE: why. GONE: what is known, beginning with SLURM's own word for
+    the end of the job where there is one (`TIMEOUT`, `CANCELLED by 1000`, `OUT_OF_MEMORY`)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobStatus:
+    """State of a job at one moment."""
+
+    state: State
+    cause: str | None = None
+    """One line: why it waits, failed, was stopped or is not known."""
+    attempt: int = 0
+    """Number of the last attempt; 0 before the first."""
+    node: str | None = None
+    """Host of the last attempt."""
+    pid: int | None = None
+    """Process of the last attempt, on `node`."""
+    started_at: datetime | None = None
+    """When the last attempt began."""
+    ended_at: datetime | None = None
+    """When the outcome was written."""
+    step: int | None = None
+    """Environment steps done."""
+    steps: int
+    """Environment steps to do."""
+    steps_per_s: float | None = None
+    """Speed at the last rows."""
+    eta_s: float | None = None
+    """Seconds left at this speed, while running."""
+    elapsed_s: float | None = None
+    """Seconds spent in all attempts together, waiting between them left out."""
+    latest_return: float | None = None
+    """Return of the last training episode."""
+    latest_eval: dict[str, Any] | None = None
+    """The last evaluation's row, if it is among the rows given."""
+    run_id: str | None = None
+    """The MLflow run."""
+
+
+# How SLURM says a job ended → the state and the cause in words. Anything else is left UNKNOWN.
+_SLURM_ENDS = {
+    "TIMEOUT": (State.TIMEOUT, "SLURM ended it at its time limit"),
+    "DEADLINE": (State.TIMEOUT, "SLURM ended it at its deadline"),
+    "CANCELLED": (State.CANCELLED, "cancelled in SLURM"),
+    "OUT_OF_MEMORY": (State.FAILED, "SLURM ended it: it used more host memory than it asked for"),
+    "NODE_FAIL": (State.FAILED, "its node failed"),
+    "BOOT_FAIL": (State.FAILED, "its node did not come up"),
+    "FAILED": (State.FAILED, "SLURM says it failed, and it left no outcome"),
+}
+
+
+def derive_status(
+    record: JobRecord,
+    events: Sequence[Event],
+    last_rows: Sequence[Row],
+    now: datetime,
+    scheduler: SchedulerState | None,
+) -> JobStatus:
+    """The status of a job; pure, and at ease with events and rows that lack fields.
+
+    `last_rows` is the tail of the metrics. An outcome on file with no later start wins; else the scheduler
+    is believed; a job that it does not know (GONE, or `scheduler` None) is UNKNOWN with the cause in words.
+    Where the scheduler can't be reached, the last known state is given and the cause says so.
+    """
+    attempts = _split_attempts(events)
+    current = attempts[-1]
+    start = current[0] if current and current[0].get("event") == "started" else None
+    attempt = _attempt_number(start, len(attempts))
+    outcome = _outcome(current, attempt)
+    if outcome is not None:
+        state, cause = _from_outcome(record, outcome)
+    else:
+        state, cause = _from_scheduler(record, start, current, scheduler)
+    step = _step(outcome, current, last_rows, attempt)
+    rate = _rate([row for row in last_rows if _is_of(row, attempt)])
+    running = state is State.RUNNING
+    here = start if start is not None and state is not State.PENDING else {}
+    return JobStatus(
+        state=state,
+        cause=shorten(cause, _CAUSE_WIDTH) if cause else None,
+        attempt=attempt,
+        node=_text(here.get("host")) or None,
+        pid=as_int(here.get("pid")),
+        started_at=parse_time(start.get("time")) if start is not None else None,
+        ended_at=parse_time(outcome.get("time")) if outcome is not None else None,
+        step=step,
+        steps=record.steps_total,
+        steps_per_s=rate,
+        eta_s=max(0, record.steps_total - (step or 0)) / rate if running and rate is not None else None,
+        elapsed_s=_elapsed(attempts, outcome, now if running else None),
+        latest_return=_last([as_float(r.get("return")) for r in last_rows if r.get("split") == "train"]),
+        latest_eval=_last([dict(row) for row in last_rows if row.get("split") == "eval"]),
+        run_id=_last([_text(e.get("run_id")) or None for e in events if e.get("event") == "tracking"]),
+    )
+
+
+def _split_attempts(events: Sequence[Event]) -> list[list[Event]]:
+    """The events of each attempt; what stands before the first start is with no attempt, or alone."""
+    attempts: list[list[Event]] = [[]]
+    for event in events:
+        if event.get("event") == "started" and attempts[-1]:
+            attempts.append([])
+        attempts[-1].append(event)
+    return attempts
+
+
+def _attempt_number(start: Event | None, counted: int) -> int:
+    if start is None:
+        return 0
+    stated = as_int(start.get("attempt"))
+    return counted if stated is None else stated
+
+
+def _outcome(current: Sequence[Event], attempt: int) -> Event | None:
+    """The last outcome of the current attempt; one that names an earlier attempt came too late to count."""
+    for event in reversed(current):
+        stated = as_int(event.get("attempt"))
+        if event.get("event") in OUTCOMES and (stated is None or stated >= attempt):
+            return event
+    return None
+
+
+def _from_outcome(record: JobRecord, outcome: Event) -> tuple[State, str | None]:
+    kind = outcome["event"]
+    if kind == "finished":
+        return State.COMPLETED, None
+    if kind == "failed":
+        cause = _text(outcome.get("cause")) or _text(outcome.get("error"))
+        return State.FAILED, cause or f"it gave no cause; log: {_log(record)}"
+    reason = _text(outcome.get("reason")) or "no reason given"
+    return State.CANCELLED, f"stopped by {reason}" if reason.startswith("SIG") else reason
+
+
+def _from_scheduler(
+    record: JobRecord, start: Event | None, current: Sequence[Event], scheduler: SchedulerState | None
+) -> tuple[State, str | None]:
+    if scheduler is None:
+        return State.UNKNOWN, f"{_vanished(start, 'not known to the scheduler')}; log: {_log(record)}"
+    reason = shorten(scheduler.reason, _CAUSE_WIDTH // 2)
+    if scheduler.state == "PENDING":
+        return State.PENDING, reason or _waits_for(record)
+    if scheduler.state == "RUNNING":
+        return State.RUNNING, None if start is not None else "starting, nothing reported yet"
+    if scheduler.state == "UNREACHABLE":
+        why = f" ({reason})" if reason else ""
+        cause = f"the scheduler can't be reached{why}: this is what was last known"
+        waiting = start is None or _last_preemption(current) is not None
+        return State.PENDING if waiting else State.RUNNING, cause
+    return _gone(record, start, current, reason)
+
+
+def _gone(record: JobRecord, start: Event | None, current: Sequence[Event], reason: str) -> tuple[State, str | None]:
+    word = reason.split(maxsplit=1)[0].rstrip("+") if reason else ""
+    if record.cluster == "slurm" and word in _SLURM_ENDS:
+        state, cause = _SLURM_ENDS[word]
+        return state, f"{cause}; log: {_log(record)}"
+    cause = _vanished(start, "gone")
+    preemption = _last_preemption(current)
+    if preemption is not None:
+        at = as_int(preemption.get("step"))
+        cause += f" after {_text(preemption.get('signal')) or 'a preemption'}"
+        cause += f" at step {number(at)}" if at is not None else ""
+    return State.UNKNOWN, f"{cause}{f' ({reason})' if reason else ''}; log: {_log(record)}"
+
+
+def _vanished(start: Event | None, what: str) -> str:
+    """Says what was looked for and not found, and claims nothing about how it ended."""
+    if start is None:
+        return f"its process is {what} and never reported a start"
+    pid, host = as_int(start.get("pid")), _text(start.get("host"))
+    process = f"its process{'' if pid is None else f' {pid}'}{f' on {host}' if host else ''}"
+    return f"{process} is {what} and left no outcome"
+
+
+def _waits_for(record: JobRecord) -> str:
+    if record.cluster == "slurm":
+        return "waiting in SLURM's queue"
+    places = "" if record.max_local is None else f" ({record.max_local} at a time)"
+    return f"waiting for a free place{places}"
+
+
+def _last_preemption(current: Sequence[Event]) -> Event | None:
+    return _last([event for event in current if event.get("event") == "preempted"])
+
+
+def _log(record: JobRecord) -> str:
+    return f"jobs/{record.id}/log.err"
+
+
+def _step(outcome: Event | None, current: Sequence[Event], rows: Sequence[Row], attempt: int) -> int | None:
+    """Steps done: what the outcome says, else the farthest sign of the current attempt, else of any."""
+    if outcome is not None and (stated := as_int(outcome.get("step"))) is not None:
+        return stated
+    signs = [last_step(row for row in rows if _is_of(row, attempt))]
+    signs += [as_int(e.get("step")) for e in current if e.get("event") in ("resumed", "checkpoint", "preempted")]
+    known = [step for step in signs if step is not None]
+    return max(known) if known else last_step(rows)
+
+
+def _is_of(row: Row, attempt: int) -> bool:
+    stated = as_int(row.get("attempt"))
+    return stated is None or stated == attempt
+
+
+def _rate(rows: Sequence[Row]) -> float | None:
+    """Steps per second: what the last rows say themselves, else what their steps and times give."""
+    stated = _last([as_float(row.get("steps_per_s")) for row in rows])
+    if stated is not None:
+        return stated if stated > 0 else None
+    points = [
+        (step, wall)
+        for row in rows
+        if (step := as_int(row.get("step"))) is not None and (wall := as_float(row.get("wall_s"))) is not None
+    ]
+    if not points:
+        return None
+    (first_step, first_wall), (step, wall) = points[0], points[-1]
+    return (step - first_step) / (wall - first_wall) if step > first_step and wall > first_wall else None
+
+
+def _elapsed(attempts: Sequence[Sequence[Event]], outcome: Event | None, now: datetime | None) -> float | None:
+    """Seconds from the start of each attempt to its end: the outcome, now, or its last sign of life.
+
+    Clocks of two machines may disagree; no attempt counts less than nothing.
+    """
+    spans = []
+    for index, attempt in enumerate(attempts):
+        times = [time for event in attempt if (time := parse_time(event.get("time"))) is not None]
+        if not attempt or attempt[0].get("event") != "started" or parse_time(attempt[0].get("time")) is None:
+            continue
+        end = times[-1]
+        if index == len(attempts) - 1:
+            if outcome is not None:
+                end = parse_time(outcome.get("time")) or end
+            elif now is not None:
+                end = now.astimezone()
+        spans.append(max(0.0, (end - times[0]).total_seconds()))
+    return sum(spans) if spans else None
+
+
+def _text(value: object) -> str:
+    return value.strip() if isinstance(value, str) else ""
+
+
+def _last(values: Sequence[T | None]) -> T | None:
+    return next((value for value in reversed(values) if value is not None), None)

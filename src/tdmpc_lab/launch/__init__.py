@@ -1,0 +1,1 @@
+"""Starting jobs: on this machine, in SLURM, or in this process. The only package that imports submitit."""

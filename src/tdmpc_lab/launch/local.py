@@ -1,0 +1,228 @@
+"""Jobs on this machine: a supervisor process per job waits for its turn, runs the job and sees to its end.
+
+shell ── start_local ──▶ supervisor (own session) ──▶ submitit's controller ──▶ the job
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Any, cast
+
+from tdmpc_lab.jobs.events import OUTCOMES, EventLog, read_events
+from tdmpc_lab.jobs.paths import JobPaths, Project
+from tdmpc_lab.jobs.state import SchedulerState
+from tdmpc_lab.launch.environment import clean_environment, clean_process_environment
+from tdmpc_lab.launch.lease import LEASE_VARIABLE, Lease, read_holder
+from tdmpc_lab.launch.logs import link_logs
+from tdmpc_lab.launch.process import last_start, live_pid
+from tdmpc_lab.launch.turns import join_queue, leave_queue, turn
+
+if TYPE_CHECKING:
+    from submitit import LocalJob
+
+_POLL_S = 0.1
+_STARTING_S = 10.0
+_NO_LIMIT_MIN = 60 * 24 * 3650  # ten years: submitit ends a job after minutes unless told otherwise
+_SUPERVISORS: list[subprocess.Popen[bytes]] = []  # kept so that those that ended are reaped
+
+
+def start_local(paths: JobPaths, project: Project, max_local: int, supervisor_module: str) -> int:
+    """Start the supervisor of a job as a process of its own, and return its id at once.
+
+    It runs `python -m supervisor_module ROOT JOB MAX_LOCAL` in the project's folder, in a session of its own:
+    neither Ctrl-C nor closing the terminal reaches it. The job has its place in the queue from here on.
+    Raises UsageError when the job is being run already, OSError when no process can be started.
+    """
+    _SUPERVISORS[:] = [process for process in _SUPERVISORS if process.poll() is None]
+    with Lease.take(paths) as lease:
+        lease.note("waiting", len(read_events(paths.events)), starting=True)
+        join_queue(project, paths.id)
+        environ = {**clean_environment(os.environ), LEASE_VARIABLE: str(lease.fd)}
+        command = [sys.executable, "-m", supervisor_module, str(project.root), paths.id, str(max_local)]
+        try:
+            with (paths.folder / "supervisor.log").open("ab") as log:
+                process = subprocess.Popen(
+                    command,
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                    cwd=project.root,
+                    env=environ,
+                    pass_fds=(lease.fd,),
+                    start_new_session=True,
+                )
+        except OSError:
+            leave_queue(project, paths.id)
+            raise
+    _SUPERVISORS.append(process)
+    return process.pid
+
+
+def supervise(project: Project, paths: JobPaths, max_local: int, function: Callable[..., object], *args: object) -> int:
+    """Wait for the job's turn, run `function(*args)` in a process of its own through submitit, wait for its
+    end. Returns 0 when the job finished, else 1; a job that left no outcome gets one.
+
+    SIGTERM or SIGINT: a job that waits is cancelled, one that runs gets SIGTERM; a second one kills it. To be
+    called in the main thread. Raises UsageError when another process supervises the job.
+    """
+    with Lease.take_or_inherit(paths) as lease, _stop_signals() as stops, clean_process_environment():
+        lease.note("waiting", len(read_events(paths.events)))
+        with turn(project, paths.id, max_local, lambda: bool(stops)) as mine:
+            if not mine:
+                EventLog(paths.events).append("stopped", reason="cancelled before it started", step=None)
+                return 1
+            known = len(read_events(paths.events))
+            lease.note("running", known)
+            folder = paths.folder / "submitit"
+            job = _submit(folder, function, args)
+            link_logs(paths, folder, job.job_id)
+            _wait(job, paths, known, stops)
+            return _conclude(job, paths, known, stops)
+
+
+def _submit(folder: Path, function: Callable[..., object], args: Sequence[object]) -> LocalJob[object]:
+    from submitit import LocalExecutor
+
+    executor = LocalExecutor(folder, python=_python(os.environ))
+    executor.update_parameters(timeout_min=_NO_LIMIT_MIN)
+    return cast("LocalJob[object]", executor.submit(function, *args))
+
+
+def _python(environ: Mapping[str, str]) -> str:
+    """The command of the job's Python. submitit empties CUDA_VISIBLE_DEVICES: the job is to see what this
+    process sees, be it numbers, GPU ids, or everything because the variable is not set."""
+    visible = environ.get("CUDA_VISIBLE_DEVICES")
+    change = ["-u", "CUDA_VISIBLE_DEVICES"] if visible is None else [f"CUDA_VISIBLE_DEVICES={visible}"]
+    return shlex.join(["env", *change, sys.executable])
+
+
+@contextlib.contextmanager
+def _stop_signals() -> Iterator[list[int]]:
+    """The SIGTERM and SIGINT that came so far."""
+    received: list[int] = []
+
+    def note(number: int, _frame: FrameType | None) -> None:
+        received.append(number)
+
+    before = {number: signal.signal(number, note) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield received
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _wait(job: LocalJob[object], paths: JobPaths, known: int, stops: Sequence[int]) -> None:
+    """Until the job's process has ended, passing stop signals on.
+
+    submitit's controller is asked first; should it have been killed, the job itself may live on.
+    """
+    passed_on = 0
+    while True:
+        controller = job.get_info()["jobState"] == "RUNNING"
+        orphan = None if controller else live_pid(last_start(read_events(paths.events)[known:]))
+        if not controller and orphan is None:
+            return
+        if len(stops) > passed_on:
+            passed_on = len(stops)
+            reported = last_start(read_events(paths.events)[known:]) is not None
+            kill = passed_on > 1 or not reported  # before its report a job has nothing to save
+            with contextlib.suppress(ProcessLookupError):
+                if orphan is not None:
+                    os.kill(orphan, signal.SIGKILL if kill else signal.SIGTERM)
+                else:
+                    # On SIGINT the controller interrupts the job, and kills it a second later.
+                    os.kill(int(job.job_id), signal.SIGINT if kill else signal.SIGTERM)
+        time.sleep(_POLL_S)
+
+
+def _conclude(job: LocalJob[object], paths: JobPaths, known: int, stops: Sequence[int]) -> int:
+    """The exit code by the job's own outcome; writes one for it when it left none."""
+    for event in reversed(read_events(paths.events)[known:]):
+        if event.get("event") in OUTCOMES:
+            return 0 if event["event"] == "finished" else 1
+        if event.get("event") == "started":
+            break
+    log = EventLog(paths.events)
+    if stops:
+        log.append("stopped", reason="cancelled; it ended without saying how far it was", step=None)
+        return 1
+    trace = _trace(job)
+    if trace:
+        error = trace.strip().splitlines()[-1]
+        log.append("failed", cause=f"the job's process raised {error}", error=error, traceback=trace, step=None)
+    else:
+        cause = "the process ended without an outcome: killed from outside, or out of memory; see log.err"
+        log.append("failed", cause=cause, error="", traceback="", step=None)
+    return 1
+
+
+def _trace(job: LocalJob[object]) -> str:
+    """The traceback that submitit kept, if the function raised and did not say so itself."""
+    if not job.paths.result_pickle.exists():
+        return ""
+    import pickle
+
+    try:
+        outcome, value = pickle.loads(job.paths.result_pickle.read_bytes())
+    except Exception:  # noqa: BLE001 - a result can be anything that fails to load here; it is not needed
+        return ""
+    return str(value) if outcome == "error" else ""
+
+
+def local_state(paths: JobPaths, events: Sequence[Mapping[str, Any]]) -> SchedulerState:
+    """What this machine knows about a local job; `events` are the job's.
+
+    PENDING while its supervisor waits, or the job has not reported; RUNNING while the job's process or its
+    supervisor lives; UNREACHABLE when it was started on another machine; else GONE.
+    """
+    holder, held = read_holder(paths)
+    start = last_start(events)
+    if held:
+        waits = holder is None or holder.phase == "waiting"
+        if holder is None or waits or last_start(events[holder.events :]) is None:
+            return SchedulerState("PENDING", "" if waits else "starting")
+        return SchedulerState("RUNNING")
+    if live_pid(start) is not None:
+        return SchedulerState("RUNNING", "its supervisor is gone")
+    hosts = [str(start.get("host"))] if start is not None else [holder.host] if holder is not None else []
+    if any(host != socket.gethostname() for host in hosts):
+        return SchedulerState("UNREACHABLE", f"it was started on {hosts[0]}; ask there")
+    return SchedulerState("GONE", "see supervisor.log in its folder" if start is None else "")
+
+
+def cancel_local(paths: JobPaths, events: Sequence[Mapping[str, Any]]) -> bool:
+    """Ask a job of this machine to stop; False when neither it nor its supervisor lives here.
+
+    A job that waits is cancelled, one that runs saves what it has and stops; asked twice, it is killed.
+    """
+    pid = _supervisor(paths) or live_pid(last_start(events))
+    if pid is None:
+        return False
+    try:
+        os.kill(pid, signal.SIGTERM)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def _supervisor(paths: JobPaths) -> int | None:
+    """The process that supervises a job on this machine; waits a little for one that is just starting."""
+    for _ in range(round(_STARTING_S / _POLL_S)):
+        holder, held = read_holder(paths)
+        if not held or (holder is not None and holder.host != socket.gethostname()):
+            return None
+        if holder is not None and holder.pid:
+            return holder.pid
+        time.sleep(_POLL_S)
+    return None

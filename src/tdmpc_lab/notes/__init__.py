@@ -1,0 +1,1 @@
+"""The job log: what the tool writes into a job's note, and how it leaves a person's words alone."""

@@ -1,0 +1,215 @@
+"""The tool's part of a note, in the style of a hand-written job log. Pure functions: text in, text out."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from tdmpc_lab.jobs.metrics import as_float, as_int, without_superseded
+from tdmpc_lab.jobs.record import JobRecord
+from tdmpc_lab.jobs.state import JobStatus, State
+from tdmpc_lab.text import duration, heading_time, number, one_line, shorten
+
+_DIFFERENCES = 8  # shown in the note; `compare` lists them all
+_TABLE_ROWS = 12
+_TRACEBACK_LINES = 30
+_TRACEBACK_WIDTH = 400
+_TEXT_WIDTH = 500
+_DESCRIPTION_LENGTH = 5000  # what every MLflow version takes as a tag's value
+
+EvalRow = dict[str, Any]
+
+
+def render_note(
+    record: JobRecord,
+    status: JobStatus,
+    evals: Sequence[EvalRow],
+    traceback: str | None = None,
+    tracking_hint: str | None = None,
+) -> str:
+    """The tool's part of a job's note as Markdown, without the markers, ending in a newline.
+
+    `evals` are all evaluation rows; `traceback` is shown (its last lines) when the job failed;
+    `tracking_hint` says in a few words where the MLflow run is seen.
+    """
+    rows = without_superseded(evals)
+    lines = [
+        f"##### {record.id} - {heading_time(record.submitted)}",
+        f"- {markdown_line(record.about or record.experiment)}",
+        *([f"- why: {markdown_line(record.why)}"] if record.why else []),
+        *([f"- {markdown_line(_difference(record))}"] if record.compare_to else []),
+        f"- {markdown_line(_what(record))}",
+        f"- {markdown_line(outcome_line(status, rows))}",
+        f"- {_where(record, status, tracking_hint)}",
+    ]
+    if rows:
+        lines += ["", *_table(record, rows)]
+    if traceback and traceback.strip() and status.state is State.FAILED:
+        lines += ["", *_fenced(traceback)]
+    return "\n".join(lines) + "\n"
+
+
+def outcome_line(status: JobStatus, evals: Sequence[EvalRow] = ()) -> str:
+    """State in words on one line, as plain text: `COMPLETED in 3:12 on node7, step 5,000, return …`."""
+    cause = status.cause or ""
+    place = f" on {status.node}" if status.node else ""
+    time = "" if status.elapsed_s is None else duration(status.elapsed_s)
+    tries = f", attempt {status.attempt}" if status.attempt > 1 else ""
+    step = "" if status.step is None else f", step {number(status.step)}"
+    if status.state is State.PENDING:
+        text = cause if cause.startswith("waiting") else f"waiting: {cause}" if cause else "waiting"
+    elif status.state is State.RUNNING:
+        since = f" since {status.started_at:%Y-%m-%d %H:%M:%S}" if status.started_at else ""
+        of = f"{step}/{number(status.steps)}" if step else ""
+        speed = f", {number(status.steps_per_s)} steps/s" if status.steps_per_s is not None else ""
+        left = f", {duration(status.eta_s)} left" if status.eta_s is not None else ""
+        text = f"RUNNING{place}{since}{of}{speed}{left}{tries}{f'; {cause}' if cause else ''}"
+    elif status.state is State.UNKNOWN:
+        seen = f" (last sign{f' after {time}' if time else ''}{step})" if time or step else ""
+        text = f"UNKNOWN{tries}: {cause or 'nothing is known of it'}{seen}"
+    else:
+        after = f" {'in' if status.state is State.COMPLETED else 'after'} {time}" if time else ""
+        score = f", {score}" if (score := _score(status, evals)) and status.state is State.COMPLETED else ""
+        text = f"{status.state}{after}{place}{step}{tries}{score}{f': {cause}' if cause else ''}"
+    return one_line(text)
+
+
+def describe_for_mlflow(record: JobRecord, status: JobStatus, note_text: str) -> str:
+    """Description of the MLflow run: the outcome as plain text on the first line, then the note.
+
+    Lines that are HTML comments (the note's markers) are left out. Cut to what a tag may hold.
+    """
+    lines = [shorten(f"{record.id}: {outcome_line(status)}", _DESCRIPTION_LENGTH // 2), ""]
+    lines += [line for line in note_text.splitlines() if not line.startswith("<!-- tdmpc-lab:")]
+    return _cut("\n".join(lines).rstrip() + "\n", _DESCRIPTION_LENGTH)
+
+
+def markdown_line(text: str, width: int = _TEXT_WIDTH) -> str:
+    """Words from outside, fit for one item of a list: one line, nothing at its start that Markdown takes
+    for a heading, quote, list, table, fence or link definition, and no HTML."""
+    line = re.sub(r"<(?=[A-Za-z/!?])", r"\\<", shorten(text, width))
+    line = re.sub(r"^([0-9]+)([.)])", r"\1\\\2", line)
+    return re.sub(r"^(?=[-#>+*=|~`_[])", r"\\", line)
+
+
+def _difference(record: JobRecord) -> str:
+    shown = list(record.diff[:_DIFFERENCES])
+    if len(record.diff) > _DIFFERENCES:
+        shown.append(f"and {len(record.diff) - _DIFFERENCES} more")
+    return f"vs {record.compare_to}: {', '.join(shown) or 'no difference'}"
+
+
+def _what(record: JobRecord) -> str:
+    asked = ", ".join(f"{key} {value}" for key, value in record.resources.items() if value not in (None, "", [], {}))
+    parts = [
+        record.experiment,
+        f"seed {record.seed}",
+        record.env_id,
+        f"{number(record.steps_total)} steps",
+        f"{record.cluster} ({asked})" if asked else record.cluster,
+        _code(record),
+        f"after {record.parent}" if record.parent else "",
+    ]
+    return " · ".join(part for part in parts if part)
+
+
+def _code(record: JobRecord) -> str:
+    if record.git_commit is None:
+        return ""
+    return f"code {record.git_commit[:8]}{' with changes' if record.git_dirty else ''}"
+
+
+def _where(record: JobRecord, status: JobStatus, tracking_hint: str | None) -> str:
+    again = shlex.join(["tdmpc-lab", "submit", record.spec_file, *record.overrides])
+    parts = [f"again: {_code_span(again)}", f"folder {_code_span(f'jobs/{record.id}')}"]
+    if status.run_id:
+        hint = f" ({markdown_line(tracking_hint)})" if tracking_hint else ""
+        parts.append(f"MLflow run {_code_span(status.run_id)}{hint}")
+    return " · ".join(parts)
+
+
+def _score(status: JobStatus, evals: Sequence[EvalRow]) -> str:
+    """`return −150.2 ± 80.1 over 10 episodes` of the last evaluation, or nothing."""
+    row = evals[-1] if evals else status.latest_eval
+    if row is None or as_float(row.get("return_mean")) is None:
+        return ""
+    count = as_int(row.get("episodes"))
+    episodes = "" if count is None else f" over {number(count)} episode{'' if count == 1 else 's'}"
+    return f"return {_mean_and_std(row)}{episodes}"
+
+
+def _mean_and_std(row: Mapping[str, Any]) -> str:
+    std = as_float(row.get("return_std"))
+    return number(as_float(row.get("return_mean"))) + ("" if std is None else f" ± {number(std)}")
+
+
+def _table(record: JobRecord, rows: Sequence[EvalRow]) -> list[str]:
+    shown = [rows[index] for index in evenly(len(rows), _TABLE_ROWS)]
+    cells = [("step", "return", "lowest", "highest")]
+    for row in shown:
+        ends = [number(as_float(row.get(key))) for key in ("return_min", "return_max")]
+        cells.append((number(as_int(row["step"])), _mean_and_std(row), ends[0], ends[1]))
+    widths = [max(len(line[column]) for line in cells) for column in range(4)]
+    lines = [f"| {' | '.join(cell.rjust(w) for cell, w in zip(line, widths, strict=True))} |" for line in cells]
+    lines.insert(1, f"|{'|'.join('-' * (width + 1) + ':' for width in widths)}|")
+    if len(shown) < len(rows):
+        lines += [
+            "",
+            f"{len(shown)} of {number(len(rows))} evaluations; all: `jobs/{record.id}/metrics.jsonl`",
+        ]
+    return lines
+
+
+def evenly(count: int, most: int) -> list[int]:
+    """At most `most` (two or more) of the indices below `count`: the first, the last, even steps between."""
+    if count <= most:
+        return list(range(count))
+    return [round(index * (count - 1) / (most - 1)) for index in range(most)]
+
+
+def _fenced(traceback: str) -> list[str]:
+    """The last lines of a traceback, in a fence longer than any inside it."""
+    lines = [_printable(line) for line in traceback.rstrip().splitlines()[-_TRACEBACK_LINES:]]
+    fence = "`" * max(3, 1 + _longest_backticks("\n".join(lines)))
+    return [f"{fence}text", *lines, fence]
+
+
+def _printable(line: str) -> str:
+    """A line of a log: indentation kept, terminal codes gone, not endless."""
+    line = re.sub(r"\x1b\[[0-9;?]*[ -/]*[@-~]", "", line).expandtabs(4)
+    line = "".join(char for char in line if char.isprintable())
+    return line if len(line) <= _TRACEBACK_WIDTH else line[: _TRACEBACK_WIDTH - 1] + "…"
+
+
+def _code_span(text: str) -> str:
+    line = one_line(text)
+    ticks = "`" * (_longest_backticks(line) + 1)
+    space = " " if line.startswith("`") or line.endswith("`") else ""
+    return f"{ticks}{space}{line}{space}{ticks}"
+
+
+def _longest_backticks(text: str) -> int:
+    return max(map(len, re.findall("`+", text)), default=0)
+
+
+def _cut(text: str, length: int) -> str:
+    """The first whole lines that fit, then `…`; a fence that was opened is closed."""
+    if len(text) <= length:
+        return text
+    kept: list[str] = []
+    left, fence = length - len("…\n"), ""
+    for line in text.splitlines():
+        ticks = match[0] if (match := re.match("`{3,}", line)) else ""
+        inside = fence
+        if ticks and not fence:
+            inside = ticks
+        elif fence and line == ticks and len(ticks) >= len(fence):
+            inside = ""
+        left -= len(line) + 1
+        if left < len(inside) + 1:  # room for the line that closes the fence
+            break
+        fence = inside
+        kept.append(line)
+    return "\n".join([*kept, *([fence] if fence else []), "…"]) + "\n"

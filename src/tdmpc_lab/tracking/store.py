@@ -1,0 +1,144 @@
+"""Where the MLflow store is, and opening it so that several jobs may do so at once."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from tdmpc_lab.errors import UsageError
+from tdmpc_lab.files import file_lock
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+URI_VARIABLE = "MLFLOW_TRACKING_URI"
+_SQLITE = "sqlite:///"
+_SETTINGS = {
+    # A server that is down must be noticed in seconds; MLflow's own defaults take minutes.
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "5",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # a job's log.out is the user's
+    "MLFLOW_DISABLE_TELEMETRY": "true",  # compute nodes have no internet
+}
+
+
+def store_uri(project_root: Path) -> str:
+    """The store: MLFLOW_TRACKING_URI where it is set, else `mlruns/mlflow.db` in the project.
+
+    A relative SQLite path is taken from the project's folder, so that every command and every job means the
+    same file. Raises UsageError for a path that no SQLite URI can name.
+    """
+    uri = os.environ.get(URI_VARIABLE, "").strip()
+    root = project_root.absolute()
+    path = sqlite_path(uri) if uri else root / "mlruns" / "mlflow.db"
+    if path is None:
+        return uri
+    path = root / path
+    if "?" in str(path):
+        raise UsageError(
+            f"the MLflow store can't be at {path}: a SQLite URI ends at the '?'. "
+            f"Rename that folder, or set {URI_VARIABLE}"
+        )
+    return f"{_SQLITE}{path}"
+
+
+def sqlite_path(uri: str) -> Path | None:
+    """The file of a SQLite URI; None for any other store."""
+    if not uri.startswith(_SQLITE) or len(uri) == len(_SQLITE):
+        return None
+    return Path(uri.removeprefix(_SQLITE))
+
+
+def public_uri(uri: str) -> str:
+    """The URI without a password, for messages and files."""
+    return re.sub(r"(?<=://)[^/@\s]*@", "***@", uri)
+
+
+def artifact_location(uri: str, experiment: str) -> str | None:
+    """Where an experiment's artifacts go: beside a SQLite store, `artifacts/<experiment>`, as a file URI.
+
+    None for a server, which decides by itself.
+    """
+    path = sqlite_path(uri)
+    if path is None:
+        return None
+    name = quote(experiment, safe="")
+    if not name.strip("."):
+        name = name.replace(".", "%2E")
+    return (path.parent / "artifacts" / name).as_uri()
+
+
+def ensure_store(uri: str, root: Path) -> None:
+    """Create the store if it is a SQLite file that is not there yet; safe in many processes at once.
+
+    Raises OSError, and MLflow's own errors when it can't be opened.
+    """
+    open_client(uri, root)
+
+
+def open_client(uri: str, root: Path) -> MlflowClient:
+    """A client whose store exists. `root` is the project's folder.
+
+    Raises OSError, and MLflow's own errors when the store can't be opened.
+    """
+    configure()
+    from mlflow import MlflowClient
+
+    _quiet()
+    with store_lock(uri, root):
+        # Opening a SQLite store creates its tables and the default experiment: MLflow breaks the file when
+        # two processes do that at once. It happens in the constructor or in the first call.
+        client = MlflowClient(tracking_uri=uri)
+        client.search_experiments(max_results=1)
+    return client
+
+
+@contextlib.contextmanager
+def store_lock(uri: str, root: Path) -> Iterator[None]:
+    """Held while a SQLite store is created or gets a new experiment; nothing for a server."""
+    path = sqlite_path(uri)
+    if path is None:
+        yield
+        return
+    mlruns = root.absolute() / "mlruns"
+    folder = mlruns if path.parent == mlruns else path.parent
+    with file_lock(folder / ".lock"):
+        yield
+
+
+def configure() -> None:
+    """Settings that MLflow reads from the environment; what the user has set is kept."""
+    for name, value in _SETTINGS.items():
+        os.environ.setdefault(name, value)
+
+
+def _quiet() -> None:
+    """The mirror reports what goes wrong, once and in words: no tracebacks of retries in the job's log."""
+    levels: dict[str, Any] = {
+        "mlflow": logging.ERROR,
+        "mlflow.store.db.utils": logging.CRITICAL,
+        "alembic": logging.ERROR,
+        "urllib3.connectionpool": logging.ERROR,
+    }
+    for name, level in levels.items():
+        logging.getLogger(name).setLevel(level)
+
+
+def ui_command(uri: str, root: Path, port: int) -> list[str]:
+    """The command that shows the store in a browser, on this machine only (127.0.0.1)."""
+    command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", uri]
+    if sqlite_path(uri) is not None:
+        command += ["--default-artifact-root", (root.absolute() / "mlruns" / "artifacts").as_uri()]
+    return [*command, "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+
+
+def experiment_url(base: str, experiment_id: str) -> str:
+    """The page with an experiment's runs; without the ending MLflow shows an overview for language models."""
+    return f"{base.rstrip('/')}/#/experiments/{experiment_id}/runs?workflowType=machine_learning"

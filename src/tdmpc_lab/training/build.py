@@ -1,0 +1,146 @@
+"""From a spec to a trainer: environments, agent and replay, all of one seed and one device."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import torch
+
+from tdmpc_lab.agent import Agent, Replay
+from tdmpc_lab.config.schema import Spec, TrainConfig
+from tdmpc_lab.envs import EnvGroup, make_env
+from tdmpc_lab.training.checkpoints import CheckpointStore
+from tdmpc_lab.training.evaluate import Evaluator
+from tdmpc_lab.training.loop import EventCallback, RowObserver, Trainer
+from tdmpc_lab.training.metrics import MetricSink
+from tdmpc_lab.training.stop import StopFlag
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """What a job trains on, for its record."""
+
+    device: str
+    gpu: str | None
+    threads: int
+    torch: str
+    replay: str
+
+
+def available_cpus() -> int:
+    """CPUs this process may run on: what SLURM or taskset left it, not what the machine has."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def set_threads(train: TrainConfig) -> None:
+    """Give torch the threads asked for, else as many as there are CPUs for this process."""
+    torch.set_num_threads(train.threads or available_cpus())
+
+
+def step_environment(spec: Spec, *, steps: int) -> int:
+    """Run the first `steps` random steps of one episode of the spec's environment; returns how many there were.
+
+    Raises:
+        EnvironmentSpecError: it can't be made or is not supported.
+        TrainingError: it fails at a step.
+    """
+    env = make_env(spec.env)
+    rng = np.random.default_rng(spec.train.seed)
+    try:
+        env.reset(spec.train.seed)
+        for taken in range(1, steps + 1):
+            result = env.step(rng.uniform(-1, 1, env.action_dim).astype(np.float32))
+            if result.terminated or result.truncated:
+                return taken
+        return steps
+    finally:
+        env.close()
+
+
+def build_agent(spec: Spec, observation_dim: int, action_dim: int, episode_length: int) -> Agent:
+    """The agent of a spec, on the device it names.
+
+    Raises:
+        ConfigError, ExternalError: as `Agent`.
+    """
+    return Agent(
+        observation_dim,
+        action_dim,
+        episode_length=episode_length,
+        agent=spec.agent,
+        planner=spec.planner,
+        seed=spec.train.seed,
+        device=spec.train.device,
+    )
+
+
+def build_trainer(
+    spec: Spec,
+    *,
+    sink: MetricSink,
+    checkpoints: CheckpointStore | None = None,
+    stop: StopFlag | None = None,
+    observe: RowObserver | None = None,
+    on_event: EventCallback | None = None,
+    attempt: int = 1,
+) -> Trainer:
+    """Make everything a spec asks for and hand it to a `Trainer`.
+
+    Sets torch's thread count: results are the same to the last bit only for the same number.
+
+    Raises:
+        EnvironmentSpecError: the environment can't be made or is not supported.
+        ConfigError, ExternalError: the agent's settings or device.
+    """
+    train = spec.train
+    set_threads(train)
+    make = partial(make_env, spec.env)
+    envs = EnvGroup(make, train.envs, train.seed)
+    agent = build_agent(spec, envs.observation_dim, envs.action_dim, envs.episode_length)
+    replay = Replay(
+        capacity=min(train.replay_capacity, _slots_needed(spec, envs.episode_length)),
+        observation_dim=envs.observation_dim,
+        action_dim=envs.action_dim,
+        horizon=spec.agent.horizon,
+        device=agent.device,
+        seed=train.seed,
+        host_only=train.replay_device == "host",
+    )
+    evaluator = None
+    if spec.eval is not None:
+        evaluator = Evaluator(make, episodes=spec.eval.episodes, seed=train.seed)
+    return Trainer(
+        agent=agent,
+        envs=envs,
+        replay=replay,
+        config=train,
+        evaluation=spec.eval,
+        evaluator=evaluator,
+        reward_scale=spec.reward.scale,
+        sink=sink,
+        checkpoints=checkpoints,
+        stop=stop,
+        observe=observe,
+        on_event=on_event,
+        attempt=attempt,
+    )
+
+
+def _slots_needed(spec: Spec, episode_length: int) -> int:
+    """Slots that can ever be filled: an episode takes one more than its steps, and may be as short as one step."""
+    return max(2 * spec.train.steps, episode_length + 1)
+
+
+def hardware(trainer: Trainer) -> Hardware:
+    """What this trainer runs on."""
+    device = trainer.agent.device
+    return Hardware(
+        device=str(device),
+        gpu=torch.cuda.get_device_name(device) if device.type == "cuda" else None,
+        threads=torch.get_num_threads(),
+        torch=str(torch.__version__),
+        replay=trainer.replay.placement.reason,
+    )

@@ -1,0 +1,325 @@
+"""The training loop: seed steps at random, then plan, learn, evaluate and save until the steps are used up."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from tdmpc_lab.agent import Agent, Replay
+from tdmpc_lab.agent.replay import FloatArray
+from tdmpc_lab.config.schema import EvalConfig, TrainConfig
+from tdmpc_lab.envs import EnvGroup
+from tdmpc_lab.errors import CheckpointError, NonFiniteError, TrainingError
+from tdmpc_lab.training.checkpoints import CheckpointStore, arrays_to_tensors, tensors_to_arrays
+from tdmpc_lab.training.evaluate import Evaluator
+from tdmpc_lab.training.metrics import LossMeter, MetricSink, Row
+from tdmpc_lab.training.recorder import EpisodeRecorder
+from tdmpc_lab.training.stop import StopFlag
+
+SEED_STEPS_MIN = 1000
+SEED_EPISODES = 5
+
+EventCallback = Callable[[str, Mapping[str, Any]], None]
+RowObserver = Callable[[Row], None]
+
+
+def seed_steps_for(config: TrainConfig, episode_length: int) -> int:
+    """Random steps before learning: as set, else max(1000, 5 episodes), never all of the training."""
+    if config.seed_steps is not None:
+        return config.seed_steps
+    return min(max(SEED_STEPS_MIN, SEED_EPISODES * episode_length), config.steps)
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """How training ended."""
+
+    step: int
+    stopped: str | None  # the stop flag's reason, None when all steps were done
+
+
+class Trainer:
+    """Trains one agent. Everything that changes from step to step is in `state_dict`, so a run can be resumed.
+
+    Args:
+        agent, envs, replay: built for the same spaces and device.
+        config: the loop's own section of the spec.
+        evaluation: when to evaluate; None for never. `evaluator` plays the episodes.
+        reward_scale: factor on every reward before it enters the replay.
+        sink: takes metric rows. `observe` sees each row too (progress display).
+        checkpoints: None keeps nothing on disk.
+        stop: asked at every step and update.
+        on_event: told of checkpoints, resumption and dropped episodes: (kind, fields).
+        attempt: written into every row.
+    """
+
+    def __init__(
+        self,
+        *,
+        agent: Agent,
+        envs: EnvGroup,
+        replay: Replay,
+        config: TrainConfig,
+        sink: MetricSink,
+        evaluation: EvalConfig | None = None,
+        evaluator: Evaluator | None = None,
+        reward_scale: float = 1.0,
+        checkpoints: CheckpointStore | None = None,
+        stop: StopFlag | None = None,
+        observe: RowObserver | None = None,
+        on_event: EventCallback | None = None,
+        attempt: int = 1,
+    ) -> None:
+        self.agent, self.envs, self.replay, self.config = agent, envs, replay, config
+        self.sink, self.evaluation, self.evaluator = sink, evaluation, evaluator
+        self.reward_scale, self.checkpoints, self.attempt = reward_scale, checkpoints, attempt
+        self.stop = StopFlag() if stop is None else stop
+        self._observe = observe
+        self._on_event = on_event
+        self.seed_steps = seed_steps_for(config, envs.episode_length)
+        self.step = 0
+        self.updates = 0
+        self._settled = 0  # the step up to which updates, logging, evaluation and checkpoint are done
+        self._updates_due = 0.0
+        self._warned = False
+        self._warm = False  # the updates that follow the seed steps have been asked for
+        self._wall_before = 0.0  # seconds trained by earlier attempts
+        self._started = time.monotonic()
+        self._meter = LossMeter()
+        self._random = torch.Generator().manual_seed(config.seed)
+        self._plan = agent.plan_state(config.envs, seed=config.seed)
+        self._recorders: list[EpisodeRecorder] = []
+        self._observations: FloatArray = np.zeros((0, 0), dtype=np.float32)
+
+    def run(self) -> TrainResult:
+        """Train until all steps are done or the stop flag is set; a checkpoint is written either way.
+
+        Raises:
+            NonFiniteError: NaN or Inf in a loss or a plan; nothing is saved after that.
+            TrainingError: the environment failed, or nothing could be learned.
+        """
+        self._started = time.monotonic()
+        self._rate_mark = (self._started, self.step)
+        if not self._recorders:
+            self._observations = self.envs.reset_all()
+            self._recorders = [EpisodeRecorder(o) for o in self._observations]
+        while not self.stop and self._settled < self.config.steps:
+            if self._settled == self.step:  # else a stop came between two updates: finish that step first
+                self._collect()
+            self._learn()
+            if not self.stop:
+                self._settle()
+        if self.stop:
+            self._save()
+        elif self.updates == 0:
+            raise TrainingError(
+                f"no update was made in {self.step:,} steps: no episode was as long as the horizon "
+                f"({self.replay.horizon}), or all steps were seed steps ({self.seed_steps:,})"
+            )
+        return TrainResult(self.step, self.stop.reason)
+
+    def _collect(self) -> None:
+        """One step in every environment; finished episodes enter the replay."""
+        count = min(self.config.envs, self.config.steps - self.step)
+        actions = self._actions(count)
+        results = self.envs.step(actions)
+        self.step += count
+        for i, (action, result) in enumerate(zip(actions, results, strict=True)):
+            recorder = self._recorders[i]
+            recorder.add(action, result)
+            if recorder.done:
+                self.replay.add(recorder.episode(self.reward_scale))
+                self._log("train", {"env": i, **recorder.summary})
+                self._start_episode(i)
+            else:
+                self._observations[i] = result.obs
+        if self.step >= self.seed_steps:
+            self._updates_due += self.config.updates_per_step * count
+            if not self._warm:  # the batch of updates that makes up for the seed steps
+                self._warm = True
+                self._updates_due = float(max(self.seed_steps, 1))
+                self._event("warm_up", {"step": self.step, "updates": int(self._updates_due)})
+
+    def _actions(self, count: int) -> FloatArray:
+        """Actions (count, A) for the first `count` environments: random during the seed steps, then planned."""
+        if self.step < self.seed_steps:
+            drawn = torch.rand(count, self.agent.model.action_dim, generator=self._random)
+            return (2 * drawn - 1).numpy()
+        actions = self.agent.act(self._observations[:count], self._plan, explore=True)
+        if not np.isfinite(actions).all():
+            self._meter.check(self._last_checkpoint())  # names the loss if one went wrong before
+            raise NonFiniteError(
+                f"NaN or Inf in the planned action at step {self.step:,}; last good checkpoint: "
+                f"{self._last_checkpoint()}"
+            )
+        return actions
+
+    def _start_episode(self, i: int) -> None:
+        self._observations[i] = self.envs.reset_one(i)
+        self._recorders[i] = EpisodeRecorder(self._observations[i].copy())
+        self._plan.start_episode(i)
+
+    def _learn(self) -> None:
+        """The updates that are due, as far as the replay has sub-sequences to learn from."""
+        while self._updates_due >= 1 and not self.stop:
+            if self.replay.sequences == 0:  # no episode of the horizon's length yet: the updates stay due
+                self._warn_nothing_to_learn()
+                return
+            losses = self.agent.update(self.replay.sample(self.config.batch_size))
+            self._meter.add(losses, self.step)
+            self.updates += 1
+            self._updates_due -= 1
+
+    def _warn_nothing_to_learn(self) -> None:
+        if self.replay.episodes_too_short and not self._warned:
+            self._warned = True
+            message = (
+                f"no episode has been as long as the horizon ({self.replay.horizon} steps) yet, the longest sub-"
+                "sequence learned from: nothing is learned until one is"
+            )
+            self._event("warning", {"message": message, "step": self.step})
+
+    def _settle(self) -> None:
+        """What is due every so many steps, and at the end: losses, evaluation, checkpoint."""
+        before, self._settled = self._settled, self.step
+        last = self.step >= self.config.steps
+        if last or crossed(before, self.step, self.config.log_every):
+            self._log_losses()
+        if self.evaluation is not None and (last or crossed(before, self.step, self.evaluation.every)):
+            self._evaluate()
+        if last or crossed(before, self.step, self.config.checkpoint_every):
+            self._save()
+
+    def _log_losses(self) -> None:
+        now = time.monotonic()
+        since, step = self._rate_mark
+        self._rate_mark = (now, self.step)
+        rate = (self.step - step) / max(now - since, 1e-9)
+        losses = self._meter.read(self._last_checkpoint())
+        nan_values = int(self._plan.nan_values)
+        if nan_values:
+            raise NonFiniteError(
+                f"{nan_values} value estimates of the planner were NaN up to step {self.step:,}; last good "
+                f"checkpoint: {self._last_checkpoint()}"
+            )
+        self._log(
+            "train",
+            {
+                **losses,
+                "updates": self.updates,
+                "replay/steps": len(self.replay),
+                "replay/episodes": self.replay.episodes,
+                "replay/too_short": self.replay.episodes_too_short,
+                "steps_per_s": rate,
+            },
+        )
+
+    def _evaluate(self) -> None:
+        assert self.evaluator is not None
+        paused = time.monotonic()
+        self._meter.check(self._last_checkpoint())
+        self._log("eval", self.evaluator.run(self.agent).row())
+        since, step = self._rate_mark  # the time of evaluating is not training time
+        self._rate_mark = (since + time.monotonic() - paused, step)
+
+    def _save(self) -> None:
+        if self.checkpoints is None:
+            return
+        self._meter.check(self._last_checkpoint())
+        path = self.checkpoints.save(self.step, self.state_dict())
+        self._event("checkpoint", {"step": self.step, "file": path.name})
+
+    def _log(self, split: str, values: Mapping[str, Any]) -> None:
+        row = {
+            "step": self.step,
+            "split": split,
+            "attempt": self.attempt,
+            "wall_s": round(self._wall(), 3),
+            **values,
+        }
+        self.sink.log(row)
+        if self._observe is not None:
+            self._observe(row)
+
+    def _wall(self) -> float:
+        """Seconds trained so far, over all attempts."""
+        return self._wall_before + time.monotonic() - self._started
+
+    def _last_checkpoint(self) -> str:
+        return "checkpoints are off" if self.checkpoints is None else self.checkpoints.latest_name()
+
+    def _event(self, kind: str, fields: Mapping[str, Any]) -> None:
+        if self._on_event is not None:
+            self._on_event(kind, fields)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything a resumed run needs to go on as if it had never stopped."""
+        return {
+            "counters": {
+                "settled": self._settled,
+                "updates": self.updates,
+                "updates_due": self._updates_due,
+                "warm": self._warm,
+                "wall_s": self._wall(),
+                "metrics_mark": self.sink.mark(),
+            },
+            "agent": self.agent.state_dict(),
+            "replay": self.replay.state_dict(),
+            "envs": arrays_to_tensors(self.envs.state_dict()),
+            "recorders": [r.state_dict() for r in self._recorders],
+            "plan": {
+                "mean": self._plan.mean.cpu(),
+                "generator": self._plan.generator.get_state(),
+                "nan_values": int(self._plan.nan_values),
+            },
+            "random": self._random.get_state(),
+            "losses": self._meter.state_dict(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a checkpoint: metrics after it are dropped, running episodes are played again up to it.
+
+        An episode that does not come out the same when played again is dropped, with an event.
+
+        Raises:
+            CheckpointError: made with another number of environments or other sizes.
+        """
+        if len(state["recorders"]) != self.config.envs:
+            raise CheckpointError(
+                f"the checkpoint was made with {len(state['recorders'])} environments, train.envs is {self.config.envs}"
+            )
+        counters = state["counters"]
+        self.agent.load_state_dict(state["agent"])
+        self.replay.load_state_dict(state["replay"])
+        self.step, self.updates = int(state["step"]), int(counters["updates"])
+        self._settled = int(counters["settled"])
+        self._updates_due, self._warm = float(counters["updates_due"]), bool(counters["warm"])
+        self._wall_before = float(counters["wall_s"])
+        self._plan.mean.copy_(state["plan"]["mean"])
+        self._plan.generator.set_state(state["plan"]["generator"])
+        self._plan.nan_values.fill_(state["plan"]["nan_values"])
+        self._random.set_state(state["random"])
+        self._meter.load_state_dict(state["losses"], self.agent.device)
+        self.sink.rewind(int(counters["metrics_mark"]))
+        self._restore_episodes(state)
+        self._event("resumed", {"step": self.step, "attempt": self.attempt})
+
+    def _restore_episodes(self, state: dict[str, Any]) -> None:
+        changed = self.envs.load_state_dict(tensors_to_arrays(state["envs"]))
+        self._recorders = [EpisodeRecorder.from_state(s) for s in state["recorders"]]
+        self._observations = np.stack([r.last_observation for r in self._recorders])
+        for i in changed:
+            self._event("episode_dropped", {"env": i, "step": self.step})
+            self._observations[i] = self.envs.observations[i]  # the group has started the next one
+            self._recorders[i] = EpisodeRecorder(self._observations[i].copy())
+            self._plan.start_episode(i)
+
+
+def crossed(before: int, after: int, every: int) -> bool:
+    """A multiple of `every` lies in (before, after]."""
+    return after // every > before // every

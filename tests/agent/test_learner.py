@@ -1,0 +1,227 @@
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from agent_fixtures import TINY, perturbed, random_batch, tiny_agent
+from numpy_reference import Reference
+from torch import Generator
+
+from tdmpc_lab.agent import Batch
+
+
+def learner_and_reference(config=TINY):
+    agent = tiny_agent(config=config)
+    perturbed(agent.model)
+    return agent.learner, Reference(agent.model, config)
+
+
+def test_td_target_by_hand_with_termination_and_truncation():
+    """r + γ·V for a running and for a truncated step, r alone for a terminated one."""
+    learner, reference = learner_and_reference()
+    batch = random_batch(horizon=3, batch=3)
+    terminated = torch.zeros(3, 3)
+    terminated[2, 0] = 1.0  # episode 0 ends for good, episode 1 is cut off at the same step, episode 2 goes on
+    learner.generator.manual_seed(11)
+    with torch.no_grad():
+        next_z = learner.model.encoder(batch.observations[1:])
+    target = learner.td_target(next_z, batch.rewards, terminated)
+
+    draws = Generator().manual_seed(11)
+    eps = torch.randn(3, 3, 2, generator=draws).double().numpy()
+    heads = learner.model.two_heads(draws).tolist()
+    for t in range(3):
+        for b in range(3):
+            expected = reference.td_target(
+                batch.observations[t + 1, b].double().numpy(),
+                batch.rewards[t, b].item(),
+                terminated[t, b].item(),
+                0.9,
+                heads,
+                eps[t, b],
+            )
+            assert target[t, b].item() == pytest.approx(expected, rel=2e-3, abs=1e-4)
+    assert target[2, 0].item() == pytest.approx(batch.rewards[2, 0].item())
+    assert abs(target[2, 1].item() - batch.rewards[2, 1].item()) > 1e-3
+
+
+def test_losses_equal_the_slow_reference():
+    learner, reference = learner_and_reference()
+    batch = random_batch()
+    targets = torch.linspace(-4, 9, 12).view(3, 4)
+    with torch.no_grad():
+        next_z = learner.model.encoder(batch.observations[1:])
+    _, ours = learner.model_losses(batch, next_z, targets)
+    theirs = reference.losses(
+        *(t.double().numpy() for t in (batch.observations, batch.actions, batch.rewards, batch.terminated, targets))
+    )
+    for name, value in theirs.items():
+        assert ours[f"loss/{name}"].item() == pytest.approx(value, rel=1e-3), name
+    total = 20 * theirs["consistency"] + 0.1 * theirs["reward"] + 0.1 * theirs["value"] + theirs["termination"]
+    assert ours["loss/total"].item() == pytest.approx(total, rel=1e-3)
+
+
+def test_policy_loss_by_hand():
+    learner, reference = learner_and_reference()
+    latents = torch.softmax(torch.randn(4, 6, 2, 8, generator=Generator().manual_seed(1)), -1).flatten(-2)
+    learner.generator.manual_seed(7)
+    loss, _ = learner.policy_loss(latents)
+    draws = Generator().manual_seed(7)
+    eps = torch.randn(4, 6, 2, generator=draws).double().numpy()
+    heads = learner.model.two_heads(draws).tolist()
+    q, entropy = np.zeros((4, 6)), np.zeros((4, 6))
+    for t in range(4):
+        for b in range(6):
+            z = latents[t, b].double().numpy()
+            a, gaussian, squashed = reference.policy(z, eps[t, b])
+            q[t, b] = np.mean([reference.decode(reference.q_logits(z, a, h)) for h in heads])
+            entropy[t, b] = -squashed * (gaussian * 2 / (squashed + 1e-8))
+    low, high = np.percentile(q[0], [5, 95])
+    scale = 1 + 0.01 * (max(1.0, high - low) - 1)
+    expected = np.mean([0.5**t * -(q[t] / scale + 1e-4 * entropy[t]).mean() for t in range(4)])
+    assert loss.item() == pytest.approx(expected, rel=1e-3, abs=1e-5)
+    assert learner.scale.value.item() == pytest.approx(scale, rel=1e-4)
+
+
+def test_encoder_gets_no_gradient_from_the_targets():
+    """With every other path to the encoder cut, neither consistency nor TD targets may reach it."""
+    learner, _ = learner_and_reference()
+    batch = random_batch()
+    encoder = learner.model.encoder
+    with torch.no_grad():
+        next_z = encoder(batch.observations[1:])
+    target = learner.td_target(next_z, batch.rewards, batch.terminated)
+    assert not target.requires_grad
+    # the same numbers as constants must give the same encoder gradient as the update computes them
+    _, losses = learner.model_losses(batch, next_z, target)
+    losses["loss/total"].backward()
+    with_targets = [p.grad.clone() for p in encoder.parameters()]
+    encoder.zero_grad()
+    _, losses = learner.model_losses(batch, torch.tensor(next_z.tolist()), torch.tensor(target.tolist()))
+    losses["loss/total"].backward()
+    for a, p in zip(with_targets, encoder.parameters(), strict=True):
+        torch.testing.assert_close(a, p.grad, rtol=1e-4, atol=1e-7)
+    # observations after the first enter through targets only: no gradient to them
+    observations = batch.observations.clone().requires_grad_()
+    with torch.no_grad():
+        next_z = encoder(observations[1:])
+    _, losses = learner.model_losses(dataclasses.replace(batch, observations=observations), next_z, target)
+    losses["loss/total"].backward()
+    assert observations.grad[0].abs().sum() > 0
+    assert observations.grad[1:].abs().sum() == 0
+
+
+def test_gradients_are_blocked_where_they_must_be():
+    learner, _ = learner_and_reference()
+    model = learner.model
+    latents = torch.rand(4, 6, 16, generator=Generator().manual_seed(1), requires_grad=True)
+    loss, _ = learner.policy_loss(latents.detach())
+    loss.backward()
+    assert all(p.grad is None for p in model.q.parameters())
+    assert all(p.grad is None for p in model.model_parameters())
+    assert latents.grad is None
+    assert sum(p.grad.abs().sum() for p in model.policy.parameters()) > 0
+    model.policy.zero_grad(set_to_none=True)
+
+    batch = random_batch()
+    with torch.no_grad():
+        next_z = model.encoder(batch.observations[1:])
+    _, losses = learner.model_losses(batch, next_z, batch.rewards)
+    losses["loss/total"].backward()
+    assert all(p.grad is None for p in model.policy.parameters())
+    assert all(p.grad is None for p in model.q_target.parameters())
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in model.model_parameters())
+
+
+def test_update_moves_each_part_and_the_target_by_tau():
+    learner, _ = learner_and_reference()
+    model = learner.model
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    losses = learner.update(random_batch())
+    after = model.state_dict()
+    for part in ("encoder", "dynamics", "reward", "termination", "q", "q_target", "policy"):
+        assert any(not torch.equal(before[k], after[k]) for k in before if k.startswith(part + ".")), part
+    for key, old in before.items():
+        if key.startswith("q_target."):
+            online = after[key.replace("q_target.", "q.")]
+            torch.testing.assert_close(after[key], old.lerp(online, 0.01), rtol=0, atol=1e-6)
+    assert all(v.isfinite() and v.ndim == 0 for v in losses.values())
+
+
+def test_learning_rates_and_clipping():
+    learner, _ = learner_and_reference()
+    rates = [g["lr"] for g in learner.model_optimizer.param_groups]
+    assert rates == [pytest.approx(9e-5), pytest.approx(3e-4)]
+    assert {id(p) for p in learner.model_optimizer.param_groups[0]["params"]} == {
+        id(p) for p in learner.model.encoder.parameters()
+    }
+    assert learner.policy_optimizer.param_groups[0]["eps"] == 1e-5
+    huge = random_batch()
+    learner.config = dataclasses.replace(TINY, reward_weight=1e6, grad_clip=20.0)
+    learner.update(huge)
+    norm = torch.sqrt(sum(p.grad.square().sum() for p in learner.model.model_parameters()))
+    assert norm.item() == pytest.approx(20.0, rel=1e-3)
+
+
+def test_adam_first_step_by_hand():
+    """After one update each weight has moved by lr · g/(|g| + eps·√…) ≈ lr · sign(g): the rates really are applied."""
+    learner, _ = learner_and_reference()
+    weight = learner.model.encoder.net[0].weight
+    other = learner.model.dynamics.net[0].weight
+    before, before_other = weight.detach().clone(), other.detach().clone()
+    learner.update(random_batch())
+    moved = (weight - before).abs()[weight.grad.abs() > 1e-4]
+    moved_other = (other - before_other).abs()[other.grad.abs() > 1e-4]
+    assert moved.median().item() == pytest.approx(9e-5, rel=0.02)
+    assert moved_other.median().item() == pytest.approx(3e-4, rel=0.02)
+
+
+def test_overfits_a_fixed_tiny_batch():
+    config = dataclasses.replace(TINY, lr=1e-3, encoder_lr_scale=1.0, hidden_dim=64, termination_dim=64)
+    agent = tiny_agent(config=config)
+    batch = random_batch(batch=8)
+    # the value's target moves with the policy, so hold it still: γ = 0 makes it the reward
+    agent.learner.discount = 0.0
+    losses = [agent.update(batch) for _ in range(500)]
+    first, last = losses[0], losses[-1]
+    assert last["loss/consistency"] < 0.5 * max(v["loss/consistency"] for v in losses[:50])
+    z = agent.model.encoder(batch.observations[0])
+    decoded = agent.model.predict_reward(z, batch.actions[0])
+    torch.testing.assert_close(decoded, batch.rewards[0], atol=0.3, rtol=0.15)
+    q = agent.model.q_values(z, batch.actions[0], torch.arange(5)).mean(0)
+    torch.testing.assert_close(q, batch.rewards[0], atol=0.3, rtol=0.15)
+    assert last["loss/termination"] < 0.05 < first["loss/termination"]
+
+
+def test_same_seed_same_updates_to_the_last_bit():
+    runs = []
+    for _ in range(2):
+        agent = tiny_agent(seed=4, config=dataclasses.replace(TINY, dropout=0.1))
+        torch.manual_seed(len(runs))  # global random state must not matter
+        for k in range(5):
+            agent.update(random_batch(seed=k))
+        runs.append(agent.model.state_dict())
+    assert all(torch.equal(runs[0][k], runs[1][k]) for k in runs[0])
+
+
+def test_state_dict_continues_exactly():
+    def batches(agent, seeds):
+        for k in seeds:
+            agent.update(random_batch(seed=k))
+
+    config = dataclasses.replace(TINY, dropout=0.1)
+    straight, first, second = (tiny_agent(seed=4, config=config) for _ in range(3))
+    batches(straight, range(6))
+    batches(first, range(3))
+    second.load_state_dict(first.state_dict())
+    batches(second, range(3, 6))
+    expected, found = straight.model.state_dict(), second.model.state_dict()
+    assert all(torch.equal(expected[k], found[k]) for k in expected)
+
+
+def test_update_accepts_a_batch_of_one_and_horizon_one():
+    agent = tiny_agent(config=dataclasses.replace(TINY, horizon=1))
+    losses = agent.update(Batch(*(getattr(random_batch(1, 1), f.name) for f in dataclasses.fields(Batch))))
+    assert losses["loss/total"].isfinite()

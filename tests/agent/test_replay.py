@@ -1,0 +1,166 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from agent_fixtures import numbered_episode
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tdmpc_lab.agent.replay import Replay, choose_placement, replay_bytes
+from tdmpc_lab.errors import CheckpointError, ConfigError
+
+CPU = torch.device("cpu")
+
+
+def replay(capacity: int = 100, horizon: int = 3, seed: int = 0) -> Replay:
+    return Replay(capacity=capacity, observation_dim=5, action_dim=2, horizon=horizon, device=CPU, seed=seed)
+
+
+def check_batch(batch, horizon):
+    """Every sub-sequence is a run of neighbouring steps of one episode, with its own actions, rewards and flags."""
+    obs, act = batch.observations[..., 0], batch.actions[..., 0]
+    episode = torch.div(obs, 1000, rounding_mode="floor")
+    step = obs - 1000 * episode
+    assert (episode == episode[0]).all()
+    assert (step == step[0] + torch.arange(horizon + 1).unsqueeze(1)).all()
+    assert (act == -obs[:-1]).all()
+    assert (batch.rewards == step[:-1]).all()
+    return episode[0].long(), step[0].long()
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    st.lists(st.integers(1, 20), min_size=1, max_size=40),
+    st.integers(1, 6),
+    st.integers(21, 60),
+    st.integers(0, 5),
+)
+def test_sequences_never_leave_their_episode(lengths, horizon, capacity, seed):
+    """Any lengths, any wrap-around: what is sampled is exactly what the newest episodes that fit hold."""
+    buffer = replay(capacity, horizon, seed)
+    for number, steps in enumerate(lengths):
+        buffer.add(numbered_episode(number, steps))
+    kept, room = [], capacity
+    for number in reversed(range(len(lengths))):
+        room -= lengths[number] + 1
+        if room < 0:
+            break
+        kept.append(number)
+    assert len(buffer) == sum(lengths[n] for n in kept)
+    possible = {(n, s) for n in kept for s in range(lengths[n] - horizon + 1)}
+    assert buffer.sequences == len(possible)
+    if not possible:
+        with pytest.raises(ConfigError, match="the horizon"):
+            buffer.sample(4)
+        return
+    episode, step = check_batch(buffer.sample(64), horizon)
+    assert set(zip(episode.tolist(), step.tolist(), strict=True)) <= possible
+
+
+def test_sampling_is_uniform_over_sub_sequences():
+    buffer = replay(100, 3)
+    for number, steps in enumerate([3, 5, 2, 12]):
+        buffer.add(numbered_episode(number, steps))
+    episode, step = check_batch(buffer.sample(28_000), 3)
+    counts = {}
+    for key in zip(episode.tolist(), step.tolist(), strict=True):
+        counts[key] = counts.get(key, 0) + 1
+    assert len(counts) == 1 + 3 + 0 + 10
+    assert all(abs(n - 2000) < 250 for n in counts.values())  # 5.6 standard deviations
+    assert buffer.episodes_too_short == 1
+
+
+def test_termination_and_truncation_are_kept_apart():
+    buffer = replay()
+    buffer.add(numbered_episode(0, 3, terminated=True))
+    buffer.add(numbered_episode(1, 3, terminated=False))
+    batch = buffer.sample(200)
+    episode = (batch.observations[0, :, 0] >= 1000).long()
+    for b in range(200):
+        assert batch.terminated[:, b].tolist() == ([0, 0, 1] if episode[b] == 0 else [0, 0, 0])
+        assert batch.truncated[:, b].tolist() == ([0, 0, 0] if episode[b] == 0 else [0, 0, 1])
+
+
+def test_oldest_episodes_leave_first():
+    buffer = replay(capacity=25, horizon=3)
+    for number in range(6):
+        buffer.add(numbered_episode(number, 5))  # 6 slots each: four fit
+    episode, _ = check_batch(buffer.sample(500), 3)
+    assert set(episode.tolist()) == {2, 3, 4, 5}
+    assert buffer.episodes == 4
+    assert buffer.episodes_added == 6
+
+
+def test_clear_errors():
+    with pytest.raises(ConfigError, match="does not hold one sub-sequence"):
+        replay(capacity=3, horizon=3)
+    buffer = replay(capacity=10)
+    with pytest.raises(ConfigError, match=r"episode of 10 steps does not fit a replay of 10 slots"):
+        buffer.add(numbered_episode(0, 10))
+    with pytest.raises(ConfigError, match=r"observations has shape \(4, 7\), expected \(4, 5\)"):
+        buffer.add(numbered_episode(0, 3, dims=(7, 2)))
+    with pytest.raises(ConfigError, match="none of at least 3 steps"):
+        buffer.sample(2)
+
+
+def test_same_seed_same_draws_and_state_goes_on():
+    one, two = replay(seed=3), replay(seed=3)
+    for buffer in (one, two):
+        for number in range(4):
+            buffer.add(numbered_episode(number, 9))
+    assert torch.equal(one.sample(50).observations, two.sample(50).observations)
+    three = replay(seed=99)
+    three.load_state_dict(one.state_dict())
+    for _ in range(2):
+        assert torch.equal(one.sample(50).observations, three.sample(50).observations)
+        for buffer in (one, three):
+            buffer.add(numbered_episode(7, 30))  # wraps around
+    assert three.episodes_added == one.episodes_added
+
+
+def test_state_fits_a_replay_of_another_capacity():
+    small = replay(capacity=30, seed=1)
+    for number in range(6):
+        small.add(numbered_episode(number, 7))
+    large = replay(capacity=200)
+    large.load_state_dict(small.state_dict())
+    assert large.episodes == small.episodes == 3
+    large.add(numbered_episode(9, 50))
+    episode, _ = check_batch(large.sample(500), 3)
+    assert set(episode.tolist()) == {3, 4, 5, 9}
+    other = Replay(capacity=30, observation_dim=6, action_dim=2, horizon=3, device=CPU)
+    with pytest.raises(CheckpointError, match=r"\(5, 2\), the spec asks for \(6, 2\)"):
+        other.load_state_dict(small.state_dict())
+
+
+def test_placement_says_where_and_why():
+    cuda = torch.device("cuda", 0)
+    needed = replay_bytes(1_000_000, 18, 4)
+    assert needed == 1_000_000 * (23 * 4 + 2)
+    fits = choose_placement(cuda, needed, 10 * 2**30)
+    assert fits.device == cuda
+    assert "89.6 MiB on cuda:0" in fits.reason
+    small = choose_placement(cuda, needed, 100 * 2**20)
+    assert small.device == CPU
+    assert "more than 50% of the 100.0 MiB free on cuda:0" in small.reason
+    assert choose_placement(cuda, needed, 10 * 2**30, host_only=True).device == CPU
+    assert choose_placement(CPU, needed, None).device == CPU
+
+
+def test_batch_lands_on_the_training_device_from_host_memory():
+    """The host-memory path of a GPU run, taken on the CPU through the same code."""
+    buffer = Replay(capacity=50, observation_dim=5, action_dim=2, horizon=3, device=CPU, host_only=True)
+    buffer.add(numbered_episode(0, 10))
+    batch = buffer.sample(4)
+    assert batch.observations.device == CPU
+    assert batch.observations.shape == (4, 4, 5)
+    assert batch.terminated.dtype == torch.float32
+
+
+def test_stored_values_are_copies():
+    buffer = replay()
+    episode = numbered_episode(0, 4)
+    buffer.add(episode)
+    episode.observations[:] = np.nan
+    assert buffer.sample(10).observations.isfinite().all()

@@ -1,0 +1,249 @@
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from tdmpc_lab.config.schema import SlurmConfig
+from tdmpc_lab.errors import ExternalError, UsageError
+from tdmpc_lab.jobs.paths import JobPaths, Project
+from tdmpc_lab.jobs.state import SchedulerState
+from tdmpc_lab.launch import slurm
+from tdmpc_lab.launch.logs import link_logs
+from tdmpc_lab.launch.sbatch import submit_folder
+
+HERE = Path(__file__).parent
+
+
+def _cluster_here() -> bool:
+    if shutil.which("sbatch") is None:
+        return False
+    try:
+        done = subprocess.run(["scontrol", "show", "nodes"], capture_output=True, text=True, timeout=10, check=False)
+    except subprocess.TimeoutExpired:
+        return False
+    return done.returncode == 0 and f"NodeHostName={socket.gethostname()}" in done.stdout
+
+
+real = pytest.mark.skipif(not _cluster_here(), reason="needs a SLURM cluster whose node is this machine")
+
+
+def test_what_squeue_says() -> None:
+    text = """7|RUNNING|None
+8|PENDING|JobHeldUser
+9|PENDING|Nodes required for job are DOWN, DRAINED or reserved | for others
+10|TIMEOUT|TimeLimit
+11|CANCELLED|None
+12|COMPLETING|None
+13_[0-2,5%2]|PENDING|Resources
+13_4|RUNNING|None
+14|NODE_FAIL|None
+14|PENDING|BeginTime
+15|SOMETHING_NEW|None
+123_[1,3%2]|PENDING|Priority
+123_[x-y]|PENDING|Priority
+4%1|RUNNING|None
+no line at all
+|RUNNING|None
+"""
+    waits = SchedulerState("PENDING", "Resources")
+    assert slurm.parse_squeue(text) == {
+        "7": SchedulerState("RUNNING"),
+        "8": SchedulerState("PENDING", "JobHeldUser"),
+        "9": SchedulerState("PENDING", "Nodes required for job are DOWN, DRAINED or reserved | for others"),
+        "10": SchedulerState("GONE", "TIMEOUT (TimeLimit)"),
+        "11": SchedulerState("GONE", "CANCELLED"),
+        "12": SchedulerState("RUNNING", "COMPLETING"),
+        **{f"13_{task}": waits for task in (0, 1, 2, 5)},
+        "13_4": SchedulerState("RUNNING"),
+        "14": SchedulerState("PENDING", "BeginTime"),
+        "15": SchedulerState("GONE", "SOMETHING_NEW"),
+        "123_1": SchedulerState("PENDING", "Priority"),
+        "123_3": SchedulerState("PENDING", "Priority"),
+    }
+
+
+def _script(folder: Path, name: str, text: str) -> None:
+    folder.mkdir(exist_ok=True)
+    (folder / name).write_text(f"#!/bin/sh\n{text}\n")
+    (folder / name).chmod(0o755)
+
+
+@pytest.fixture
+def commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of stand-ins for SLURM's commands, and nothing else on the path."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    monkeypatch.setenv("PATH", str(folder))
+    return folder
+
+
+def test_one_call_for_all_jobs(commands: Path, tmp_path: Path) -> None:
+    _script(commands, "squeue", f"echo \"$@\" >> {tmp_path}/calls; echo '7|RUNNING|None'; echo '5|RUNNING|None'")
+    states = slurm.slurm_states(["7", "8", "123_[1,3%2]", "local-x"])
+    gone = SchedulerState("GONE")
+    assert states == {"7": SchedulerState("RUNNING"), "8": gone, "123_[1,3%2]": gone, "local-x": gone}
+    assert (tmp_path / "calls").read_text().splitlines() == ["--noheader --array --format=%i|%T|%r --states=all --me"]
+    assert slurm.slurm_states([]) == {}
+    assert len((tmp_path / "calls").read_text().splitlines()) == 1
+
+
+def test_no_squeue_is_unreachable(commands: Path) -> None:
+    assert slurm.slurm_states(["7"])["7"].state == "UNREACHABLE"
+    assert "squeue is not on this machine" in slurm.slurm_states(["7"])["7"].reason
+
+
+def test_a_silent_controller_is_unreachable(commands: Path) -> None:
+    words = "slurm_load_jobs error: Unable to contact slurm controller (connect failure)"
+    _script(commands, "squeue", f"echo '{words}' >&2; exit 1")
+    state = slurm.slurm_states(["7"])["7"]
+    assert state.state == "UNREACHABLE"
+    assert words in state.reason
+
+
+def test_a_squeue_that_hangs_is_unreachable(commands: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(slurm, "_TIMEOUT_S", 0.2)
+    _script(commands, "squeue", "exec /bin/sleep 30")
+    assert "no answer" in slurm.slurm_states(["7"])["7"].reason
+
+
+def test_only_ids_reach_the_commands(commands: Path) -> None:
+    for wrong in ("--all", "-u root", "7;ls", "", "7_", "local-20260203-091422-123"):
+        with pytest.raises(UsageError, match="no SLURM job id"):
+            slurm.release(wrong)
+        with pytest.raises(UsageError, match="no SLURM job id"):
+            slurm.cancel_ids(["7", wrong])
+    slurm.cancel_ids([])
+
+
+def test_cancelling_what_is_over_is_no_error(commands: Path) -> None:
+    words = "scancel: error: Kill job error on job id 8: Invalid job id specified"
+    _script(commands, "scancel", f"echo '{words}' >&2; exit 1")
+    slurm.cancel_ids(["8"])
+    _script(commands, "scancel", "echo 'scancel: error: Access/permission denied' >&2; exit 1")
+    with pytest.raises(UsageError, match="permission denied"):
+        slurm.cancel_ids(["8"])
+
+
+def test_without_slurm_a_submit_says_so(commands: Path, tmp_path: Path) -> None:
+    assert not slurm.has_sbatch()
+    with pytest.raises(ExternalError, match="--cluster local"):
+        slurm.submit_held(Project(tmp_path), SlurmConfig(), "x", print)
+    assert not (tmp_path / "jobs").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "kind"),
+    [
+        ("sbatch: error: Batch job submission failed: Invalid partition name specified", UsageError),
+        ("sbatch: error: Batch job submission failed: Unable to contact slurm controller", ExternalError),
+    ],
+)
+def test_sbatch_in_its_own_words(
+    words: str, kind: type[Exception], commands: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("sbatch", "srun"):
+        _script(commands, name, f"echo '{words}' >&2; exit 1")
+    with pytest.raises(kind, match=words):
+        slurm.submit_held(Project(tmp_path), SlurmConfig(partition="nope"), "x", print)
+    assert [p.name for p in submit_folder(Project(tmp_path)).iterdir()] == [".lock"]
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_job_that_can_not_be_held_is_cancelled(commands: Path, tmp_path: Path) -> None:
+    for name in ("sbatch", "srun"):
+        _script(commands, name, "echo Submitted batch job 77")
+    _script(commands, "scontrol", "echo 'slurm_suspend error: not available' >&2; exit 1")
+    _script(commands, "scancel", f'echo "$@" >> {tmp_path}/cancelled')
+    with pytest.raises(UsageError, match="not available"):
+        slurm.submit_held(Project(tmp_path), SlurmConfig(), "x", print)
+    assert (tmp_path / "cancelled").read_text() == "77\n"
+
+
+def test_the_id_of_the_job_around_this_process() -> None:
+    assert slurm.running_id({}) is None
+    assert slurm.running_id({"SLURM_JOB_ID": "8"}) == "8"
+    array = {"SLURM_JOB_ID": "9", "SLURM_ARRAY_JOB_ID": "8", "SLURM_ARRAY_TASK_ID": "3"}
+    assert slurm.running_id(array) == "8_3"
+
+
+# On a real cluster -----------------------------------------------------------------------------------------
+
+WHERE = os.environ.get("SLURM_CONF")  # taken out of the environment of every test
+SMALL = SlurmConfig(cpus=1, memory="200M", time=timedelta(minutes=2))
+
+
+def work(text: str) -> None:
+    print(text, slurm.running_id(), Path.cwd(), os.environ.get("SLURM_CPU_BIND"), flush=True)
+
+
+def nap() -> None:
+    time.sleep(100)
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
+    source = HERE.parents[1] / "src"
+    if WHERE:
+        monkeypatch.setenv("SLURM_CONF", WHERE)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(HERE), str(source)]))
+    return Project(tmp_path)
+
+
+@pytest.fixture
+def submitted(project: Project) -> Iterator[list[str]]:
+    ids: list[str] = []
+    yield ids
+    slurm.cancel_ids(ids)
+
+
+def _wait_for(job_id: str, state: str, seconds: float = 60) -> SchedulerState:
+    end = time.monotonic() + seconds
+    while (seen := slurm.slurm_states([job_id])[job_id]).state != state:
+        assert time.monotonic() < end, f"{job_id} is {seen}"
+        time.sleep(0.3)
+    return seen
+
+
+@real
+def test_a_real_job_waits_for_its_release(
+    project: Project, submitted: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SLURM_CPU_BIND", "leaked")
+    job_id = slurm.submit_held(project, SMALL, "test · held", work, "hello", comment="a 'comment'")
+    submitted.append(job_id)
+    assert slurm.slurm_states([job_id])[job_id] == SchedulerState("PENDING", "JobHeldUser")
+    paths = JobPaths(project.jobs / job_id)
+    paths.folder.mkdir()
+    link_logs(paths, submit_folder(project), job_id)
+    slurm.release(job_id)
+    assert _wait_for(job_id, "GONE").reason == "COMPLETED"
+    log = paths.log_out.read_text()
+    assert f"hello {job_id} {project.root}" in log
+    assert "leaked" not in log
+
+
+@real
+def test_a_real_job_is_cancelled(project: Project, submitted: list[str]) -> None:
+    job_id = slurm.submit_held(project, SMALL, "test · cancel", nap)
+    submitted.append(job_id)
+    slurm.release(job_id)
+    _wait_for(job_id, "RUNNING")
+    slurm.cancel_ids([job_id])
+    assert _wait_for(job_id, "GONE").reason.startswith("CANCELLED")
+    slurm.cancel_ids([job_id])
+
+
+@real
+@pytest.mark.parametrize("change", [{"partition": "no-such"}, {"gpus": "nosuch:1"}, {"memory": "90000G"}])
+def test_a_real_cluster_refuses_what_it_has_not(change: dict[str, str], project: Project) -> None:
+    with pytest.raises(UsageError, match="sbatch refused"):
+        slurm.submit_held(project, replace(SMALL, **change), "test · refused", work, "x")  # type: ignore[arg-type]

@@ -1,0 +1,94 @@
+from __future__ import annotations
+
+import math
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from tdmpc_lab.tracking.points import Sent, attempt_starts, mark_before, metric_name, row_points, safe_name
+
+START = datetime(2026, 2, 3, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("key", "split", "name"),
+    [
+        ("return", "train", "train/return"),
+        ("return_mean", "eval", "eval/return_mean"),
+        ("loss/reward", "train", "loss/reward"),
+        ("a%b", "train", "train/a_u25_b"),
+        ("a//b", "train", "a/b"),
+        ("../b", "train", "_u2e__u2e_/b"),
+    ],
+)
+def test_metric_names(key: str, split: str, name: str) -> None:
+    assert metric_name(key, split) == name
+
+
+def test_long_names_stay_different() -> None:
+    names = {safe_name("x" * 300 + end) for end in "ab"}
+    assert len(names) == 2
+    assert all(len(name) <= 250 for name in names)
+
+
+def test_only_finite_numbers_become_points() -> None:
+    row = {"step": 5, "split": "eval", "attempt": 1, "wall_s": 1.5, "a": math.nan, "b": math.inf, "c": "x"}
+    points = row_points({**row, "d": True, "e": None, "f": 2}, START)
+    assert {p.name: p.value for p in points} == {"eval/wall_s": 1.5, "eval/f": 2.0}
+    assert {p.time_ms for p in points} == {round((START.timestamp() + 1.5) * 1000)}
+    assert {p.step for p in points} == {5}
+
+
+def test_a_row_without_a_step_gives_no_points() -> None:
+    assert row_points({"split": "train", "x": 1.0}, START) == []
+
+
+def test_attempt_starts_reads_started_events_only() -> None:
+    later = START + timedelta(hours=1)
+    events = [
+        {"event": "started", "attempt": 1, "time": START.isoformat()},
+        {"event": "resumed", "attempt": 2, "time": "2026-02-04T00:00:00+00:00"},
+        {"event": "started", "attempt": 2, "time": later.isoformat()},
+        {"event": "started", "attempt": 3, "time": "torn"},
+    ]
+    assert attempt_starts(events) == {1: START, 2: later}
+
+
+def _row(step: int, attempt: int) -> dict[str, object]:
+    return {"step": step, "split": "train", "attempt": attempt, "x": 1.0}
+
+
+def test_steps_that_an_earlier_attempt_sent_are_not_new() -> None:
+    sent = Sent()
+    for step in (100, 200, 300):
+        assert [p.step for p in sent.new_points(_row(step, 1), START)] == [step]
+    again = [p.step for step in (200, 300, 400, 400) for p in sent.new_points(_row(step, 2), START)]
+    assert again == [400, 400]
+
+
+def test_the_tag_brings_everything_back_but_the_latest_steps() -> None:
+    sent = Sent(offset=7, mark=8, attempt=2, floor={"a": 3}, latest={"a": 5})
+    assert Sent.from_tag(sent.to_tag(), {"a": 5}) == sent
+    assert Sent.from_tag("no json", {"a": 5}) == Sent(latest={"a": 5})
+    assert Sent.from_tag(None, {}) == Sent()
+
+
+def test_a_tag_too_long_for_mlflow_keeps_the_highest_step() -> None:
+    sent = Sent(attempt=1, floor={"n" * 200 + str(k): k for k in range(60)})
+    tag = sent.to_tag()
+    assert len(tag) <= 8000
+    back = Sent.from_tag(tag, {})
+    assert back.new_points({"step": 59, "attempt": 1, "new": 1.0}, START) == []
+    assert len(back.new_points({"step": 60, "attempt": 1, "new": 1.0}, START)) == 1
+
+
+def test_a_file_cut_and_written_anew_is_read_from_its_start(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"step": 1}\n{"step": 2}\n')
+    sent = Sent(offset=24, mark=mark_before(path, 24), attempt=1)
+    assert sent.follow(path) == 24
+    path.write_text('{"step": 1}\n{"step": 2, "more": 1}\n{"step": 3}\n')
+    assert sent.follow(path) == 0
+    path.unlink()
+    assert mark_before(path, 24) == -1

@@ -1,0 +1,117 @@
+from __future__ import annotations
+
+import contextlib
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tdmpc_lab.errors import UsageError
+from tdmpc_lab.tracking.store import (
+    artifact_location,
+    experiment_url,
+    open_client,
+    public_uri,
+    store_uri,
+    ui_command,
+)
+
+PROCESSES = 4
+CREATE = """
+import sys
+from pathlib import Path
+from tdmpc_lab.tracking.store import open_client, store_uri
+root = Path(sys.argv[1])
+from mlflow import MlflowClient  # the slow part first, so that all arrive at the same time
+print("ready", flush=True)
+sys.stdin.readline()
+client = open_client(store_uri(root), root)
+client.create_experiment(sys.argv[2])
+"""
+
+
+def test_the_default_store_is_in_the_project(tmp_path: Path) -> None:
+    assert store_uri(tmp_path) == f"sqlite:///{tmp_path}/mlruns/mlflow.db"
+    assert store_uri(tmp_path).startswith("sqlite:////")
+
+
+@pytest.mark.parametrize(
+    ("uri", "wanted"),
+    [
+        ("http://127.0.0.1:5000", "http://127.0.0.1:5000"),
+        ("sqlite:////abs/x.db", "sqlite:////abs/x.db"),
+        ("sqlite:///rel.db", "sqlite:///{root}/rel.db"),
+        ("  ", "sqlite:///{root}/mlruns/mlflow.db"),
+    ],
+)
+def test_the_users_store(uri: str, wanted: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    assert store_uri(tmp_path) == wanted.format(root=tmp_path)
+
+
+def test_a_folder_that_no_uri_can_name_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="MLFLOW_TRACKING_URI"):
+        store_uri(tmp_path / "what?")
+
+
+def test_a_folder_with_odd_characters_works(tmp_path: Path) -> None:
+    root = tmp_path / "my lab # 100 % ü"
+    root.mkdir()
+    client = open_client(store_uri(root), root)
+    experiment = client.create_experiment("x", artifact_location(store_uri(root), "x"))
+    run = client.create_run(experiment)
+    (root / "a.txt").write_text("a")
+    client.log_artifact(run.info.run_id, str(root / "a.txt"))
+    assert (root / "mlruns" / "mlflow.db").is_file()
+    assert [p.name for p in (root / "mlruns" / "artifacts").rglob("*.txt")] == ["a.txt"]
+
+
+def test_artifact_folders_of_odd_names_stay_inside() -> None:
+    uri = "sqlite:////lab/mlruns/mlflow.db"
+    assert artifact_location(uri, "h9.v2") == "file:///lab/mlruns/artifacts/h9.v2"
+    for name in ("..", "a/../..", "."):
+        location = artifact_location(uri, name)
+        assert location is not None
+        assert location.startswith("file:///lab/mlruns/artifacts/")
+        assert "/.." not in location
+    assert artifact_location("http://127.0.0.1:5000", "x") is None
+
+
+def test_passwords_are_not_shown() -> None:
+    assert public_uri("http://me:secret@host:5000/x") == "http://***@host:5000/x"
+    assert public_uri("sqlite:////lab/mlflow.db") == "sqlite:////lab/mlflow.db"
+
+
+def test_commands_and_addresses(tmp_path: Path) -> None:
+    command = ui_command(store_uri(tmp_path), tmp_path, 5001)
+    assert command[:4] == [sys.executable, "-m", "mlflow", "ui"]
+    assert command[command.index("--host") + 1] == "127.0.0.1"
+    assert command[command.index("--port") + 1] == "5001"
+    assert experiment_url("http://127.0.0.1:5001/", "3") == (
+        "http://127.0.0.1:5001/#/experiments/3/runs?workflowType=machine_learning"
+    )
+
+
+def test_processes_that_create_the_store_at_once(tmp_path: Path) -> None:
+    with contextlib.ExitStack() as stack:
+        children = []
+        for k in range(PROCESSES):
+            command = [sys.executable, "-c", CREATE, str(tmp_path), f"experiment-{k}"]
+            pipe = subprocess.PIPE
+            child = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True)
+            stack.enter_context(child)
+            stack.callback(child.kill)
+            children.append(child)
+        for child in children:
+            assert child.stdout is not None
+            assert child.stdout.readline() == "ready\n"
+        for child in children:
+            assert child.stdin is not None
+            child.stdin.write("\n")
+            child.stdin.flush()
+        for child in children:
+            _, errors = child.communicate(timeout=120)
+            assert child.returncode == 0, errors
+    names = {e.name for e in open_client(store_uri(tmp_path), tmp_path).search_experiments()}
+    assert names == {"Default", *(f"experiment-{k}" for k in range(PROCESSES))}

@@ -1,0 +1,225 @@
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from training_fixtures import AGENT, Countdown, comparable, run, spec
+
+from tdmpc_lab.errors import NonFiniteError, TrainingError
+from tdmpc_lab.training.build import build_trainer
+from tdmpc_lab.training.checkpoints import CheckpointStore
+from tdmpc_lab.training.loop import crossed, seed_steps_for
+from tdmpc_lab.training.metrics import MemorySink
+from tdmpc_lab.training.stop import StopFlag
+
+
+def test_steps_updates_and_rows_add_up():
+    trainer, result, rows = run(spec())
+    assert result.step == trainer.step == 260
+    assert result.stopped is None
+    assert trainer.updates == 205 + 55  # as many as seed steps, then one a step
+    episodes = [r for r in rows if "return" in r]
+    assert [r["step"] for r in episodes] == [50, 100, 150, 200, 250]
+    assert all(r["episode_length"] == 50 and r["split"] == "train" for r in episodes)
+    losses = [r for r in rows if "updates" in r]
+    assert [r["step"] for r in losses] == [*range(20, 260, 20), 260]
+    assert "loss/total" not in losses[0]  # nothing learned yet
+    assert {"loss/consistency", "loss/reward", "loss/value", "loss/termination", "loss/policy"} <= losses[-1].keys()
+    assert losses[-1]["replay/steps"] == 250
+
+
+@pytest.mark.parametrize(("rate", "expected"), [(0.25, 205 + 13), (2.0, 205 + 110), (0.3, 205 + 16)])
+def test_updates_per_step_may_be_fractions(rate, expected):
+    trainer, _, _ = run(spec(updates_per_step=rate))
+    assert trainer.updates == expected
+
+
+def test_several_environments_share_the_steps():
+    trainer, result, rows = run(spec(envs=4, steps=250, seed_steps=200))
+    assert result.step == 250  # 62 rounds of four, one of two
+    assert trainer.updates == 200 + 50
+    lengths = {i: [r["episode_length"] for r in rows if r.get("env") == i] for i in range(4)}
+    assert all(v == [50] for v in lengths.values())
+    assert {r["step"] for r in rows if "return" in r} == {200}
+    assert len({r["return"] for r in rows if "return" in r}) == 4  # four different episodes
+
+
+def test_termination_and_truncation_reach_the_replay_apart():
+    trainer, _, rows = run(spec("Countdown-v0", steps=200, seed_steps=150))
+    ended = {r["episode_length"]: r["terminated"] for r in rows if "return" in r}
+    assert ended[10] is False  # from 0 and 1 the time limit of 10 comes first
+    assert ended[8] is True  # from 4 on the goal of 12 does
+    batch = trainer.replay.sample(500)
+    at_goal = batch.observations[1:, :, 0] >= Countdown().goal
+    assert torch.equal(batch.terminated.bool(), at_goal)
+    cut = batch.truncated.bool()
+    assert cut.any()
+    assert not (cut & at_goal).any()
+
+
+def test_reward_scale_changes_what_is_learned_from_not_what_is_logged():
+    plain, _, rows = run(spec(seed_steps=150, steps=160))
+    a_spec = spec(seed_steps=150, steps=160)
+    scaled, _, scaled_rows = run(dataclasses.replace(a_spec, reward=dataclasses.replace(a_spec.reward, scale=0.5)))
+    returns = [[r["return"] for r in x if "return" in r] for x in (rows, scaled_rows)]
+    assert returns[0][:3] == returns[1][:3]  # the random phase is the same, and reported raw
+    torch.testing.assert_close(0.5 * plain.replay._rewards[:100], scaled.replay._rewards[:100])
+
+
+def test_two_runs_are_the_same_to_the_last_bit():
+    first, second = (run(spec(evaluate=True, envs=2)) for _ in range(2))
+    assert comparable(first[2]) == comparable(second[2])
+    weights = [t.agent.model.state_dict() for t in (first[0], second[0])]
+    assert all(torch.equal(weights[0][k], weights[1][k]) for k in weights[0])
+    other = run(spec(evaluate=True, envs=2, seed=2))
+    assert comparable(other[2]) != comparable(first[2])
+
+
+def test_evaluating_does_not_change_the_training():
+    quiet, _, quiet_rows = run(spec())
+    _, _, rows = run(spec(evaluate=True))
+    assert comparable([r for r in rows if r["split"] == "train"]) == comparable(quiet_rows)
+    evaluations = [r for r in rows if r["split"] == "eval"]
+    assert [r["step"] for r in evaluations] == [*range(30, 260, 30), 260]
+    assert all(r["episodes"] == 2 and r["length_mean"] == 50 for r in evaluations)
+    assert evaluations[-1]["return_min"] <= evaluations[-1]["return_mean"] <= evaluations[-1]["return_max"]
+    assert quiet.updates
+
+
+class StopAt:
+    """Sets the flag when the given number of updates is reached, wherever in a step that is."""
+
+    def __init__(self, trainer_updates):
+        self.at = trainer_updates
+
+    def attach(self, trainer, flag):
+        original = trainer.agent.update
+
+        def update(batch):
+            if trainer.updates + 1 == self.at:
+                flag.set("test")
+            return original(batch)
+
+        trainer.agent.update = update
+
+
+@pytest.mark.parametrize("stops", [[1], [100, 207], [205, 206, 230, 231, 259]])
+@pytest.mark.parametrize("env", ["Pendulum-v1", "Countdown-v0"])
+def test_a_stopped_run_goes_on_as_if_nothing_had_happened(tmp_path, stops, env):
+    """Stops between two updates of the warm-up, at its end and between steps; same rows, same weights."""
+    a_spec = spec(env, evaluate=True, envs=2)
+    straight, _, expected = run(a_spec)
+    sink, store = MemorySink(), CheckpointStore(tmp_path)
+    for attempt, at in enumerate([*stops, 10**9], start=1):
+        flag = StopFlag()
+        trainer = build_trainer(a_spec, sink=sink, checkpoints=store, stop=flag, attempt=attempt)
+        state = store.load_latest()
+        if state is not None:
+            trainer.load_state_dict(state)
+        if at < 10**9:
+            sink.rows.append({"step": 10**6, "split": "train"}) if state is None else None
+            sink.rows.clear() if state is None else None
+        StopAt(at).attach(trainer, flag)
+        result = trainer.run()
+        assert result.stopped == (None if at == 10**9 else "test")
+    assert comparable(sink.rows) == comparable(expected)
+    weights = [t.agent.model.state_dict() for t in (straight, trainer)]
+    assert all(torch.equal(weights[0][k], weights[1][k]) for k in weights[0])
+    assert {r["attempt"] for r in sink.rows} <= set(range(1, len(stops) + 2))
+
+
+def test_rows_after_the_checkpoint_are_made_again_not_doubled(tmp_path):
+    """A job killed some steps after its checkpoint: the file holds every row once."""
+    a_spec = spec(checkpoint_every=230)
+    _, _, expected = run(a_spec)
+    sink = MemorySink()
+    trainer = build_trainer(a_spec, sink=sink, checkpoints=CheckpointStore(tmp_path))
+
+    def killed(batch):
+        if trainer.step == 255:
+            raise KeyboardInterrupt
+        return original(batch)
+
+    original, trainer.agent.update = trainer.agent.update, killed
+    with pytest.raises(KeyboardInterrupt):
+        trainer.run()
+    assert sink.rows[-1]["step"] == 250
+    second = build_trainer(a_spec, sink=sink, checkpoints=CheckpointStore(tmp_path), attempt=2)
+    second.load_state_dict(CheckpointStore(tmp_path).load_latest())
+    assert second.step == 230
+    second.run()
+    assert comparable(sink.rows) == comparable(expected)
+
+
+def test_nan_in_a_loss_stops_with_step_term_and_checkpoint(tmp_path):
+    store = CheckpointStore(tmp_path)
+    a_spec = spec(checkpoint_every=210)
+    trainer = build_trainer(a_spec, sink=MemorySink(), checkpoints=store)
+    original = trainer.agent.learner.update
+
+    def poisoned(batch):
+        losses = original(batch)
+        if trainer.step >= 215:
+            losses["loss/value"] = losses["loss/value"] * float("nan")
+        return losses
+
+    trainer.agent.learner.update = poisoned
+    with pytest.raises(NonFiniteError, match=r"step 215 in loss/value; last good checkpoint: step_000000210\.pt"):
+        trainer.run()
+    assert [p.name for p in store.paths()] == ["step_000000210.pt"]
+
+
+def test_diverging_weights_are_caught_before_a_checkpoint(tmp_path):
+    """A learning rate of 1e20 for real: nothing broken may be saved, whatever notices it first."""
+    a_spec = spec(agent=dataclasses.replace(AGENT, lr=1e20), checkpoint_every=1)
+    store = CheckpointStore(tmp_path)
+    with pytest.raises(NonFiniteError, match=r"NaN|last good checkpoint"):
+        run(a_spec, checkpoints=store)
+    for path in store.paths():
+        state = torch.load(path, weights_only=True)
+        assert all(v.isfinite().all() for v in state["agent"]["model"].values() if v.is_floating_point())
+
+
+def test_nothing_learned_is_an_error_not_a_quiet_end():
+    events = []
+    with pytest.raises(TrainingError, match="no update was made"):
+        run(
+            spec("Countdown-v0", agent=dataclasses.replace(AGENT, horizon=11), seed_steps=20, steps=60),
+            on_event=lambda kind, fields: events.append((kind, fields)),
+        )
+    warnings = [f["message"] for k, f in events if k == "warning"]
+    assert len(warnings) == 1
+    assert "horizon (11 steps)" in warnings[0]
+
+
+def test_an_environment_that_fails_is_named():
+    a_spec = spec("Countdown-v0")
+    trainer = build_trainer(a_spec, sink=MemorySink())
+    trainer.envs._envs[0]._env.unwrapped.step = lambda action: 1 / 0
+    with pytest.raises(TrainingError, match=r"Countdown-v0.*ZeroDivisionError"):
+        trainer.run()
+
+
+def test_seed_steps_default():
+    config = spec(seed_steps=None, steps=100_000).train
+    assert seed_steps_for(config, 200) == 1000
+    assert seed_steps_for(config, 1000) == 5000
+    assert seed_steps_for(spec(seed_steps=None, steps=300).train, 200) == 300
+
+
+def test_crossed():
+    assert crossed(0, 4, 4)
+    assert crossed(3, 7, 5)
+    assert not crossed(4, 7, 4)
+    assert crossed(0, 100, 30)
+
+
+def test_random_phase_covers_the_action_space():
+    trainer = build_trainer(spec(), sink=MemorySink())
+    trainer.envs.reset_all()
+    drawn = np.concatenate([trainer._actions(1) for _ in range(500)])
+    assert drawn.min() < -0.95
+    assert drawn.max() > 0.95
+    assert abs(drawn.mean()) < 0.1
