@@ -68,7 +68,8 @@ FORBIDDEN_TEXT = [
         ("conda.anaconda", ".org"),
     ]
 ] + [re.compile(r"(?<![\w.~/-])/" + r"work/")]
-NOT_OURS = {".git", ".venv", "build", "dist", "jobs", "notes", "mlruns", "__pycache__"}
+NOT_OURS = {".git", ".venv", "build", "dist", "__pycache__"}
+MADE_BY_JOBS = {ROOT / name for name in ("jobs", "notes", "mlruns")}
 
 
 def module_name(path: Path) -> str:
@@ -292,6 +293,7 @@ def own_files() -> Iterator[Path]:
             name
             for name in names
             if name not in NOT_OURS
+            and here / name not in MADE_BY_JOBS
             and not name.endswith(("_cache", ".egg-info", ".hypothesis"))
             # somebody's own virtual environment
             and not (here / name / "pyvenv.cfg").exists()

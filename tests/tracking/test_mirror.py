@@ -20,6 +20,7 @@ from tracking_fixtures import (
 from tdmpc_lab.files import JsonlWriter
 from tdmpc_lab.jobs.record import JobRecord
 from tdmpc_lab.tracking import run as runs
+from tdmpc_lab.tracking.points import Sent
 from tdmpc_lab.tracking.run import CHANGED_TAG, DESCRIPTION_TAG, JOB_TAG, find_run, run_info
 from tdmpc_lab.tracking.store import open_client, store_uri
 
@@ -103,15 +104,36 @@ def test_points_sent_before_a_crash_are_kept_once(tmp_path: Path, monkeypatch: p
     write_rows(paths, range(1, 501))
     whole = runs.send_points
 
+    batches_sent = []
+
     def crash(*args: object) -> object:
-        batches = whole(*args)  # type: ignore[arg-type]
-        yield next(batches)
-        raise MemoryError("the process dies here")
+        for count in whole(*args):  # type: ignore[arg-type]
+            if batches_sent:
+                raise MemoryError("the process dies here")
+            batches_sent.append(count)
+            yield count
 
     monkeypatch.setattr(runs, "send_points", crash)
-    assert not mirror(paths, tmp_path).start().close("FAILED", timeout_s=3).complete
+    first = mirror(paths, tmp_path).start()
+    _wait_until(lambda: first.report().sent_points > 0 and first.problem is not None)
+    report = first.close("FAILED", timeout_s=0)
+    assert not report.complete
+    assert "the process dies here" in str(report.problem)
+    assert report.sent_points == batches_sent[0] < 1500
+    _wait_until(lambda: not first._thread.is_alive())
     monkeypatch.undo()
     assert mirror(paths, tmp_path).start().close("FINISHED", timeout_s=60).complete
+    assert held(store_uri(tmp_path), tmp_path, RETURN) == expected(range(1, 501))
+
+
+def test_points_whose_arrival_was_not_noted_are_sent_again_and_kept_once(tmp_path: Path) -> None:
+    paths = make_job(tmp_path)
+    write_rows(paths, range(1, 501))
+    first = mirror(paths, tmp_path).start()
+    assert first.close("FAILED", timeout_s=60).sent_points == 1500
+    client = open_client(store_uri(tmp_path), tmp_path)
+    client.set_tag(str(first.run_id), runs.SENT_TAG, Sent(attempt=1).to_tag())
+    assert mirror(paths, tmp_path).start().close("FINISHED", timeout_s=60).sent_points == 1500
     assert held(store_uri(tmp_path), tmp_path, RETURN) == expected(range(1, 501))
 
 
@@ -144,9 +166,11 @@ def test_a_broken_store_is_said_and_harms_nothing(tmp_path: Path) -> None:
     write_rows(paths, range(3))
     (tmp_path / "mlruns").mkdir()
     (tmp_path / "mlruns" / "mlflow.db").write_text("this is no database, and long enough to be noticed" * 100)
+    follower = mirror(paths, tmp_path).start()
+    _wait_until(lambda: follower.problem is not None)
     begun = time.monotonic()
-    report = mirror(paths, tmp_path).start().close("FINISHED", timeout_s=6)
-    assert time.monotonic() - begun < 9
+    report = follower.close("FINISHED", timeout_s=2)
+    assert time.monotonic() - begun < 4
     assert (report.complete, report.sent_points) == (False, 0)
     assert report.problem is not None
     assert "not a database" in report.problem

@@ -117,9 +117,16 @@ def wait(project: Project, ids: Sequence[str], progress: Progress) -> list[JobVi
             for row in rows:
                 progress.row(job_id, row)
             events_seen[job_id] = _show_events(paths, events_seen[job_id], progress)
-        if all(v.status is None or v.status.state not in (State.PENDING, State.RUNNING) for v in views):
-            return views
+        over = all(v.status is None or v.status.state not in (State.PENDING, State.RUNNING) for v in views)
+        if over and not _closing(project, views):
+            return job_views(project, ids)
         time.sleep(POLL_S)
+
+
+def _closing(project: Project, views: Sequence[JobView]) -> bool:
+    """A process is still busy with a job whose outcome is known: its note and its MLflow run are being finished."""
+    jobs = [(project.job(view.id), view.record) for view in views if view.record is not None]
+    return any(found.state in ("PENDING", "RUNNING") for found in scheduler_states(jobs).values())
 
 
 def _show_events(paths: JobPaths, seen: int, progress: Progress) -> int:

@@ -33,12 +33,12 @@ from tdmpc_lab.text import shorten
 from tdmpc_lab.tracking.mirror import MlflowMirror
 from tdmpc_lab.tracking.run import RunStatus, run_info
 from tdmpc_lab.tracking.store import public_uri, store_uri
+from tdmpc_lab.training.stop import StopFlag
 
 if TYPE_CHECKING:
     from tdmpc_lab.training.loop import Trainer, TrainResult
     from tdmpc_lab.training.metrics import Row
     from tdmpc_lab.training.progress import Progress
-    from tdmpc_lab.training.stop import StopFlag
 
 RUNNING = SchedulerState("RUNNING")
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
@@ -67,40 +67,42 @@ class _Run:
         self.record = read_record(paths)
         self.log = EventLog(paths.events)
         self.attempt = 1 + sum(e.get("event") == "started" for e in read_events(paths.events))
+        self.stop = StopFlag()
         self.mirror: MlflowMirror | None = None
         self.progress: Progress | None = None
         self.step: int | None = None
 
     def run(self) -> dict[str, Any]:
         """Train, and put the outcome on file whatever happens."""
-        self.log.append(
-            "started",
-            host=socket.gethostname(),
-            pid=os.getpid(),
-            attempt=self.attempt,
-            job=self.record.id,
-            python=platform.python_version(),
-        )
-        self._write_note()
-        try:
-            result = self._train()
-        except BaseException as error:
-            fields = {"step": self.step, "attempt": self.attempt}
+        with signals_to(self.stop):  # before the job says that it has started: from then on it may be cancelled
             self.log.append(
-                "failed",
-                cause=cause_of(error),
-                error=type(error).__name__,
-                traceback=traceback.format_exc(),
-                **fields,
+                "started",
+                host=socket.gethostname(),
+                pid=os.getpid(),
+                attempt=self.attempt,
+                job=self.record.id,
+                python=platform.python_version(),
             )
-            self._finish("FAILED")
-            raise
-        if result.stopped is None:
-            self.log.append("finished", step=result.step, attempt=self.attempt)
-            self._finish("FINISHED")
-        else:
-            self.log.append("stopped", reason=result.stopped, step=result.step, attempt=self.attempt)
-            self._finish("KILLED")
+            self._write_note()
+            try:
+                result = self._train()
+            except BaseException as error:
+                self.log.append(
+                    "failed",
+                    cause=cause_of(error),
+                    error=type(error).__name__,
+                    traceback=traceback.format_exc(),
+                    step=self.step,
+                    attempt=self.attempt,
+                )
+                self._finish("FAILED")
+                raise
+            if result.stopped is None:
+                self.log.append("finished", step=result.step, attempt=self.attempt)
+                self._finish("FINISHED")
+            else:
+                self.log.append("stopped", reason=result.stopped, step=result.step, attempt=self.attempt)
+                self._finish("KILLED")
         return {"step": result.step, "stopped": result.stopped}
 
     def _train(self) -> TrainResult:
@@ -108,31 +110,28 @@ class _Run:
         from tdmpc_lab.training.checkpoints import CheckpointStore
         from tdmpc_lab.training.metrics import JsonlSink
         from tdmpc_lab.training.progress import make_progress
-        from tdmpc_lab.training.stop import StopFlag
 
         spec = load_resolved(self.paths.resolved)
-        stop = StopFlag()
         store = CheckpointStore(self.paths.checkpoints)
         sink = JsonlSink(self.paths.metrics)
         in_person = self.record.cluster == "debug"
         self.progress = make_progress({self.record.experiment: spec.train.steps}, None if in_person else sys.stdout)
         try:
-            with signals_to(stop):
-                trainer = build_trainer(
-                    spec,
-                    sink=sink,
-                    checkpoints=store,
-                    stop=stop,
-                    observe=self._observe,
-                    on_event=self._on_event,
-                    attempt=self.attempt,
-                )
-                ready = hardware(trainer)
-                self.log.append("ready", **asdict(ready))
-                self.progress.message(self.record.experiment, f"training on {ready.device}; {ready.replay}")
-                self._resume(trainer, store)
-                self._start_mirror(spec, ready.gpu)
-                return trainer.run()
+            trainer = build_trainer(
+                spec,
+                sink=sink,
+                checkpoints=store,
+                stop=self.stop,
+                observe=self._observe,
+                on_event=self._on_event,
+                attempt=self.attempt,
+            )
+            ready = hardware(trainer)
+            self.log.append("ready", **asdict(ready))
+            self.progress.message(self.record.experiment, f"training on {ready.device}; {ready.replay}")
+            self._resume(trainer, store)
+            self._start_mirror(spec, ready.gpu)
+            return trainer.run()
         finally:
             self.progress.close()
             sink.close()
@@ -144,7 +143,7 @@ class _Run:
         if state is not None:
             trainer.load_state_dict(state)
 
-    def _start_mirror(self, spec: Spec, gpu: str | None) -> None:
+    def _start_mirror(self, spec: Spec, gpu: str | None) -> MlflowMirror:
         """MLflow follows the job's files in a thread of its own, from here on."""
         uri = store_uri(self.project.root)
 
@@ -155,6 +154,7 @@ class _Run:
         self.mirror = MlflowMirror(
             uri, self.project.root, info, self.paths, submitted=self.record.submitted, on_run=on_run
         ).start()
+        return self.mirror
 
     def _observe(self, row: Row) -> None:
         self.step = int(row["step"])
@@ -184,15 +184,13 @@ class _Run:
     def _finish(self, status: RunStatus) -> None:
         """Note and MLflow after the outcome; their troubles are put on file and change nothing."""
         self._write_note()
-        if self.mirror is None:  # it failed before training began: MLflow is to show that too
-            try:
-                self._start_mirror(load_resolved(self.paths.resolved), None)
-            except LabError as error:
-                self._warn(f"MLflow was not told: {error}")
-                return
-        assert self.mirror is not None
+        try:
+            mirror = self.mirror or self._start_mirror(load_resolved(self.paths.resolved), None)
+        except LabError as error:  # it failed before training began, and its spec can't be read either
+            self._warn(f"MLflow was not told: {error}")
+            return
         files = {"spec.yaml": self.paths.spec, "resolved.yaml": self.paths.resolved}
-        report = self.mirror.close(status, files=files)
+        report = mirror.close(status, files=files)
         if report.problem is not None:
             self._warn(f"MLflow is not complete: {report.problem}")
         self._write_note()  # again: only now the run's id is sure to be known

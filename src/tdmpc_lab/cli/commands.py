@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import sys
+import traceback
 from argparse import Namespace
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from tdmpc_lab.errors import LabError, UsageError
+from tdmpc_lab.errors import UsageError
 
 if TYPE_CHECKING:
     from tdmpc_lab.app.status import JobView
@@ -52,12 +53,17 @@ def _launch(project: Project, plans: Sequence[Plan], cluster: Cluster, args: Nam
                 _say(f"{ready.item.spec.name}: running here (debug)", args.json)
             done.append(submit_one(project, ready, cluster, max_local=args.max_local))
             _announce(project, ready, done[-1], args)
-    except LabError:
+    except Exception:
+        if cluster == "debug":  # the point of debug is the whole traceback; the job's files have it too
+            traceback.print_exc()
+            return FAILED
         if done:
             print(f"submitted before the error: {', '.join(job.id for job in done)}", file=sys.stderr)
         raise
     code = OK
-    if args.wait and cluster != "debug":
+    if cluster == "debug":
+        code = OK if _completed(project, [job.id for job in done]) else FAILED
+    elif args.wait:
         code = _wait(project, {job.id: job.steps for job in done}, args.json)
     if args.json:
         from tdmpc_lab.app.submit import run_id_of
@@ -97,6 +103,20 @@ def _dry_run(project: Project, plans: Sequence[Plan], cluster: Cluster, args: Na
     return OK
 
 
+def cancel(args: Namespace) -> int:
+    """`cancel ID...`."""
+    from tdmpc_lab.app.cancel import cancel as stop
+
+    project = _project()
+    done = stop(project, [project.require_job(_job_id(project, job)).id for job in args.jobs])
+    if args.json:
+        _print_json(done)
+    else:
+        for job_id, what in done.items():
+            print(f"{job_id}: {what}")
+    return OK
+
+
 def wait(args: Namespace) -> int:
     """`wait ID...`."""
     from tdmpc_lab.app.status import job_views
@@ -113,7 +133,6 @@ def wait(args: Namespace) -> int:
 def _wait(project: Project, steps: dict[str, int], as_json: bool) -> int:
     """Follow the jobs to their end; 0 if all completed."""
     from tdmpc_lab.app.status import wait as follow
-    from tdmpc_lab.jobs.state import State
     from tdmpc_lab.training.progress import make_progress
 
     progress = make_progress(steps)
@@ -126,7 +145,15 @@ def _wait(project: Project, steps: dict[str, int], as_json: bool) -> int:
     progress.close()
     for view in views:
         _say(_outcome(view), as_json)
-    return OK if all(v.status is not None and v.status.state is State.COMPLETED for v in views) else FAILED
+    return OK if _completed(project, list(steps)) else FAILED
+
+
+def _completed(project: Project, ids: Sequence[str]) -> bool:
+    from tdmpc_lab.app.status import job_views
+    from tdmpc_lab.jobs.state import State
+
+    views = job_views(project, ids)
+    return all(v.status is not None and v.status.state is State.COMPLETED for v in views)
 
 
 def _outcome(view: JobView) -> str:

@@ -40,6 +40,7 @@ def build_parser() -> argparse.ArgumentParser:
     sub = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     _add_submit(sub)
     _add_resume(sub)
+    _add_cancel(sub)
     _add_wait(sub)
     _add_status(sub)
     _add_note(sub)
@@ -90,6 +91,13 @@ def _add_resume(sub: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
     p.add_argument("--steps", type=_positive, metavar="N", help="environment steps in all: the same as train.steps=N")
     _add_launch_options(p)
     p.set_defaults(run=commands.resume, rest="overrides")
+
+
+def _add_cancel(sub: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    p = sub.add_parser("cancel", help="ask jobs to stop; a running local one saves a checkpoint first")
+    p.add_argument("jobs", nargs="+", metavar="ID", help="job ids, or `last`")
+    _add_json(p)
+    p.set_defaults(run=commands.cancel, rest="jobs")
 
 
 def _add_wait(sub: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

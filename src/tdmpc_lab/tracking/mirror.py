@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 _PROBLEM_WIDTH = 300
 _SYSTEM_ERROR = re.compile(r"new connection: \[Errno -?\d+\] ([\w ]+)")
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 1.0, 60.0
-_CLOSING_WAIT_S = 1.0
+_CLOSING_WAIT_S, _CLOSING_TRIES = 1.0, 5  # a store that is down is given up sooner than one that is slow
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,7 @@ class MlflowMirror:
         *,
         description: str | None = None,
         files: Mapping[str, Path] | None = None,
-        timeout_s: float = 20.0,
+        timeout_s: float = 120.0,
     ) -> MirrorReport:
         """Send what is left, add `files` as artifacts by name, set the outcome; at most `timeout_s` seconds.
 
@@ -146,10 +146,12 @@ class MlflowMirror:
         return MirrorReport(self._points_sent, problem, self._complete)
 
     def _run(self) -> None:
-        failures = 0
+        failures, closing = 0, False
         try:
             while not self._complete:
                 ending = self._ending
+                if ending is not None and not closing:
+                    failures, closing = 0, True
                 try:
                     self._cycle(ending)
                     failures, self._problem = 0, None
@@ -160,7 +162,7 @@ class MlflowMirror:
                     wait = min(_FIRST_WAIT_S * 2 ** (failures - 1), _LONGEST_WAIT_S) if failures else self._flush_s
                     self._wake.wait(wait)
                 elif not self._complete:
-                    if time.monotonic() + _CLOSING_WAIT_S >= ending.deadline:
+                    if failures >= _CLOSING_TRIES or time.monotonic() + _CLOSING_WAIT_S >= ending.deadline:
                         return
                     time.sleep(_CLOSING_WAIT_S)
         finally:

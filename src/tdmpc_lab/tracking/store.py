@@ -6,6 +6,7 @@ import contextlib
 import logging
 import os
 import re
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -93,11 +94,41 @@ def open_client(uri: str, root: Path) -> MlflowClient:
 
     _quiet()
     with store_lock(uri, root):
-        # Opening a SQLite store creates its tables and the default experiment: MLflow breaks the file when
-        # two processes do that at once. It happens in the constructor or in the first call.
+        path = sqlite_path(uri)
+        if path is not None and not path.exists():
+            _create_sqlite(path)
+        # MLflow also brings an older store up to its own version here, in the constructor or the first call.
         client = MlflowClient(tracking_uri=uri)
         client.search_experiments(max_results=1)
     return client
+
+
+def _create_sqlite(path: Path) -> None:
+    """Make an empty store beside `path` and move it there when it is whole; the caller holds the lock.
+
+    MLflow builds its tables in many steps, some seconds in all, and can't use a store that was left half built:
+    a job that ends or is killed meanwhile must not leave one. In a process of its own, so that no connection
+    to the file is open when it is moved.
+
+    Raises OSError.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    new = path.with_name(f".{path.name}.new-{os.getpid()}")
+    new.unlink(missing_ok=True)
+    code = "import sys; from mlflow import MlflowClient; MlflowClient(sys.argv[1]).search_experiments(max_results=1)"
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code, f"{_SQLITE}{new}"],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        errors="replace",
+        check=False,
+    )
+    if done.returncode:
+        new.unlink(missing_ok=True)
+        words = done.stderr.strip().splitlines() or ["no message"]
+        raise OSError(f"the MLflow store {path} can't be created: {words[-1]}")
+    new.replace(path)
 
 
 @contextlib.contextmanager

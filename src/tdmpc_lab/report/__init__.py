@@ -1,0 +1,9 @@
+"""Jobs' metrics as tables, for notebooks.
+
+from tdmpc_lab.report import load
+load().query("split == 'eval'").pivot_table("return_mean", "step", "job").plot()
+"""
+
+from tdmpc_lab.report.frame import load
+
+__all__ = ["load"]

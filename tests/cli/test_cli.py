@@ -1,0 +1,189 @@
+"""The command line without starting jobs: help, wrong input, and what must not be written."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tdmpc_lab.cli.main import build_parser, main, parse
+
+QUICK = Path(__file__).parents[2] / "experiments" / "quickstart.yaml"
+REFERENCE = Path(__file__).parents[2] / "experiments" / "reference.yaml"
+
+
+@pytest.fixture
+def root(project: Path) -> Path:
+    (project / "experiments" / "quick.yaml").write_text(QUICK.read_text())
+    (project / "experiments" / "reference.yaml").write_text(REFERENCE.read_text())
+    return project
+
+
+def nothing_written(root: Path) -> bool:
+    return sorted(p.name for p in root.iterdir()) == ["experiments"]
+
+
+def test_commands_and_options_are_what_scripts_rely_on():
+    actions = build_parser()._subparsers._group_actions[0].choices
+    options = {name: sorted(o for a in p._actions for o in a.option_strings) for name, p in actions.items()}
+    sizes = ["--action-dim", "--help", "--json", "--obs-dim", "-h"]
+    launching = ["--cluster", "--help", "--json", "--max-local", "--wait", "-h"]
+    assert options == {
+        "submit": sorted([*launching, "--dry-run"]),
+        "resume": sorted([*launching, "--steps"]),
+        "cancel": ["--help", "--json", "-h"],
+        "wait": ["--help", "--json", "-h"],
+        "status": ["--help", "--json", "-h"],
+        "note": ["--help", "-h"],
+        "ui": ["--help", "--port", "--print", "-h"],
+        "describe": sizes,
+        "check": sizes,
+        "bench": sorted([*sizes, "--repeats"]),
+        "schema": ["--help", "-h"],
+    }
+
+
+def test_help_is_quick():
+    """The fastest of five, so that a busy machine does not decide; the limit is 0.4 s."""
+    times = []
+    for _ in range(5):
+        start = time.perf_counter()
+        done = subprocess.run([sys.executable, "-m", "tdmpc_lab", "--help"], capture_output=True, check=True, text=True)
+        times.append(time.perf_counter() - start)
+    assert "submit" in done.stdout
+    assert min(times) < 0.4, times
+
+
+@pytest.mark.parametrize("words", [["status", "--json"], ["submit", "experiments/quick.yaml", "agent.horzon=3"]])
+def test_quick_commands_load_nothing_heavy(root, words):
+    code = (
+        "import sys; from tdmpc_lab.cli.main import main; main(sys.argv[1:]); "
+        "print([m for m in ('torch', 'mlflow', 'pandas', 'submitit') if m in sys.modules], file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, *words], cwd=root, capture_output=True, text=True, check=True)
+    assert done.stderr.splitlines()[-1] == "[]"
+
+
+def test_overrides_may_stand_after_options():
+    assert parse(["submit", "a.yaml", "--wait", "train.seed=2"]).words == ["a.yaml", "train.seed=2"]
+    with pytest.raises(SystemExit) as stop:
+        parse(["submit", "a.yaml", "--wiat"])
+    assert stop.value.code == 2
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["agent.horzon=3"], ["agent.horzon", "did you mean", "horizon"]),
+        (["agent.horizon=0"], ["agent.horizon", "0", "≥ 1"]),
+        (["train.steps=abc"], ["train.steps", "abc", "whole number"]),
+        (["planner.elites=200"], ["planner.elites", "200", "planner.samples"]),
+        (["train.device=gpu"], ["train.device", "cuda"]),
+        (["env.id=Pendulum-v9"], ["Pendulum"]),
+        (["env.id=CartPole-v1"], ["CartPole-v1", "Discrete", "Box"]),
+        (["compare_to=nothing_like_it"], ["compare_to", "nothing_like_it"]),
+        (["agent.horizon=0", "train.lr=1", "slurm.time=90"], ["agent.horizon", "train.lr", "slurm.time"]),
+    ],
+)
+def test_wrong_specs_exit_with_2_and_write_nothing(root, capsys, words, said):
+    assert main(["submit", "experiments/quick.yaml", "--cluster", "local", *words]) == 2
+    output = capsys.readouterr()
+    assert output.out == ""
+    for piece in said:
+        assert piece in output.err
+    assert nothing_written(root)
+
+
+def test_problems_of_all_specs_come_at_once(root, capsys):
+    (root / "experiments" / "a.yaml").write_text("env: {id: Pendulum-v1}\nagent: {horizon: -1}\n")
+    (root / "experiments" / "b.yaml").write_text("env: {id: Pendulum-v1}\ntrain: {seed: x}\ntrain: {}\n")
+    assert main(["submit", "experiments/a.yaml", "experiments/b.yaml", "experiments/none.yaml"]) == 2
+    err = capsys.readouterr().err
+    assert "a.yaml:2" in err
+    assert "b.yaml:3" in err
+    assert "none.yaml" in err
+    assert nothing_written(root)
+
+
+def test_works_from_a_folder_below_the_root(root, capsys, monkeypatch):
+    below = root / "experiments" / "deeper"
+    below.mkdir()
+    monkeypatch.chdir(below)
+    assert main(["submit", "experiments/quick.yaml", "--cluster", "local", "--dry-run", "train.seed=4"]) == 0
+    out = capsys.readouterr().out
+    assert "would run on local; nothing was written" in out
+    assert "seed: 4" in out
+    assert nothing_written(root)
+
+
+def test_outside_of_a_project(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(["status"]) == 2
+    assert "no project at or above" in capsys.readouterr().err
+
+
+def test_status_without_jobs_and_unknown_ids(root, capsys):
+    assert main(["status"]) == 0
+    assert "no jobs yet" in capsys.readouterr().out
+    assert main(["status", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == []
+    for words in (["note", "last"], ["note", "123"], ["wait", "../../x"], ["cancel", "local-2020"], ["resume", "1_2"]):
+        assert main(words) == 2, words
+
+
+def test_describe(root, capsys):
+    assert main(["describe", "experiments/reference.yaml", "--obs-dim", "18", "--action-dim", "4"]) == 0
+    assert "TOTAL TRAINABLE PARAMETERS: 10,674,023" in capsys.readouterr().out
+    assert main(["describe", "experiments/reference.yaml", "--obs-dim", "18", "--action-dim", "4", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["parameters"]["total"] == 10_674_023
+    assert main(["describe", "experiments/quick.yaml"]) == 0  # sizes from the environment
+    assert "in_features=3," in capsys.readouterr().out
+    assert main(["describe", "experiments/quick.yaml", "--obs-dim", "18"]) == 2
+    assert "both --obs-dim and --action-dim" in capsys.readouterr().err
+
+
+def test_check_and_bench(root, capsys):
+    assert main(["check", "experiments/quick.yaml"]) == 0
+    assert "one plan and one update ran on cpu" in capsys.readouterr().out
+    assert main(["check", "experiments/quick.yaml", "--obs-dim", "18", "--action-dim", "4", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["observation_dim"] == 18
+    assert main(["bench", "experiments/quick.yaml", "--repeats", "2", "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert 0 < result["plan_ms_min"] <= result["plan_ms"] <= result["plan_ms_max"]
+    assert result["update_ms"] > 0
+
+
+def test_a_device_that_is_not_there_exits_with_3(root, capsys):
+    torch = pytest.importorskip("torch")
+    name = f"cuda:{torch.cuda.device_count() + 7}"
+    assert main(["check", "experiments/quick.yaml", f"train.device={name}"]) == 3
+    assert name in capsys.readouterr().err
+
+
+def test_schema_is_json(capsys):
+    assert main(["schema"]) == 0
+    schema = json.loads(capsys.readouterr().out)
+    assert "horizon" in json.dumps(schema)
+
+
+def test_ui_prints_its_command(root, capsys):
+    assert main(["ui", "--print", "--port", "5091"]) == 0
+    line = capsys.readouterr().out
+    assert "mlflow ui" in line
+    assert f"sqlite:///{root}/mlruns/mlflow.db" in line
+    assert "--host 127.0.0.1 --port 5091" in line
+
+
+def test_dry_run_for_slurm_shows_the_script(root, capsys):
+    words = ["submit", "experiments/reference.yaml", "--cluster", "slurm", "--dry-run", "--json"]
+    assert main(words) == 0
+    report = json.loads(capsys.readouterr().out)["dry_run"][0]
+    assert "#SBATCH --partition=day" in report["sbatch"]
+    assert "#SBATCH --time=1440" in report["sbatch"]
+    assert "2080ti:1" in report["sbatch"]
+    assert report["name"] == "reference"
+    assert nothing_written(root)
