@@ -83,13 +83,13 @@ def test_a_checkpoint_of_another_spec_is_refused(tmp_path):
 
 def test_an_episode_that_plays_out_differently_is_dropped(tmp_path):
     """Same number of environments, but the running episode's stored observation does not come out again."""
-    a_spec = with_train(spec(), steps=230)
+    a_spec = with_train(spec(), steps=110)
     run(a_spec, checkpoints=CheckpointStore(tmp_path))
     state = CheckpointStore(tmp_path).load_latest()
     state["envs"]["envs"][0]["observation"] += 1.0
     events = []
-    longer = with_train(a_spec, steps=300)
+    longer = with_train(a_spec, steps=130)
     trainer = build_trainer(longer, sink=MemorySink(), on_event=lambda k, f: events.append((k, dict(f))))
     trainer.load_state_dict(state)
-    assert ("episode_dropped", {"env": 0, "step": 230}) in events
-    assert trainer.run().step == 300
+    assert ("episode_dropped", {"env": 0, "step": 110}) in events
+    assert trainer.run().step == 130

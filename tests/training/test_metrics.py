@@ -54,11 +54,13 @@ def test_plain_lines_for_a_log_file():
     progress = make_progress({"quick": 5000}, stream)
     assert isinstance(progress, PlainProgress)
     progress.row("quick", {"step": 200, "split": "train", "return": -1234.5})
-    progress.row("quick", {"step": 1000, "split": "train", "loss/total": 12.5, "steps_per_s": 50.0})
+    progress.row("quick", {"step": 500, "split": "train", "updates": 0})
+    progress.row("quick", {"step": 1000, "split": "train", "updates": 9, "loss/total": 12.5, "steps_per_s": 50.0})
     progress.row("quick", {"step": 1000, "split": "eval", "return_mean": -812.25, "return_std": 3.0, "episodes": 10})
     progress.message("quick", "checkpoint step_000001000.pt")
     progress.close()
     assert stream.getvalue().splitlines() == [
+        "step 500/5,000  return −1,234.5",
         "step 1,000/5,000  return −1,234.5  loss 12.5  50.0 steps/s  1:20 left",
         "step 1,000: evaluation, return −812.2 ± 3.00 over 10 episodes",
         "checkpoint step_000001000.pt",

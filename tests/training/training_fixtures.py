@@ -44,15 +44,15 @@ gymnasium.register("Countdown-v0", Countdown, max_episode_steps=10)
 
 def spec(env: str = "Pendulum-v1", *, evaluate: bool = False, agent: AgentConfig = AGENT, **train: Any) -> Spec:
     defaults: dict[str, Any] = {
-        "steps": 260,
-        "seed_steps": 205,
+        "steps": 120,
+        "seed_steps": 70,
         "batch_size": 4,
         "log_every": 20,
         "threads": 1,
     }
     return Spec(
         name="test",
-        env=EnvConfig(id=env, max_episode_steps=50 if env == "Pendulum-v1" else None),
+        env=EnvConfig(id=env, max_episode_steps=25 if env == "Pendulum-v1" else None),
         agent=agent,
         planner=PLANNER,
         train=TrainConfig(**(defaults | {"device": "cpu"} | train)),

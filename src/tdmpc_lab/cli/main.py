@@ -185,7 +185,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return int(arguments.run(arguments))
     except LabError as error:
-        print(f"error: {error}", file=sys.stderr)
+        problems = getattr(error, "problems", ())
+        count = f"{len(problems)} problems; nothing was done\n" if len(problems) > 1 else ""
+        print(f"error: {count}{error}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)

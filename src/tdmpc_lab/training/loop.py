@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -85,9 +86,8 @@ class Trainer:
         self.step = 0
         self.updates = 0
         self._settled = 0  # the step up to which updates, logging, evaluation and checkpoint are done
-        self._updates_due = 0.0
+        self._base: tuple[int, int] | None = None  # (step, updates by then) that later updates are counted from
         self._warned = False
-        self._warm = False  # the updates that follow the seed steps have been asked for
         self._wall_before = 0.0  # seconds trained by earlier attempts
         self._started = time.monotonic()
         self._meter = LossMeter()
@@ -138,12 +138,16 @@ class Trainer:
                 self._start_episode(i)
             else:
                 self._observations[i] = result.obs
-        if self.step >= self.seed_steps:
-            self._updates_due += self.config.updates_per_step * count
-            if not self._warm:  # the batch of updates that makes up for the seed steps
-                self._warm = True
-                self._updates_due = float(max(self.seed_steps, 1))
-                self._event("warm_up", {"step": self.step, "updates": int(self._updates_due)})
+        if self._base is None and self.step >= self.seed_steps:
+            self._base = (self.step, max(self.seed_steps, 1))  # as many updates as there were seed steps
+            self._event("warm_up", {"step": self.step, "updates": self._due()})
+
+    def _due(self) -> int:
+        """Updates still to be made up to this step; whole ones, counted so that fractions never drift."""
+        if self._base is None:
+            return 0
+        step, updates = self._base
+        return updates + math.floor(self.config.updates_per_step * (self.step - step) + 1e-9) - self.updates
 
     def _actions(self, count: int) -> FloatArray:
         """Actions (count, A) for the first `count` environments: random during the seed steps, then planned."""
@@ -166,14 +170,15 @@ class Trainer:
 
     def _learn(self) -> None:
         """The updates that are due, as far as the replay has sub-sequences to learn from."""
-        while self._updates_due >= 1 and not self.stop:
+        while self._due() > 0 and not self.stop:
             if self.replay.sequences == 0:  # no episode of the horizon's length yet: the updates stay due
                 self._warn_nothing_to_learn()
                 return
             losses = self.agent.update(self.replay.sample(self.config.batch_size))
             self._meter.add(losses, self.step)
             self.updates += 1
-            self._updates_due -= 1
+            if self.updates == self.seed_steps:  # the warm-up is over: its time belongs to no step
+                self._rate_mark = (time.monotonic(), self.step)
 
     def _warn_nothing_to_learn(self) -> None:
         if self.replay.episodes_too_short and not self._warned:
@@ -196,10 +201,6 @@ class Trainer:
             self._save()
 
     def _log_losses(self) -> None:
-        now = time.monotonic()
-        since, step = self._rate_mark
-        self._rate_mark = (now, self.step)
-        rate = (self.step - step) / max(now - since, 1e-9)
         losses = self._meter.read(self._last_checkpoint())
         nan_values = int(self._plan.nan_values)
         if nan_values:
@@ -215,9 +216,18 @@ class Trainer:
                 "replay/steps": len(self.replay),
                 "replay/episodes": self.replay.episodes,
                 "replay/too_short": self.replay.episodes_too_short,
-                "steps_per_s": rate,
+                **self._rate(),
             },
         )
+
+    def _rate(self) -> dict[str, float]:
+        """Steps per second since the last row. Nothing before learning began: random steps are no measure of it."""
+        now = time.monotonic()
+        since, step = self._rate_mark
+        self._rate_mark = (now, self.step)
+        if self._base is None or self.step == step:
+            return {}
+        return {"steps_per_s": (self.step - step) / max(now - since, 1e-9)}
 
     def _evaluate(self) -> None:
         assert self.evaluator is not None
@@ -263,8 +273,8 @@ class Trainer:
             "counters": {
                 "settled": self._settled,
                 "updates": self.updates,
-                "updates_due": self._updates_due,
-                "warm": self._warm,
+                "base": None if self._base is None else list(self._base),
+                "updates_per_step": self.config.updates_per_step,
                 "wall_s": self._wall(),
                 "metrics_mark": self.sink.mark(),
             },
@@ -298,7 +308,9 @@ class Trainer:
         self.replay.load_state_dict(state["replay"])
         self.step, self.updates = int(state["step"]), int(counters["updates"])
         self._settled = int(counters["settled"])
-        self._updates_due, self._warm = float(counters["updates_due"]), bool(counters["warm"])
+        self._base = None if counters["base"] is None else (int(counters["base"][0]), int(counters["base"][1]))
+        if self._base is not None and counters["updates_per_step"] != self.config.updates_per_step:
+            self._base = (self.step, self.updates)  # another rate holds from here on, not for what lies behind
         self._wall_before = float(counters["wall_s"])
         self._plan.mean.copy_(state["plan"]["mean"])
         self._plan.generator.set_state(state["plan"]["generator"])

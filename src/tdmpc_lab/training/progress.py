@@ -68,9 +68,9 @@ class PlainProgress:
                 f"step {figures.step:,}: evaluation, return {number(row['return_mean'])} ± "
                 f"{number(row['return_std'])} over {row['episodes']} episodes",
             )
-        elif "steps_per_s" in row:
+        elif "updates" in row:
             known = "".join(f"  {name} {number(value)}" for name, value in figures.values.items() if name != "eval")
-            rate = f"  {number(figures.rate)} steps/s  {figures.left()} left"
+            rate = f"  {number(figures.rate)} steps/s  {figures.left()} left" if figures.rate else ""
             self._print(job, f"step {figures.step:,}/{figures.steps:,}{known}{rate}")
 
     def message(self, job: str, text: str) -> None:
