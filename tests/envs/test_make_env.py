@@ -135,8 +135,8 @@ def test_an_unknown_id_names_the_nearest() -> None:
 
 
 def test_an_id_like_no_other_says_where_ids_come_from() -> None:
-    text = refusal(EnvConfig(id="Hockey-One-v0"))
-    assert "'Hockey-One-v0'" in text and "pprint_registry" in text and "package:Hockey-One-v0" in text
+    text = refusal(EnvConfig(id="Football-One-v0"))
+    assert "'Football-One-v0'" in text and "pprint_registry" in text and "package:Football-One-v0" in text
 
 
 @pytest.mark.parametrize("env_id", ["a:b:C-v0", "module:", ":Pendulum-v1", "not a module:X-v0", "Pendulum v1", ""])

@@ -30,6 +30,10 @@ _TAKEN_BY_GYMNASIUM = {
     "id": "set env.id instead",
     "disable_env_checker": "it is always off here, observations and rewards are checked in every step",
 }
+_OUR_IDS = {
+    "hockey": "tdmpc_lab.envs.hockey:tdmpc_lab/Hockey-v0",
+    "hockey-original": "tdmpc_lab.envs.hockey:tdmpc_lab/HockeyOriginal-v0",
+}
 _shown: set[str] = set()  # warnings that the person has had already
 
 
@@ -81,6 +85,8 @@ def _build(config: EnvConfig) -> gymnasium.Env[Any, Any]:
         )
     except (gymnasium.error.UnregisteredEnv, gymnasium.error.DeprecatedEnv) as error:
         raise _unknown_id(config.id, name) from error
+    except EnvironmentSpecError:  # an environment of ours says itself what to change
+        raise
     except gymnasium.error.DependencyNotInstalled as error:
         raise EnvironmentSpecError(
             f"env.id '{config.id}' needs a package that is not installed: {_last_line(error)}"
@@ -93,7 +99,7 @@ def _build(config: EnvConfig) -> gymnasium.Env[Any, Any]:
 
 def _import_module_of(env_id: str) -> str:
     """Import the module of `module:id`, which registers the environment; returns the id without it."""
-    module, colon, name = env_id.rpartition(":")
+    module, colon, name = _OUR_IDS.get(env_id, env_id).rpartition(":")
     if not colon:
         return env_id
     if not name or not all(part.isidentifier() for part in module.split(".")):
@@ -120,7 +126,7 @@ def _import_module_of(env_id: str) -> str:
 def _unknown_id(env_id: str, name: str) -> EnvironmentSpecError:
     import gymnasium
 
-    by_folded = {known.casefold(): known for known in gymnasium.registry}
+    by_folded = {known.casefold(): known for known in (*gymnasium.registry, *_OUR_IDS)}
     near = [by_folded[key] for key in difflib.get_close_matches(name.casefold(), by_folded, n=3, cutoff=0.7)]
     if near:
         hint = "did you mean " + " or ".join(f"'{known}'" for known in near) + "?"
@@ -154,7 +160,7 @@ def _parameters(env_id: str) -> Mapping[str, inspect.Parameter]:
     """The parameters of the environment's constructor; none where they can't be read. For messages only."""
     import gymnasium
 
-    spec = gymnasium.registry.get(env_id.rpartition(":")[2])
+    spec = gymnasium.registry.get(_OUR_IDS.get(env_id, env_id).rpartition(":")[2])
     if spec is None:
         return {}
     try:
@@ -168,8 +174,14 @@ def _parameters(env_id: str) -> Mapping[str, inspect.Parameter]:
 
 
 def _episode_length(env: gymnasium.Env[Any, Any], config: EnvConfig) -> int:
-    """The shortest time limit of the environment and all wrappers around it, in steps."""
+    """The shortest time limit of the environment and all wrappers around it, in steps.
+
+    An environment that ends its episodes by itself may say when, in an attribute `episode_length`.
+    """
     limits = [config.max_episode_steps] if config.max_episode_steps is not None else []
+    own_limit = getattr(env.unwrapped, "episode_length", None)
+    if isinstance(own_limit, int):
+        limits.append(own_limit)
     layer: Any = env
     while layer is not None:
         if layer.spec is not None and layer.spec.max_episode_steps is not None:
