@@ -24,12 +24,9 @@ help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-6s %s\n", $$1, $$2}' Makefile
 
 demo: $(BASE) ## Train the quickstart on this machine, then show its status, its note and the way to its curves
-	@$(BIN)/tdmpc-lab submit experiments/quickstart.yaml --cluster local --wait
-	@echo
-	@$(BIN)/tdmpc-lab status
-	@echo
-	@$(BIN)/tdmpc-lab note last
-	@echo
+	@job=$$($(BIN)/tdmpc-lab submit experiments/quickstart.yaml --cluster local --wait --json) || exit 1; \
+	id=$$(printf '%s' "$$job" | $(BIN)/python -c 'import json, sys; print(json.load(sys.stdin)["jobs"][0]["id"])'); \
+	echo && $(BIN)/tdmpc-lab status && echo && $(BIN)/tdmpc-lab note "$$id" && echo
 	@echo "Its curves in MLflow: $(BIN)/tdmpc-lab ui"
 
 test: $(DEV) ## Run the tests; config, notes and jobs need 90 % coverage each, branches included

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import io
+
 import numpy as np
 import pytest
 import torch
@@ -164,3 +166,11 @@ def test_stored_values_are_copies():
     buffer.add(episode)
     episode.observations[:] = np.nan
     assert buffer.sample(10).observations.isfinite().all()
+
+
+def test_a_saved_state_is_as_large_as_what_it_holds():
+    buffer = Replay(capacity=100_000, observation_dim=18, action_dim=4, horizon=3, device=CPU)
+    buffer.add(numbered_episode(0, 10, dims=(18, 4)))
+    saved = io.BytesIO()
+    torch.save(buffer.state_dict(), saved)
+    assert saved.tell() < 20_000

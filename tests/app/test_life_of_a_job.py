@@ -121,6 +121,9 @@ def test_a_failing_job_leaves_its_traceback_in_note_and_status(root):
     assert status["state"] == "FAILED"
     assert "the puck left the universe" in status["cause"]
     assert "the puck left the universe" in lab(root, "status").stdout
+    assert status["step"] >= 40
+    assert "ValueError: the puck left the universe" in status["traceback"]
+    assert "ValueError: the puck left the universe" in lab(root, "status", "last").stdout
     note = lab(root, "note", "last").stdout
     assert "FAILED after" in note
     assert "ValueError: the puck left the universe" in note
@@ -146,8 +149,13 @@ def test_a_killed_job_is_not_called_running_and_can_be_resumed(root):
     assert status["id"] in Path(new["note"]).read_text()
     assert "resumed" in [e["event"] for e in read_jsonl(Path(new["folder"]) / "events.jsonl")[0]]
 
+    assert f"tdmpc-lab resume {status['id']}" in Path(new["note"]).read_text()
     refused = lab(root, "resume", new["id"], "--cluster", "local", check=2)
     assert "--steps" in refused.stderr
+    for change in ("train.seed=9", "agent.latent_dim=32", "train.envs=2", "env.id=Pendulum-v1"):
+        refused = lab(root, "resume", new["id"], "--steps", "100", change, "--cluster", "local", check=2)
+        assert f"can't change {change.split('=')[0]}" in refused.stderr
+    assert len(list((root / "jobs").glob("local-*"))) == 2
     longer = lab(root, "resume", new["id"], "--steps", "100", "--cluster", "local", "--wait", "--json")
     rows, _ = read_jsonl(Path(json.loads(longer.stdout)["jobs"][0]["folder"]) / "metrics.jsonl")
     assert max(r["step"] for r in rows) == 100
@@ -197,6 +205,15 @@ def test_ctrl_c_while_waiting_leaves_the_job_alone(root):
 
 
 def test_debug_runs_here_and_shows_the_traceback(root):
+    talkative = (root / "moody_env.py").read_text().replace("Moody.steps += 1", "Moody.steps += 1; print('hi')")
+    (root / "moody_env.py").write_text(talkative)
+    words = ["submit", "experiments/moody.yaml", "--cluster", "debug", "--json"]
+    done = lab(root, *words, "env.options={fail_at: 3}", check=1)
+    job = json.loads(done.stdout)["jobs"][0]  # one document, in spite of what the environment prints
+    assert "hi" in done.stderr
+    assert one_job(root)["id"] == job["id"]
+    (root / "jobs" / job["id"]).rename(root / "elsewhere")
+
     done = lab(root, "submit", "experiments/moody.yaml", "env.options={fail_at: 3}", "--cluster", "debug", check=1)
     assert "Traceback" in done.stderr
     assert "moody_env.py" in done.stderr

@@ -187,3 +187,27 @@ def test_dry_run_for_slurm_shows_the_script(root, capsys):
     assert "2080ti:1" in report["sbatch"]
     assert report["name"] == "reference"
     assert nothing_written(root)
+
+
+def test_a_folder_that_can_t_be_written_is_one_line_and_exit_3(root, capsys):
+    (root / "jobs").write_text("not a folder")
+    assert main(["submit", "experiments/quick.yaml", "--cluster", "local"]) == 3
+    err = capsys.readouterr().err
+    assert err.startswith("error: ")
+    assert "jobs" in err
+    assert "Traceback" not in err
+
+
+def test_a_damaged_job_is_shown_and_keeps_all_keys(root, capsys):
+    folder = root / "jobs" / "123"
+    folder.mkdir(parents=True)
+    (folder / "job.json").write_text("{torn")
+    (root / "jobs" / "my notes").mkdir()
+    assert main(["status", "--json"]) == 0
+    jobs = json.loads(capsys.readouterr().out)
+    assert [j["id"] for j in jobs] == ["123"]
+    assert jobs[0]["state"] == "UNKNOWN"
+    assert "job.json" in jobs[0]["cause"]
+    assert {"experiment", "step", "steps", "eta_s"} <= jobs[0].keys()
+    assert main(["status"]) == 0
+    assert "UNKNOWN" in capsys.readouterr().out

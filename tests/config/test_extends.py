@@ -51,9 +51,9 @@ def test_errors_of_parent_and_child_are_all_shown(tmp_path: Path) -> None:
         f"demo.yaml:3: agent.horizon: found -2; allowed: {POSITIVE}",
         f"base.yaml:2: agent.horizon: found -1; allowed: {POSITIVE}",
         "base.yaml:3: agent.lr: found x; allowed: a number > 0",
-        "base.yaml:5: planner.samples: planner.elites (64, the default) must be at most planner.samples (10)",
-        "base.yaml:5: planner.samples: planner.policy_trajectories (24, the default) must be less than "
-        "planner.samples (10): some sequences have to be sampled",
+        "base.yaml:5: planner.samples: found 10, but planner.elites (64, the default) must be at most this",
+        "base.yaml:5: planner.samples: found 10, but planner.policy_trajectories (24, the default) must be less than "
+        "this: some sequences have to be sampled",
     ]
 
 

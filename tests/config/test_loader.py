@@ -180,11 +180,11 @@ def endless() -> dict[str, Any]:
         ({"name": None}, [f"here: name: found null; allowed: {NAME} (leave the key out for its default)"]),
         (
             {"planner": {"samples": 25}},
-            ["here: planner.samples: planner.elites (64, the default) must be at most"],
+            ["here: planner.samples: found 25, but planner.elites (64, the default) must be at most this"],
         ),
         (
             {"planner": {"samples": 25, "elites": 26}},
-            ["here: planner.elites: planner.elites (26) must be at most planner.samples (25, here)"],
+            ["here: planner.elites: 26 must be at most planner.samples (25, here)"],
         ),
     ],
 )

@@ -32,8 +32,8 @@ def test_the_defaults_and_whole_numbers_for_numbers_are_fine() -> None:
         ({"dropout": 1.0}, "agent.dropout: found 1.0; allowed: a number ≥ 0 and < 1"),
         ({"rho": 1.01}, "agent.rho: found 1.01; allowed: a number > 0 and ≤ 1"),
         ({"policy": "x"}, "agent.policy: found 'x'; allowed: one of: squashed_gaussian, clipped_gaussian"),
-        ({"latent_dim": 9}, "agent.latent_dim (9) must be a multiple of agent.simnorm_dim (8)"),
-        ({"bin_low": 10.0}, "agent.bin_low (10.0) must be less than agent.bin_high (10.0)"),
+        ({"latent_dim": 9}, "agent.latent_dim: 9 must be a multiple of agent.simnorm_dim (8)"),
+        ({"bin_low": 10.0}, "agent.bin_low: 10.0 must be less than agent.bin_high (10.0)"),
     ],
 )
 def test_check_agent_names_what_is_wrong(changes: dict[str, Any], expected: str) -> None:
@@ -50,9 +50,9 @@ def test_check_agent_tells_everything_at_once() -> None:
     assert [line.split(" ")[0] for line in str(caught.value).splitlines()] == [
         "agent.horizon:",
         "planner.std_min:",
-        "planner.elites",
-        "planner.policy_trajectories",
-        "agent.latent_dim",
+        "planner.elites:",
+        "planner.policy_trajectories:",
+        "agent.latent_dim:",
     ]
 
 

@@ -23,7 +23,9 @@ SUPERVISOR = """
 import sys
 from pathlib import Path
 import job_functions
+from tdmpc_lab.jobs.events import read_events
 from tdmpc_lab.jobs.paths import Project
+from tdmpc_lab.launch.lease import read_holder
 from tdmpc_lab.launch.local import supervise
 
 if __name__ == "__main__":
@@ -31,7 +33,12 @@ if __name__ == "__main__":
     project = Project(Path(root))
     paths = project.job(job_id)
     function = getattr(job_functions, (paths.folder / "function").read_text())
-    sys.exit(supervise(project, paths, int(max_local), function, str(paths.folder)))
+
+    def after(whole):
+        last = read_events(paths.events)[-1]["event"]
+        (paths.folder / "after").write_text(f"{last} whole={whole} held={read_holder(paths)[1]}")
+
+    sys.exit(supervise(project, paths, int(max_local), function, str(paths.folder), after=after))
 """
 
 FUNCTIONS = """
@@ -82,6 +89,11 @@ def raises(folder):
 
 def dies(folder):
     _start(folder)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+def dies_late(folder):
+    log, _ = _start(folder)
+    log.append("finished", step=1)
     os.kill(os.getpid(), signal.SIGKILL)
 """
 

@@ -136,6 +136,7 @@ def test_cancelling_a_job_that_waits(project: Project) -> None:
     start_local(second, project, 1, MODULE)
     assert cancel_local(second, [])
     wait_for_end(second)
+    assert (second.folder / "after").read_text() == "stopped whole=True held=True"
     (event,) = read_events(second.events)
     assert (event["event"], event["reason"]) == ("stopped", "cancelled before it started")
     (first.folder / "go").touch()
@@ -185,6 +186,37 @@ def test_an_end_without_an_outcome_becomes_one(function: str, cause: str, projec
     wait_for_end(paths)
     assert kinds(paths) == ["started", "failed"]
     assert cause in read_events(paths.events)[-1]["cause"]
+
+
+@pytest.mark.parametrize(
+    ("function", "seen"),
+    [
+        ("finish", "finished whole=True held=True"),
+        ("raises", "failed whole=True held=True"),
+        ("dies", "failed whole=False held=True"),
+        ("dies_late", "finished whole=False held=True"),
+    ],
+)
+def test_what_is_called_after_a_job(function: str, seen: str, project: Project) -> None:
+    """After the outcome is on file, before the job counts as over; it is told when the job was cut short."""
+    paths = new_job(project, function)
+    start_local(paths, project, 1, MODULE)
+    wait_for_end(paths)
+    assert (paths.folder / "after").read_text() == seen
+
+
+def test_a_shell_that_ends_before_its_job_says_nothing(project: Project) -> None:
+    paths = new_job(project, "until_told")
+    code = (
+        "import sys; from pathlib import Path; from tdmpc_lab.jobs.paths import Project;"
+        "from tdmpc_lab.launch.local import start_local;"
+        f"p = Project(Path(sys.argv[1])); start_local(p.job('{paths.id}'), p, 1, '{MODULE}')"
+    )
+    command = [sys.executable, "-W", "always::ResourceWarning", "-c", code, str(project.root)]
+    shell = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert (shell.returncode, shell.stdout, shell.stderr) == (0, "", "")
+    (paths.folder / "go").touch()
+    wait_for_end(paths)
 
 
 def test_a_job_is_not_run_twice_at_once(project: Project) -> None:

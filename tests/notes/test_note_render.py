@@ -54,7 +54,7 @@ def test_a_note_in_full() -> None:
         "- vs baseline: agent.horizon 18 → 9, reward.scale 2 → 1",
         "- quickstart · seed 1 · Pendulum-v1 · 5,000 steps · local (cpus 4) · code 1a2b3c4d with changes",
         "- COMPLETED in 3:12 on node7, step 5,000, return −150.2 ± 80.1 over 10 episodes",
-        "- again: `tdmpc-lab submit experiments/quickstart.yaml agent.horizon=9 'env.options={a: 1}'`"
+        "- again: `tdmpc-lab submit experiments/quickstart.yaml agent.horizon=9 'env.options={a: 1}' --cluster local`"
         " · folder `jobs/local-20260203-091422-123` · MLflow run `abc123` (tdmpc-lab ui)",
         "",
         "|  step |          return | lowest | highest |",
@@ -82,7 +82,7 @@ def test_a_bare_job_leaves_out_what_it_has_not() -> None:
         "- quickstart\n"
         "- quickstart · seed 1 · 5,000 steps · local · after 1971498\n"
         "- waiting for a free place (1 at a time)\n"
-        "- again: `tdmpc-lab submit experiments/quickstart.yaml` · folder `jobs/local-20260203-091422-123`\n"
+        "- again: `tdmpc-lab resume 1971498 --cluster local` · folder `jobs/local-20260203-091422-123`\n"
     )
 
 
@@ -240,7 +240,7 @@ def test_words_from_outside_stay_words(text: str, line: str) -> None:
 def test_backticks_in_an_override_do_not_end_the_command() -> None:
     record = dataclasses.replace(RECORD, overrides=("about=`a``b`",), spec_file="`x`")
     note = render_note(record, DONE, [])
-    assert "again: ```tdmpc-lab submit '`x`' 'about=`a``b`'``` ·" in note
+    assert "again: ```tdmpc-lab submit '`x`' 'about=`a``b`' --cluster local``` ·" in note
     assert " · MLflow run `` `r` ``\n" in render_note(record, dataclasses.replace(DONE, run_id="`r`"), [])
 
 
@@ -302,3 +302,10 @@ def test_a_long_note_without_a_fence_is_cut_too() -> None:
     text = describe_for_mlflow(RECORD, DONE, "```\nx\n```\n" + "words\n" * 2000)
     assert len(text) <= 5000
     assert text.endswith("words\n…\n")
+
+
+def test_warnings_are_shown_once_each() -> None:
+    warnings = ["MLflow is down", "no episode\nwas long enough", "MLflow is down"]
+    note = render_note(RECORD, DONE, [], warnings=warnings)
+    assert note.count("- warning: MLflow is down\n") == 1
+    assert "- warning: no episode was long enough\n" in note

@@ -33,11 +33,17 @@ def test_long_names_stay_different() -> None:
 
 
 def test_only_finite_numbers_become_points() -> None:
-    row = {"step": 5, "split": "eval", "attempt": 1, "wall_s": 1.5, "a": math.nan, "b": math.inf, "c": "x"}
+    row = {"step": 5, "split": "eval", "wall_s": 1.5, "a": math.nan, "b": math.inf, "c": "x"}
     points = row_points({**row, "d": True, "e": None, "f": 2}, START)
-    assert {p.name: p.value for p in points} == {"eval/wall_s": 1.5, "eval/f": 2.0}
+    assert {p.name: p.value for p in points} == {"eval/f": 2.0}
     assert {p.time_ms for p in points} == {round((START.timestamp() + 1.5) * 1000)}
     assert {p.step for p in points} == {5}
+
+
+@pytest.mark.parametrize("split", ["train", "eval"])
+def test_what_says_where_a_row_is_from_is_no_metric(split: str) -> None:
+    row = {"step": 5, "split": split, "attempt": 2, "env": 3, "wall_s": 1.5, "return": -1.0, "steps_per_s": 40.0}
+    assert [p.name for p in row_points(row, START)] == [f"{split}/return", f"{split}/steps_per_s"]
 
 
 def test_a_row_without_a_step_gives_no_points() -> None:

@@ -8,6 +8,7 @@ import torch
 from training_fixtures import AGENT, Countdown, comparable, run, spec, with_train
 
 from tdmpc_lab.errors import NonFiniteError, TrainingError
+from tdmpc_lab.training import loop
 from tdmpc_lab.training.build import build_trainer
 from tdmpc_lab.training.checkpoints import CheckpointStore
 from tdmpc_lab.training.loop import crossed, seed_steps_for
@@ -137,6 +138,31 @@ def test_a_stopped_run_goes_on_as_if_nothing_had_happened(tmp_path, stops, env):
     assert {r["attempt"] for r in sink.rows} <= set(range(1, len(stops) + 2))
 
 
+@pytest.mark.parametrize("at", [90, 120])
+def test_a_stop_during_an_evaluation_is_obeyed_and_the_evaluation_made_up_for(tmp_path, at):
+    a_spec = spec(evaluate=True, checkpoint_every=30)
+    _, _, expected = run(a_spec)
+    sink, store, flag = MemorySink(), CheckpointStore(tmp_path), StopFlag()
+    trainer = build_trainer(a_spec, sink=sink, checkpoints=store, stop=flag)
+    act, calls = trainer.agent.act, []
+
+    def stopping(observations, state, *, explore, envs=None):
+        if not explore and trainer.step == at:
+            calls.append(1)
+            if len(calls) == 5:
+                flag.set("test")
+        return act(observations, state, explore=explore, envs=envs)
+
+    trainer.agent.act = stopping
+    assert trainer.run().stopped == "test"
+    assert len(calls) == 5  # not one more step of the evaluation
+    assert trainer.step == at
+    second = build_trainer(a_spec, sink=sink, checkpoints=store, attempt=2)
+    second.load_state_dict(store.load_latest())
+    second.run()
+    assert comparable(sink.rows) == comparable(expected)
+
+
 def test_rows_after_the_checkpoint_are_made_again_not_doubled(tmp_path):
     """A job killed some steps after its checkpoint: the file holds every row once."""
     a_spec = spec(checkpoint_every=100, log_every=5)
@@ -199,6 +225,13 @@ def test_nothing_learned_is_an_error_not_a_quiet_end():
     warnings = [f["message"] for k, f in events if k == "warning"]
     assert len(warnings) == 1
     assert "horizon (11 steps)" in warnings[0]
+
+
+def test_a_hopeless_run_does_not_go_on_for_days(monkeypatch):
+    monkeypatch.setattr(loop, "HOPELESS_STEPS", 100)
+    agent = dataclasses.replace(AGENT, horizon=11)
+    with pytest.raises(TrainingError, match=r"nothing could be learned by step 11\d"):
+        run(spec("Countdown-v0", agent=agent, seed_steps=10, steps=100_000, replay_capacity=50_000))
 
 
 def test_an_environment_that_fails_is_named():

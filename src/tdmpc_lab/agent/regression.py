@@ -34,7 +34,8 @@ class DiscreteRegression(nn.Module):
 
     def _neighbours(self, value: Tensor) -> tuple[Tensor, Tensor]:
         """Index of the bin below each value, and the share that goes to the bin above it."""
-        position = (symlog(value).clamp(self.low, self.high) - self.low) / self.width
+        # clamped after the division: before it, rounding can still carry an end beyond the last bin
+        position = ((symlog(value) - self.low) / self.width).clamp(0, self.bins - 1)
         # NaN gets a valid index (on a GPU an invalid one ends the process) and stays NaN in the share
         lower = position.floor().nan_to_num(0.0).clamp(0, self.bins - 2)
         return lower.long(), position - lower

@@ -252,7 +252,8 @@ class Replay:
         """Everything needed to go on with the same draws: the filled slots, the ring and the generator."""
         filled = self._filled()
         return {
-            **{name: getattr(self, f"_{name}")[:filled].cpu() for name in _TENSORS},
+            # copies: of a view, torch.save would write the whole ring behind it
+            **{name: getattr(self, f"_{name}")[:filled].clone().cpu() for name in _TENSORS},
             "episodes": [list(e) for e in self._episodes],
             "head": self._head,
             "capacity": self.capacity,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -13,6 +14,12 @@ from tdmpc_lab.jobs.record import JobRecord, read_record
 from tdmpc_lab.jobs.state import JobStatus, SchedulerState, derive_status
 from tdmpc_lab.notes.note import update_note
 from tdmpc_lab.notes.render import describe_for_mlflow, render_note
+
+
+def traceback_of(events: Sequence[Mapping[str, Any]]) -> str | None:
+    """The traceback of the job's last failure, if there was one."""
+    failures = [event for event in events if event.get("event") == "failed"]
+    return str(failures[-1].get("traceback") or "") or None if failures else None
 
 
 def status_of(
@@ -36,9 +43,8 @@ def write_note(project: Project, paths: JobPaths, scheduler: SchedulerState | No
     record = read_record(paths)
     events = read_events(paths.events)
     status = status_of(paths, record, scheduler, events)
-    failures = [event for event in events if event.get("event") == "failed"]
-    traceback = str(failures[-1].get("traceback", "")) if failures else None
-    text = render_note(record, status, eval_rows(paths), traceback)
+    warnings = [str(event.get("message")) for event in events if event.get("event") == "warning"]
+    text = render_note(record, status, eval_rows(paths), traceback_of(events), warnings=warnings)
     update_note(project.note(paths.id), text, paths.note_lock)
     return text
 

@@ -3,15 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from tdmpc_lab.app.specs import check_environments
 from tdmpc_lab.app.status import job_views
 from tdmpc_lab.app.submit import Plan
 from tdmpc_lab.config.diff import diff
-from tdmpc_lab.config.loader import LoadedSpec, load_resolved, load_spec
+from tdmpc_lab.config.loader import load_resolved, load_spec
+from tdmpc_lab.config.schema import Spec
+from tdmpc_lab.config.serialize import flatten, to_dict
 from tdmpc_lab.errors import RecordError, UsageError
-from tdmpc_lab.jobs.paths import Project
+from tdmpc_lab.jobs.paths import JobPaths, Project
 from tdmpc_lab.jobs.state import State
+
+# What a checkpoint is bound to: the networks' shapes, and what the running episodes and random draws come from.
+FIXED = (
+    "env.id",
+    "train.seed",
+    "train.envs",
+    *(
+        f"agent.{name}"
+        for name in (
+            "latent_dim", "hidden_dim", "hidden_layers", "simnorm_dim", "termination_dim", "q_heads", "bins",
+            "bin_low", "bin_high",
+        )
+    ),
+)  # fmt: skip
 
 
 def plan_resume(project: Project, job: str, overrides: Sequence[str], steps: int | None) -> Plan:
@@ -19,7 +36,7 @@ def plan_resume(project: Project, job: str, overrides: Sequence[str], steps: int
 
     Raises:
         UsageError: no such job, it is still going on, it has no checkpoint, or no step is left to do.
-        SpecError, EnvironmentSpecError: the overrides do not fit.
+        SpecError: the overrides do not fit, or the environment can't be made.
         RecordError: the old job's files can't be read.
     """
     old = project.require_job(job)
@@ -32,10 +49,26 @@ def plan_resume(project: Project, job: str, overrides: Sequence[str], steps: int
         raise UsageError(f"job {old.id} left no checkpoint to go on from; submit it again instead")
     words = list(overrides) + ([f"train.steps={steps}"] if steps is not None else [])
     loaded = load_spec(old.resolved, words)
-    if view.status.state is State.COMPLETED and loaded.spec.train.steps <= (view.status.step or 0):
-        raise UsageError(f"job {old.id} has done all its {view.status.step:,} steps; give more with --steps N")
+    _refuse_what_no_checkpoint_fits(old, loaded.spec)
+    reached = max(int(path.stem.removeprefix("step_")) for path in old.checkpoints.glob("step_*.pt"))
+    if loaded.spec.train.steps <= reached:
+        raise UsageError(
+            f"job {old.id} has a checkpoint at step {reached:,} and train.steps is {loaded.spec.train.steps:,}: no "
+            "step is left to do; give more with --steps N"
+        )
     check_environments([loaded])
     changes = tuple(str(change) for change in diff(load_resolved(old.resolved), loaded.spec))
     text = old.spec.read_text(encoding="utf-8")
-    item = LoadedSpec(loaded.spec, text, old.resolved, (*view.record.overrides, *words))
+    item = replace(loaded, text=text, overrides=tuple(words))
     return Plan(item, changes if loaded.spec.compare_to else (), goes_on_from=old)
+
+
+def _refuse_what_no_checkpoint_fits(old: JobPaths, spec: Spec) -> None:
+    """Raise UsageError for a changed key that the old job's networks, episodes or random state can't follow."""
+    before, now = flatten(to_dict(load_resolved(old.resolved))), flatten(to_dict(spec))
+    changed = [key for key in FIXED if before.get(key) != now.get(key)]
+    if changed:
+        listed = ", ".join(f"{key} ({before.get(key)} → {now.get(key)})" for key in changed)
+        raise UsageError(
+            f"a resumed job can't change {listed}: the checkpoint was made with the old value; submit a new job instead"
+        )

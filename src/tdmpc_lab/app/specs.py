@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,10 +27,21 @@ class Dimensions:
 
 
 def find_spec(project: Project, text: str) -> Path:
-    """The spec file meant by `text`: a path from the working directory, else from the project's root."""
+    """The spec file meant by `text`: a path from the working directory, else from the project's root.
+
+    Raises:
+        SpecError: there is none, but there is one of this name in `experiments/`. Any other file that can't be
+            read is told by whoever reads it.
+    """
     path = Path(text)
-    if not path.is_absolute() and not path.exists() and (project.root / path).exists():
+    if path.is_absolute() or path.exists():
+        return path
+    if (project.root / path).exists():
         return project.root / path
+    for name in (text, f"{text}.yaml"):
+        if (meant := project.experiments / name).is_file():
+            hint = f"did you mean {meant.relative_to(project.root)}?"
+            raise SpecError([Problem(file=text, line=None, key="", message="no such file", hint=hint)])
     return path
 
 
@@ -81,18 +94,51 @@ def check_environments(loaded: Sequence[LoadedSpec]) -> None:
     """See that each spec's environment can be made here, before a job has to find out.
 
     Raises:
-        EnvironmentSpecError: naming the spec.
+        SpecError: with the problem of every spec whose environment can't be made or is not supported.
     """
-    seen: dict[str, str] = {}
+    tried: dict[str, str | None] = {}  # specs often share one environment, and making it may take seconds
+    problems: list[Problem] = []
     for item in loaded:
-        key = repr(item.spec.env)
-        if key in seen:
-            continue
-        try:
-            environment_dimensions(item.spec.env)
-        except EnvironmentSpecError as error:
-            raise EnvironmentSpecError(f"{item.path}: env: {error}") from error
-        seen[key] = item.spec.name
+        env = repr(item.spec.env)
+        if env not in tried:
+            tried[env] = _environment_error(item.spec.env)
+        if (text := tried[env]) is not None and (problem := _environment_problem(item, text)) not in problems:
+            problems.append(problem)
+    if problems:
+        raise SpecError(problems)
+
+
+def _environment_error(env: EnvConfig) -> str | None:
+    try:
+        environment_dimensions(env)
+    except EnvironmentSpecError as error:
+        return str(error)
+    return None
+
+
+def _environment_problem(item: LoadedSpec, text: str) -> Problem:
+    key, message = _key_and_message(item.spec.env, text)
+    at = key
+    if key == "env.options":  # the option at fault may stand elsewhere than the others
+        named = [name for name in item.spec.env.options if re.search(rf"(has|the) {re.escape(name)}\b", message)]
+        at = f"{key}.{named[0]}" if named else key
+    source, line = item.origin(at)
+    return Problem(file=source, line=line, key=key, message=message)
+
+
+def _key_and_message(env: EnvConfig, text: str) -> tuple[str, str]:
+    """The key that the text of an EnvironmentSpecError is about, and the text without it."""
+    first, _, rest = text.partition(" ")
+    if first == "env.options":
+        return first, rest.replace("of ", "what is given for ", 1)
+    if first.startswith("env.options."):
+        return first, rest
+    if "env.id '" in text:
+        key = "env.options" if " can't be made with env.options " in text else "env.id"
+        return key, text.replace("env.id '", "'", 1).replace(" made with env.options ", " made with ")
+    if first in env.options:  # an environment names its option, not where that stands in a spec
+        return f"env.options.{first}", rest
+    return "env.options" if env.options else "env", text
 
 
 def differences(project: Project, item: LoadedSpec) -> tuple[str, ...]:
@@ -124,7 +170,21 @@ def _comparison(project: Project, item: LoadedSpec, wanted: str) -> Spec:
             if (path := folder / f"{wanted}.yaml").exists():
                 return load_spec(path).spec
     message = f"found {wanted!r}, which is neither a job, nor an experiment with jobs, nor a spec in experiments/"
-    raise SpecError([Problem(file=str(item.path), line=None, key="compare_to", message=message)])
+    near = difflib.get_close_matches(wanted, _comparable(project, item), n=1)
+    hint = f"did you mean {near[0]!r}?" if near else ""
+    source, line = item.origin("compare_to")
+    raise SpecError([Problem(file=source, line=line, key="compare_to", message=message, hint=hint)])
+
+
+def _comparable(project: Project, item: LoadedSpec) -> list[str]:
+    """The experiments that a spec can be compared to, by name."""
+    names = {path.stem for folder in (item.path.parent, project.experiments) for path in folder.glob("*.yaml")}
+    for job_id in project.job_ids():
+        try:
+            names.add(read_record(project.job(job_id)).experiment)
+        except RecordError:  # a damaged record is `status`'s to report
+            continue
+    return sorted(names)
 
 
 def resolve_dimensions(
@@ -145,7 +205,8 @@ def resolve_dimensions(
     try:
         found = environment_dimensions(spec.env)
     except LabError as error:
+        key, message = _key_and_message(spec.env, str(error))
         raise EnvironmentSpecError(
-            f"{path}: env: {error}\nwithout the environment, give its sizes: --obs-dim N --action-dim M"
+            f"{path}: {key}: {message}\nwithout the environment, give its sizes: --obs-dim N --action-dim M"
         ) from error
     return found.observation, found.action, found.episode_length

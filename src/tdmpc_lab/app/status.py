@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from tdmpc_lab.app.journal import status_of
+from tdmpc_lab.app.journal import status_of, traceback_of
 from tdmpc_lab.errors import LabError, RecordError
 from tdmpc_lab.files import read_jsonl
 from tdmpc_lab.jobs.events import read_events
@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from tdmpc_lab.training.progress import Progress
 
 POLL_S = 0.5
+KEYS = (
+    "id", "experiment", "about", "state", "cause", "step", "steps", "attempt", "node", "elapsed_s", "eta_s",
+    "steps_per_s", "return", "mlflow_run", "traceback",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -29,11 +33,13 @@ class JobView:
     record: JobRecord | None
     status: JobStatus | None
     problem: str | None = None
+    traceback: str | None = None
+    """Of a failed job."""
 
     def as_dict(self) -> dict[str, Any]:
         """For scripts."""
         if self.record is None or self.status is None:
-            return {"id": self.id, "state": State.UNKNOWN.value, "cause": self.problem}
+            return dict.fromkeys(KEYS) | {"id": self.id, "state": State.UNKNOWN.value, "cause": self.problem}
         s = self.status
         evaluation = s.latest_eval or {}
         return {
@@ -51,6 +57,7 @@ class JobView:
             "steps_per_s": s.steps_per_s,
             "return": evaluation.get("return_mean", s.latest_return),
             "mlflow_run": s.run_id,
+            "traceback": self.traceback,
         }
 
 
@@ -97,7 +104,10 @@ def job_views(project: Project, ids: Sequence[str] | None = None) -> list[JobVie
 
 def _view(paths: JobPaths, record: JobRecord, scheduler: SchedulerState | None) -> JobView:
     try:
-        return JobView(record.id, record, status_of(paths, record, scheduler))
+        events = read_events(paths.events)
+        status = status_of(paths, record, scheduler, events)
+        failed = status.state is State.FAILED
+        return JobView(record.id, record, status, traceback=traceback_of(events) if failed else None)
     except LabError as error:
         return JobView(record.id, record, None, str(error))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
@@ -71,8 +71,7 @@ def plan(project: Project, specs: Sequence[str], overrides: Sequence[str]) -> li
     """Check everything that can be checked here and now.
 
     Raises:
-        SpecError: every problem of every spec.
-        EnvironmentSpecError: an environment can't be made or is not supported.
+        SpecError: every problem of every spec, of their environments too.
     """
     loaded = load_all(project, specs, overrides)
     plans = [Plan(item, differences(project, item)) for item in loaded]
@@ -98,8 +97,15 @@ def dry_run(project: Project, ready: Plan, cluster: Cluster) -> dict[str, Any]:
     }
 
 
-def submit_one(project: Project, ready: Plan, cluster: Cluster, *, max_local: int) -> Submitted:
-    """Record one job and start it. A debug job runs here and now, to its end.
+def submit_one(
+    project: Project,
+    ready: Plan,
+    cluster: Cluster,
+    *,
+    max_local: int,
+    on_recorded: Callable[[Submitted], None],
+) -> None:
+    """Record one job and start it; `on_recorded` is told of it in between. A debug job runs here, to its end.
 
     Raises:
         ExternalError: SLURM is missing or refused the job; nothing stays behind.
@@ -109,8 +115,10 @@ def submit_one(project: Project, ready: Plan, cluster: Cluster, *, max_local: in
 
     root = str(project.root)
     if cluster == "slurm":
-        return _submit_slurm(project, ready)
+        on_recorded(_submit_slurm(project, ready))
+        return
     paths = _prepare(project, ready, cluster, None, max_local if cluster == "local" else None)
+    on_recorded(_submitted(project, paths, ready, cluster))
     if cluster == "local":
         from tdmpc_lab.launch.local import start_local
 
@@ -119,7 +127,6 @@ def submit_one(project: Project, ready: Plan, cluster: Cluster, *, max_local: in
         from tdmpc_lab.launch.debug import run_debug
 
         run_debug(paths.folder / "submitit", run_job, root, paths.id)
-    return _submitted(project, paths, ready, cluster)
 
 
 def _submit_slurm(project: Project, ready: Plan) -> Submitted:

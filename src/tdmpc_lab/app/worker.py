@@ -20,9 +20,9 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from tdmpc_lab.app.journal import mlflow_description, write_note
+from tdmpc_lab.app.mirroring import run_files, start_mirror
 from tdmpc_lab.config.loader import load_resolved
 from tdmpc_lab.config.schema import Spec
-from tdmpc_lab.config.serialize import flatten, to_dict
 from tdmpc_lab.errors import LabError, TrainingError
 from tdmpc_lab.jobs.events import EventLog, read_events
 from tdmpc_lab.jobs.paths import JobPaths, Project
@@ -31,8 +31,7 @@ from tdmpc_lab.jobs.state import SchedulerState
 from tdmpc_lab.launch.slurm import running_id
 from tdmpc_lab.text import shorten
 from tdmpc_lab.tracking.mirror import MlflowMirror
-from tdmpc_lab.tracking.run import RunStatus, run_info
-from tdmpc_lab.tracking.store import public_uri, store_uri
+from tdmpc_lab.tracking.run import RunStatus
 from tdmpc_lab.training.stop import StopFlag
 
 if TYPE_CHECKING:
@@ -70,7 +69,7 @@ class _Run:
         self.stop = StopFlag()
         self.mirror: MlflowMirror | None = None
         self.progress: Progress | None = None
-        self.step: int | None = None
+        self.trainer: Trainer | None = None
 
     def run(self) -> dict[str, Any]:
         """Train, and put the outcome on file whatever happens."""
@@ -92,7 +91,7 @@ class _Run:
                     cause=cause_of(error),
                     error=type(error).__name__,
                     traceback=traceback.format_exc(),
-                    step=self.step,
+                    step=None if self.trainer is None else self.trainer.step,
                     attempt=self.attempt,
                 )
                 self._finish("FAILED")
@@ -117,7 +116,7 @@ class _Run:
         in_person = self.record.cluster == "debug"
         self.progress = make_progress({self.record.experiment: spec.train.steps}, None if in_person else sys.stdout)
         try:
-            trainer = build_trainer(
+            trainer = self.trainer = build_trainer(
                 spec,
                 sink=sink,
                 checkpoints=store,
@@ -144,20 +143,13 @@ class _Run:
             trainer.load_state_dict(state)
 
     def _start_mirror(self, spec: Spec, gpu: str | None) -> MlflowMirror:
-        """MLflow follows the job's files in a thread of its own, from here on."""
-        uri = store_uri(self.project.root)
-
-        def on_run(run_id: str, experiment_id: str) -> None:
-            self.log.append("tracking", run_id=run_id, experiment_id=experiment_id, store=public_uri(uri))
-
-        info = run_info(self.record, flatten(to_dict(spec)), attempt=self.attempt, node=socket.gethostname(), gpu=gpu)
-        self.mirror = MlflowMirror(
-            uri, self.project.root, info, self.paths, submitted=self.record.submitted, on_run=on_run
-        ).start()
+        host = socket.gethostname()
+        self.mirror = start_mirror(
+            self.project, self.paths, self.record, spec, attempt=self.attempt, node=host, gpu=gpu
+        )
         return self.mirror
 
     def _observe(self, row: Row) -> None:
-        self.step = int(row["step"])
         if self.progress is not None:
             self.progress.row(self.record.experiment, row)
         if row["split"] == "eval":
@@ -189,8 +181,7 @@ class _Run:
         except LabError as error:  # it failed before training began, and its spec can't be read either
             self._warn(f"MLflow was not told: {error}")
             return
-        files = {"spec.yaml": self.paths.spec, "resolved.yaml": self.paths.resolved}
-        report = mirror.close(status, files=files)
+        report = mirror.close(status, files=run_files(self.paths))
         if report.problem is not None:
             self._warn(f"MLflow is not complete: {report.problem}")
         self._write_note()  # again: only now the run's id is sure to be known

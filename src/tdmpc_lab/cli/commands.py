@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 import traceback
@@ -47,22 +48,26 @@ def _launch(project: Project, plans: Sequence[Plan], cluster: Cluster, args: Nam
     from tdmpc_lab.app.submit import submit_one
 
     done: list[Submitted] = []
-    try:
-        for ready in plans:
-            if cluster == "debug":
-                _say(f"{ready.item.spec.name}: running here (debug)", args.json)
-            done.append(submit_one(project, ready, cluster, max_local=args.max_local))
-            _announce(project, ready, done[-1], args)
-    except Exception:
-        if cluster == "debug":  # the point of debug is the whole traceback; the job's files have it too
-            traceback.print_exc()
-            return FAILED
-        if done:
-            print(f"submitted before the error: {', '.join(job.id for job in done)}", file=sys.stderr)
-        raise
     code = OK
+    # a job's own prints are not to get between the lines of the JSON document
+    talk = contextlib.redirect_stdout(sys.stderr) if args.json else contextlib.nullcontext()
+    for ready in plans:
+
+        def on_recorded(job: Submitted, ready: Plan = ready) -> None:
+            done.append(job)
+            _announce(project, ready, job, args)
+
+        try:
+            with talk:
+                submit_one(project, ready, cluster, max_local=args.max_local, on_recorded=on_recorded)
+        except Exception:
+            if cluster != "debug":
+                if done:
+                    print(f"submitted before the error: {', '.join(job.id for job in done)}", file=sys.stderr)
+                raise
+            traceback.print_exc()  # the point of debug is the whole traceback; the job's files have it too
     if cluster == "debug":
-        code = OK if _completed(project, [job.id for job in done]) else FAILED
+        code = OK if len(done) == len(plans) and _completed(project, [job.id for job in done]) else FAILED
     elif args.wait:
         code = _wait(project, {job.id: job.steps for job in done}, args.json)
     if args.json:
@@ -75,8 +80,9 @@ def _launch(project: Project, plans: Sequence[Plan], cluster: Cluster, args: Nam
 
 def _announce(project: Project, ready: Plan, job: Submitted, args: Namespace) -> None:
     spec = ready.item.spec
+    place = " (here, debug)" if job.cluster == "debug" else ""
     lines = [
-        f"job {job.id}: {spec.name}" + (f" - {spec.about}" if spec.about else ""),
+        f"job {job.id}{place}: {spec.name}" + (f" - {spec.about}" if spec.about else ""),
         *(f"  changed {change}" for change in ready.diff),
         f"  folder  {job.folder.relative_to(project.root)}",
         f"  note    {job.note.relative_to(project.root)}",
@@ -179,7 +185,7 @@ def status(args: Namespace) -> int:
         return OK
     from tdmpc_lab.cli.tables import print_status
 
-    print_status(views)
+    print_status(views, in_full=ids is not None)
     return OK
 
 
@@ -201,8 +207,9 @@ def ui(args: Namespace) -> int:
     if args.print_only:
         print(found.shell_line())
         return OK
-    print(f"MLflow for {project.root}: {found.url}", file=sys.stderr)
+    print(f"MLflow for {project.root}, in some seconds: {found.url}", file=sys.stderr)
     print(f"from another machine, first: {found.tunnel}", file=sys.stderr)
+    print("end it with Ctrl-C", file=sys.stderr)
     run_ui(project, found)
     return FAILED
 

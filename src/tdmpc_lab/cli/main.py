@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 from tdmpc_lab import __version__
 from tdmpc_lab.cli import commands
-from tdmpc_lab.errors import LabError
+from tdmpc_lab.errors import ExternalError, LabError
 
 EPILOG = """\
 examples:
@@ -195,6 +195,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader (head, less) has gone: not an error, and nothing more to say to it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:  # a folder that can't be written, a full disk: outside of us, and the path says where
+        where = f"{error.filename}: " if error.filename else ""
+        print(f"error: {where}{error.strerror or error}; see to it and try again", file=sys.stderr)
+        return ExternalError.exit_code
 
 
 if __name__ == "__main__":

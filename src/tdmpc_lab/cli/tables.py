@@ -26,8 +26,8 @@ STYLES = {
 WITH_CAUSE = (State.FAILED, State.TIMEOUT, State.UNKNOWN, State.CANCELLED, State.PENDING)
 
 
-def print_status(views: Sequence[JobView]) -> None:
-    """One line a job; below, why the jobs that did not end well did not."""
+def print_status(views: Sequence[JobView], *, in_full: bool) -> None:
+    """One line a job; below, why the jobs that did not end well did not, and `in_full` their tracebacks."""
     console = Console() if sys.stdout.isatty() else Console(width=WIDTH_OF_A_FILE)
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("job", no_wrap=True)
@@ -44,6 +44,9 @@ def print_status(views: Sequence[JobView]) -> None:
         console.print()
     for job_id, state, cause in causes:
         console.print(Text(f"{job_id} {state}: {one_line(cause)}"), soft_wrap=True)
+    for view in views:
+        if in_full and view.traceback:
+            console.print(Text(f"\n{view.id}:\n{view.traceback.rstrip()}"), soft_wrap=True)
 
 
 def _cause(view: JobView) -> str:

@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from tdmpc_lab.errors import Problem, SpecError
 from tdmpc_lab.yaml_strict import MAX_BYTES, YamlDocument, YamlPath, read_yaml
 
 COMMAND_LINE = "command line"
+
+
+class Origin(NamedTuple):
+    """Where a value was given: a file or the command line, and the line where there is one."""
+
+    source: str
+    line: int | None
 
 
 @dataclass(eq=False)
@@ -109,6 +116,29 @@ def without(data: dict[str, Any], path: YamlPath) -> dict[str, Any]:
     if rest and isinstance(inside, dict):
         return {**data, first: without(inside, rest)}
     return {key: value for key, value in data.items() if key != first}
+
+
+def find_origins(layers: Sequence[Layer], main: Layer, known: Iterable[YamlPath]) -> dict[str, Origin]:
+    """Where every key of the merged layers was given last (the strongest layer comes first), by dotted key.
+
+    A key of `known` that stands nowhere is looked for at its section in `main`.
+    """
+    merged: dict[str, Any] = {}
+    for layer in reversed(layers):
+        merged = merge(merged, layer.data)
+    origins = {}
+    for path in (*known, *_paths(merged, ())):
+        homes = [layer for layer in layers if holds(layer.data, path)] if holds(merged, path) else []
+        home = homes[0] if homes else main
+        origins[".".join(str(part) for part in path)] = Origin(home.source, home.line(path))
+    return origins
+
+
+def _paths(data: dict[str, Any], parents: YamlPath) -> Iterator[YamlPath]:
+    for key, value in data.items():
+        yield (*parents, key)
+        if isinstance(value, dict):
+            yield from _paths(value, (*parents, key))
 
 
 def read_layers(path: Path) -> tuple[str, list[Layer]]:

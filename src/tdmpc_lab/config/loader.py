@@ -10,7 +10,7 @@ import dataclasses
 import functools
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,8 @@ from tdmpc_lab.config.fieldtypes import FieldType, KeyPath, required_keys, secti
 from tdmpc_lab.config.layers import (
     COMMAND_LINE,
     Layer,
+    Origin,
+    find_origins,
     holds,
     merge,
     nested,
@@ -48,6 +50,12 @@ class LoadedSpec:
     """The file as it was written, without what it extends."""
     path: Path
     overrides: tuple[str, ...]
+    origins: Mapping[str, Origin] = field(default_factory=dict, repr=False)
+    """Where each key was given, by dotted key; see `origin`."""
+
+    def origin(self, key: str) -> Origin:
+        """Where the key (dotted) was given last; one that stands nowhere: the file, at the key's section if any."""
+        return self.origins.get(key, Origin(str(self.path), None))
 
 
 def load_spec(path: Path | str, overrides: Sequence[str] = ()) -> LoadedSpec:
@@ -65,7 +73,8 @@ def load_spec(path: Path | str, overrides: Sequence[str] = ()) -> LoadedSpec:
         parent.data.pop("name", None)
     if not any("name" in layer.data or layer.is_broken(_NAME) for layer in layers[:2]):
         _name_by_file(files[0], path)
-    return LoadedSpec(_merged(layers), text, path, tuple(overrides))
+    spec = _merged(layers)
+    return LoadedSpec(spec, text, path, tuple(overrides), find_origins(layers, files[0], spec_types()))
 
 
 def load_resolved(path: Path | str) -> Spec:
@@ -271,4 +280,4 @@ def _rule_problem(layers: list[Layer], rule: Rule, values: Mapping[str, Any]) ->
             text += f", {home.source}" + (f":{line}" if line else "")
         shown[key] = text
     layer = homes[at] or _main(layers)
-    return Problem(file=layer.source, line=layer.line(tuple(at.split("."))), key=at, message=rule.message(shown))
+    return Problem(file=layer.source, line=layer.line(tuple(at.split("."))), key=at, message=rule.message(at, shown))

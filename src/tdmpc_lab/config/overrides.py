@@ -10,8 +10,9 @@ from tdmpc_lab.yaml_strict import parse_value
 
 
 def parse_overrides(overrides: Sequence[str]) -> Layer:
-    """One layer out of `key=value` texts; of two for one key the later wins. Problems are in the layer."""
+    """One layer out of `key=value` texts. Problems are in the layer; two values for one key are one."""
     layer = Layer(COMMAND_LINE)
+    given: dict[tuple[str, ...], str] = {}
     for override in overrides:
         key, equals, text = override.partition("=")
         path = tuple(part.strip() for part in key.split("."))
@@ -19,9 +20,25 @@ def parse_overrides(overrides: Sequence[str]) -> Layer:
             _problem(layer, "", f"found {override!r}; allowed: key=value, such as agent.horizon=5")
         elif path[0] == "extends":
             _problem(layer, key, "allowed in a file only")
+        elif clash := next((other for other in given if _overlap(path, other)), None):
+            _problem(layer, ".".join(path), _clash_message(path, clash, given[clash]), "keep one of them")
         else:
+            given[path] = override
             _add(layer, path, text)
     return layer
+
+
+def _overlap(path: tuple[str, ...], other: tuple[str, ...]) -> bool:
+    """Whether the two are one key, or one lies below the other."""
+    common = min(len(path), len(other))
+    return path[:common] == other[:common]
+
+
+def _clash_message(path: tuple[str, ...], other: tuple[str, ...], override: str) -> str:
+    if path == other:
+        return f"given twice, first as {override!r}"
+    place = "below" if len(path) > len(other) else "above"
+    return f"lies {place} {'.'.join(other)}, which is given as well, as {override!r}"
 
 
 def _add(layer: Layer, path: tuple[str, ...], text: str) -> None:
@@ -36,8 +53,6 @@ def _add(layer: Layer, path: tuple[str, ...], text: str) -> None:
         inside = f".{problem.key}" if problem.key else ""
         _problem(layer, ".".join(path) + inside, problem.message, problem.hint)
     layer.broken |= {path + inside for inside in document.broken}
-    if not isinstance(document.data, dict):  # a mapping is merged with what an earlier override said
-        layer.raw = {old: raw for old, raw in layer.raw.items() if old[: len(path)] != path}
     layer.raw |= {path + inside: raw for inside, raw in document.raw.items()}
     layer.data = merge(layer.data, nested(path, document.data))
 

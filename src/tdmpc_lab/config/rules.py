@@ -25,12 +25,13 @@ class Rule:
     def keys(self) -> tuple[str, str]:
         return (self.first, self.second)
 
-    def message(self, shown: Mapping[str, str]) -> str:
-        """The rule in words, with each key's value as given in `shown`."""
+    def message(self, at: str, shown: Mapping[str, str]) -> str:
+        """The rule in words, to stand behind the key `at`; with each key's value as given in `shown`."""
+        first, second = shown[self.first], shown[self.second]
         reason = f": {self.reason}" if self.reason else ""
-        return (
-            f"{self.first} ({shown[self.first]}) must be {self.relation} {self.second} ({shown[self.second]}){reason}"
-        )
+        if at == self.first:
+            return f"{first} must be {self.relation} {self.second} ({second}){reason}"
+        return f"found {second}, but {self.first} ({first}) must be {self.relation} this{reason}"
 
 
 RULES: tuple[Rule, ...] = (
@@ -102,6 +103,6 @@ def check_agent(agent: AgentConfig, planner: PlannerConfig) -> None:
             else:
                 problems.append(f"{key}: found {value!r}; allowed: {allowed[field.name].words()}")
     shown = {key: str(value) for key, value in good.items()}
-    problems += [rule.message(shown) for rule in broken_rules(good)]
+    problems += [f"{rule.first}: {rule.message(rule.first, shown)}" for rule in broken_rules(good)]
     if problems:
         raise ConfigError("\n".join(problems))

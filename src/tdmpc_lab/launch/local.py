@@ -33,7 +33,16 @@ if TYPE_CHECKING:
 _POLL_S = 0.1
 _STARTING_S = 10.0
 _NO_LIMIT_MIN = 60 * 24 * 3650  # ten years: submitit ends a job after minutes unless told otherwise
-_SUPERVISORS: list[subprocess.Popen[bytes]] = []  # kept so that those that ended are reaped
+
+
+class _Supervisor(subprocess.Popen[bytes]):
+    """A process that is meant to outlive this one: Popen would complain about that when it is dropped."""
+
+    def __del__(self) -> None:
+        pass
+
+
+_SUPERVISORS: list[_Supervisor] = []  # kept so that those that ended are reaped
 
 
 def start_local(paths: JobPaths, project: Project, max_local: int, supervisor_module: str) -> int:
@@ -51,7 +60,7 @@ def start_local(paths: JobPaths, project: Project, max_local: int, supervisor_mo
         command = [sys.executable, "-m", supervisor_module, str(project.root), paths.id, str(max_local)]
         try:
             with (paths.folder / "supervisor.log").open("ab") as log:
-                process = subprocess.Popen(
+                process = _Supervisor(
                     command,
                     stdin=subprocess.DEVNULL,
                     stdout=log,
@@ -68,9 +77,19 @@ def start_local(paths: JobPaths, project: Project, max_local: int, supervisor_mo
     return process.pid
 
 
-def supervise(project: Project, paths: JobPaths, max_local: int, function: Callable[..., object], *args: object) -> int:
+def supervise(
+    project: Project,
+    paths: JobPaths,
+    max_local: int,
+    function: Callable[..., object],
+    *args: object,
+    after: Callable[[bool], None] | None = None,
+) -> int:
     """Wait for the job's turn, run `function(*args)` in a process of its own through submitit, wait for its
     end. Returns 0 when the job finished, else 1; a job that left no outcome gets one.
+
+    `after(whole)` is called last: the job's place is free by then, but it still counts as supervised. `whole`
+    says whether nothing was left half done: the function came to its end, or never began.
 
     SIGTERM or SIGINT: a job that waits is cancelled, one that runs gets SIGTERM; a second one kills it. To be
     called in the main thread. Raises UsageError when another process supervises the job.
@@ -78,16 +97,21 @@ def supervise(project: Project, paths: JobPaths, max_local: int, function: Calla
     with Lease.take_or_inherit(paths) as lease, _stop_signals() as stops, clean_process_environment():
         lease.note("waiting", len(read_events(paths.events)))
         with turn(project, paths.id, max_local, lambda: bool(stops)) as mine:
-            if not mine:
+            if mine:
+                known = len(read_events(paths.events))
+                lease.note("running", known)
+                folder = paths.folder / "submitit"
+                job = _submit(folder, function, args)
+                link_logs(paths, folder, job.job_id)
+                _wait(job, paths, known, stops)
+                code = _conclude(job, paths, known, stops)
+                whole = job.paths.result_pickle.exists()  # submitit's last deed, also for a function that raised
+            else:
                 EventLog(paths.events).append("stopped", reason="cancelled before it started", step=None)
-                return 1
-            known = len(read_events(paths.events))
-            lease.note("running", known)
-            folder = paths.folder / "submitit"
-            job = _submit(folder, function, args)
-            link_logs(paths, folder, job.job_id)
-            _wait(job, paths, known, stops)
-            return _conclude(job, paths, known, stops)
+                code, whole = 1, True
+        if after is not None:
+            after(whole)
+        return code
 
 
 def _submit(folder: Path, function: Callable[..., object], args: Sequence[object]) -> LocalJob[object]:

@@ -14,6 +14,7 @@ from tdmpc_lab.text import duration, heading_time, number, one_line, shorten
 
 _DIFFERENCES = 8  # shown in the note; `compare` lists them all
 _TABLE_ROWS = 12
+_WARNINGS = 5  # the last ones; the job's events have all
 _TRACEBACK_LINES = 30
 _TRACEBACK_WIDTH = 400
 _TEXT_WIDTH = 500
@@ -28,11 +29,12 @@ def render_note(
     evals: Sequence[EvalRow],
     traceback: str | None = None,
     tracking_hint: str | None = None,
+    warnings: Sequence[str] = (),
 ) -> str:
     """The tool's part of a job's note as Markdown, without the markers, ending in a newline.
 
     `evals` are all evaluation rows; `traceback` is shown (its last lines) when the job failed;
-    `tracking_hint` says in a few words where the MLflow run is seen.
+    `warnings` are what the job complained of; `tracking_hint` says in a few words where the MLflow run is seen.
     """
     rows = without_superseded(evals)
     lines = [
@@ -44,6 +46,7 @@ def render_note(
         f"- {markdown_line(outcome_line(status, rows))}",
         f"- {_where(record, status, tracking_hint)}",
     ]
+    lines += [f"- warning: {markdown_line(text)}" for text in dict.fromkeys(warnings[-_WARNINGS:])]
     if rows:
         lines += ["", *_table(record, rows)]
     if traceback and traceback.strip() and status.state is State.FAILED:
@@ -122,7 +125,9 @@ def _code(record: JobRecord) -> str:
 
 
 def _where(record: JobRecord, status: JobStatus, tracking_hint: str | None) -> str:
-    again = shlex.join(["tdmpc-lab", "submit", record.spec_file, *record.overrides])
+    what = ["submit", record.spec_file] if record.parent is None else ["resume", record.parent]
+    where = [] if record.cluster == "slurm" else ["--cluster", "local"]
+    again = shlex.join(["tdmpc-lab", *what, *record.overrides, *where])
     parts = [f"again: {_code_span(again)}", f"folder {_code_span(f'jobs/{record.id}')}"]
     if status.run_id:
         hint = f" ({markdown_line(tracking_hint)})" if tracking_hint else ""

@@ -17,7 +17,7 @@ from tdmpc_lab.text import parse_time
 
 _MAX_NAME = 250
 _NOT_ALLOWED = re.compile(r"[^/\w.\- :]")
-_NO_METRICS = frozenset({"step", "split", "attempt"})
+_NO_METRICS = frozenset({"step", "split", "attempt", "env", "wall_s"})  # they say where and when a row is from
 _MARK_BYTES = 256
 _MAX_TAG = 7900  # MLflow cuts longer ones off
 _ANY = "*"  # stands for every metric; no metric has this name

@@ -10,6 +10,7 @@ import numpy as np
 from tdmpc_lab.agent import Agent
 from tdmpc_lab.envs import ControlEnv, evaluation_seeds
 from tdmpc_lab.training.metrics import Row
+from tdmpc_lab.training.stop import StopFlag
 
 MAX_SIDE_BY_SIDE = 16
 
@@ -54,23 +55,26 @@ class Evaluator:
         self._make = make
         self._envs: list[ControlEnv] = []
 
-    def run(self, agent: Agent) -> Evaluation:
-        """Play all episodes with the agent as it is, without exploration noise."""
+    def run(self, agent: Agent, stop: StopFlag | None = None) -> Evaluation | None:
+        """Play all episodes with the agent as it is, without exploration noise; None once `stop` is set."""
+        stop = StopFlag() if stop is None else stop
         while len(self._envs) < min(len(self._seeds), MAX_SIDE_BY_SIDE):
             self._envs.append(self._make())
         results: list[EpisodeResult] = []
         for start in range(0, len(self._seeds), MAX_SIDE_BY_SIDE):
-            results += self._play(agent, self._seeds[start : start + MAX_SIDE_BY_SIDE])
+            results += self._play(agent, self._seeds[start : start + MAX_SIDE_BY_SIDE], stop)
+        if stop:
+            return None
         return Evaluation(tuple(results))
 
-    def _play(self, agent: Agent, seeds: list[int]) -> list[EpisodeResult]:
-        """One episode per seed, side by side."""
+    def _play(self, agent: Agent, seeds: list[int], stop: StopFlag) -> list[EpisodeResult]:
+        """One episode per seed, side by side; broken off when `stop` is set."""
         state = agent.plan_state(len(seeds), seed=self._plan_seed)
         observations = np.stack([env.reset(seed) for env, seed in zip(self._envs, seeds, strict=False)])
         totals = [0.0] * len(seeds)
         lengths = [0] * len(seeds)
         running = np.arange(len(seeds))
-        while len(running):
+        while len(running) and not stop:
             actions = agent.act(observations[running], state, explore=False, envs=running)
             going_on = []
             for i, action in zip(running.tolist(), actions, strict=True):

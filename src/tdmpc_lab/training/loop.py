@@ -24,6 +24,7 @@ from tdmpc_lab.training.stop import StopFlag
 
 SEED_STEPS_MIN = 1000
 SEED_EPISODES = 5
+HOPELESS_STEPS = 10_000  # without a single episode to learn from
 
 EventCallback = Callable[[str, Mapping[str, Any]], None]
 RowObserver = Callable[[Row], None]
@@ -86,6 +87,7 @@ class Trainer:
         self.step = 0
         self.updates = 0
         self._settled = 0  # the step up to which updates, logging, evaluation and checkpoint are done
+        self._pending: list[str] = []  # what is still to be done at that step, see `_settle`
         self._base: tuple[int, int] | None = None  # (step, updates by then) that later updates are counted from
         self._warned = False
         self._wall_before = 0.0  # seconds trained by earlier attempts
@@ -108,10 +110,10 @@ class Trainer:
         if not self._recorders:
             self._observations = self.envs.reset_all()
             self._recorders = [EpisodeRecorder(o) for o in self._observations]
-        while not self.stop and self._settled < self.config.steps:
-            if self._settled == self.step:  # else a stop came between two updates: finish that step first
+        while not self.stop and (self._settled < self.config.steps or self._pending):
+            if self._settled == self.step and not self._pending:
                 self._collect()
-            self._learn()
+            self._learn()  # nothing, where a stop came after the updates of this step
             if not self.stop:
                 self._settle()
         if self.stop:
@@ -181,6 +183,13 @@ class Trainer:
                 self._rate_mark = (time.monotonic(), self.step)
 
     def _warn_nothing_to_learn(self) -> None:
+        """Say it once; give up when it has gone on for long. Raises TrainingError."""
+        started = 0 if self._base is None else self._base[0]
+        if self.replay.episodes_too_short and self.step - started >= max(HOPELESS_STEPS, 10 * self.seed_steps):
+            raise TrainingError(
+                f"nothing could be learned by step {self.step:,}: none of {self.replay.episodes_added:,} episodes was "
+                f"as long as the horizon ({self.replay.horizon} steps); lower agent.horizon"
+            )
         if self.replay.episodes_too_short and not self._warned:
             self._warned = True
             message = (
@@ -190,15 +199,30 @@ class Trainer:
             self._event("warning", {"message": message, "step": self.step})
 
     def _settle(self) -> None:
-        """What is due every so many steps, and at the end: losses, evaluation, checkpoint."""
-        before, self._settled = self._settled, self.step
-        last = self.step >= self.config.steps
-        if last or crossed(before, self.step, self.config.log_every):
-            self._log_losses()
-        if self.evaluation is not None and (last or crossed(before, self.step, self.evaluation.every)):
-            self._evaluate()
-        if last or crossed(before, self.step, self.config.checkpoint_every):
-            self._save()
+        """What is due every so many steps, and at the end: losses, checkpoint, evaluation.
+
+        What a stop keeps from being done stays in `_pending` and is done after resuming. The checkpoint comes before
+        the evaluation, which can take long.
+        """
+        if self._settled < self.step:
+            self._pending = self._due_at(self._settled, self.step)
+            self._settled = self.step
+        while self._pending and not self.stop:
+            task = self._pending.pop(0)
+            if task == "losses":
+                self._log_losses()
+            elif task == "checkpoint":
+                self._save()
+            elif not self._evaluate():
+                self._pending.insert(0, task)
+
+    def _due_at(self, before: int, step: int) -> list[str]:
+        """What to do after the steps (before, step]."""
+        every = {"losses": self.config.log_every, "checkpoint": self.config.checkpoint_every}
+        if self.evaluation is not None:
+            every["evaluation"] = self.evaluation.every
+        last = step >= self.config.steps
+        return [task for task, n in every.items() if last or crossed(before, step, n)]
 
     def _log_losses(self) -> None:
         losses = self._meter.read(self._last_checkpoint())
@@ -229,13 +253,18 @@ class Trainer:
             return {}
         return {"steps_per_s": (self.step - step) / max(now - since, 1e-9)}
 
-    def _evaluate(self) -> None:
+    def _evaluate(self) -> bool:
+        """Evaluate and log it; False when a stop came in between."""
         assert self.evaluator is not None
         paused = time.monotonic()
         self._meter.check(self._last_checkpoint())
-        self._log("eval", self.evaluator.run(self.agent).row())
+        evaluation = self.evaluator.run(self.agent, self.stop)
+        if evaluation is None:
+            return False
+        self._log("eval", evaluation.row())
         since, step = self._rate_mark  # the time of evaluating is not training time
         self._rate_mark = (since + time.monotonic() - paused, step)
+        return True
 
     def _save(self) -> None:
         if self.checkpoints is None:
@@ -272,6 +301,7 @@ class Trainer:
         return {
             "counters": {
                 "settled": self._settled,
+                "pending": list(self._pending),
                 "updates": self.updates,
                 "base": None if self._base is None else list(self._base),
                 "updates_per_step": self.config.updates_per_step,
@@ -307,7 +337,7 @@ class Trainer:
         self.agent.load_state_dict(state["agent"])
         self.replay.load_state_dict(state["replay"])
         self.step, self.updates = int(state["step"]), int(counters["updates"])
-        self._settled = int(counters["settled"])
+        self._settled, self._pending = int(counters["settled"]), list(counters["pending"])
         self._base = None if counters["base"] is None else (int(counters["base"][0]), int(counters["base"][1]))
         if self._base is not None and counters["updates_per_step"] != self.config.updates_per_step:
             self._base = (self.step, self.updates)  # another rate holds from here on, not for what lies behind

@@ -104,7 +104,9 @@ class LossMeter:
         bad = {n: s for n, s in zip(self._names, self._bad_since.tolist(), strict=True) if s >= 0}
         if bad:
             step = min(bad.values())
-            terms = ", ".join(name for name, at in bad.items() if at == step)
+            first = [name for name, at in bad.items() if at == step]
+            own = [name for name in first if name.startswith("loss/") and name != "loss/total"]
+            terms = ", ".join(own or first)  # one bad loss spoils the sums and norms after it
             raise NonFiniteError(
                 f"NaN or Inf at step {step:,} in {terms}; last good checkpoint: {last_checkpoint}. Things to look "
                 "at: agent.lr, agent.grad_clip, the size of rewards and observations"

@@ -1,0 +1,66 @@
+"""What `ui` runs and which page it names."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tdmpc_lab.app import ui
+from tdmpc_lab.app.ui import run_ui, ui_for
+from tdmpc_lab.jobs.events import EventLog
+from tdmpc_lab.jobs.paths import Project
+from tdmpc_lab.tracking import store
+from tdmpc_lab.tracking.store import experiment_url, store_uri
+
+BASE = "http://127.0.0.1:5091"
+
+
+@pytest.fixture
+def lab(project: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
+    monkeypatch.setattr(ui, "_is_free", lambda port: True)
+    return Project(project)
+
+
+def job(lab: Project, number: int, **tracking: Any) -> None:
+    paths = lab.job(f"local-20260203-091422-{number:03}")
+    paths.folder.mkdir(parents=True)
+    paths.record.write_text("{}")
+    if tracking:
+        EventLog(paths.events).append("tracking", run_id="r", **tracking)
+
+
+def page(lab: Project) -> str:
+    return ui_for(lab, 5091).url
+
+
+def test_the_page_is_the_newest_known_experiment(lab: Project) -> None:
+    assert page(lab) == BASE
+    here = store_uri(lab.root)
+    job(lab, 1, experiment_id="7", store=here)
+    assert page(lab) == experiment_url(BASE, "7")
+    job(lab, 2, experiment_id="8", store=here)
+    job(lab, 3, experiment_id="9", store="http://elsewhere:5000")  # another store counts on its own
+    job(lab, 4)  # not there yet
+    job(lab, 5)
+    lab.job("local-20260203-091422-005").events.write_text("torn\n{}\n")
+    assert page(lab) == experiment_url(BASE, "8")
+
+
+@pytest.mark.parametrize(("own", "seen"), [(None, "false"), ("true", "true")])
+def test_the_server_runs_no_jobs_of_its_own(
+    own: str | None, seen: str, lab: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[tuple[str, list[str], dict[str, str]]] = []
+    monkeypatch.setattr(os, "execve", lambda *call: calls.append(call))
+    monkeypatch.setattr(store, "ensure_store", lambda uri, root: None)
+    if own is not None:
+        monkeypatch.setenv("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", own)
+    found = ui_for(lab, 5091)
+    run_ui(lab, found)
+    ((program, command, environ),) = calls
+    assert (program, command) == (found.command[0], found.command)
+    assert environ["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] == seen
+    assert environ["PATH"] == os.environ["PATH"]
