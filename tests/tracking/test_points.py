@@ -50,6 +50,18 @@ def test_a_row_without_a_step_gives_no_points() -> None:
     assert row_points({"split": "train", "x": 1.0}, START) == []
 
 
+def test_an_attempt_that_resumes_counts_from_where_the_last_one_stopped() -> None:
+    events = [
+        {"event": "started", "attempt": 1, "time": START.isoformat()},
+        {"event": "started", "attempt": 2, "time": (START + timedelta(hours=5)).isoformat()},
+        {"event": "resumed", "attempt": 2, "step": 10, "wall_s": 3600.0},
+    ]
+    starts = attempt_starts(events)
+    assert starts[2] == START + timedelta(hours=4)
+    (point,) = row_points({"step": 11, "split": "eval", "return_mean": 1.0, "wall_s": 3601.0}, starts[2])
+    assert point.time_ms == round((START + timedelta(hours=5, seconds=1)).timestamp() * 1000)
+
+
 def test_attempt_starts_reads_started_events_only() -> None:
     later = START + timedelta(hours=1)
     events = [

@@ -207,7 +207,7 @@ def ui(args: Namespace) -> int:
     if args.print_only:
         print(found.shell_line())
         return OK
-    print(f"MLflow for {project.root}, in some seconds: {found.url}", file=sys.stderr)
+    print(f"MLflow for {project.root}: {found.url} (answers after 5 to 15 seconds)", file=sys.stderr)
     print(f"from another machine, first: {found.tunnel}", file=sys.stderr)
     print("end it with Ctrl-C", file=sys.stderr)
     run_ui(project, found)

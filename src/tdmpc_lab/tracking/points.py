@@ -8,7 +8,7 @@ import re
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
@@ -55,17 +55,22 @@ def _coded(match: re.Match[str]) -> str:
 
 
 def attempt_starts(events: list[dict[str, Any]]) -> dict[int, datetime]:
-    """When each attempt began, by its number."""
+    """When each attempt would have begun had it done all the training itself, by its number.
+
+    That is what a row's `wall_s` counts from: it goes on where the attempt before had left it.
+    """
     starts: dict[int, datetime] = {}
     for event in events:
         attempt, moment = as_int(event.get("attempt")), parse_time(event.get("time"))
         if event.get("event") == "started" and attempt is not None and moment is not None:
             starts[attempt] = moment
+        if event.get("event") == "resumed" and attempt is not None and attempt in starts:
+            starts[attempt] -= timedelta(seconds=as_float(event.get("wall_s")) or 0.0)
     return starts
 
 
 def row_points(row: Mapping[str, Any], start: datetime) -> list[Point]:
-    """The finite numbers of a row. Their time is the attempt's `start` plus `wall_s`: a row sent twice gives
+    """The finite numbers of a row. Their time is `start` (see `attempt_starts`) plus `wall_s`: a row sent twice gives
     the same points, which MLflow then keeps once. A row without a step gives none."""
     step = as_int(row.get("step"))
     if step is None:

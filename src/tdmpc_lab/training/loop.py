@@ -349,7 +349,7 @@ class Trainer:
         self._meter.load_state_dict(state["losses"], self.agent.device)
         self.sink.rewind(int(counters["metrics_mark"]))
         self._restore_episodes(state)
-        self._event("resumed", {"step": self.step, "attempt": self.attempt})
+        self._event("resumed", {"step": self.step, "attempt": self.attempt, "wall_s": self._wall_before})
 
     def _restore_episodes(self, state: dict[str, Any]) -> None:
         changed = self.envs.load_state_dict(tensors_to_arrays(state["envs"]))
