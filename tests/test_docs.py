@@ -1,0 +1,30 @@
+"""The documentation points at what is there, and shows commands that exist."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from tdmpc_lab.cli.main import build_parser
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+def test_relative_links_exist(page: Path) -> None:
+    links = re.findall(r"\]\((?!https?://|#)([^)#]+)", page.read_text(encoding="utf-8"))
+    missing = [link for link in links if not (page.parent / link).exists()]
+    assert not missing
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+def test_commands_and_specs_named_exist(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    known = set(build_parser()._subparsers._group_actions[0].choices)  # type: ignore[union-attr]
+    named = set(re.findall(r"`(?:\.venv/bin/)?tdmpc-lab ([a-z]+)", text))
+    assert named <= known
+    specs = set(re.findall(r"experiments/[\w/]+\.yaml", text))
+    assert not [spec for spec in specs if not (ROOT / spec).exists()]
