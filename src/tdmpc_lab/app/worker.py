@@ -189,9 +189,14 @@ class _Run:
 
 @contextlib.contextmanager
 def signals_to(stop: StopFlag) -> Iterator[None]:
-    """Within, SIGTERM and SIGINT set the stop flag instead of ending the process; restored after."""
+    """Within, SIGTERM and SIGINT set the stop flag instead of ending the process; restored after.
+
+    A second Ctrl-C interrupts at once: an environment that hangs never comes to the end of its step.
+    """
 
     def handler(number: int, _frame: FrameType | None) -> None:
+        if stop and number == signal.SIGINT:
+            raise KeyboardInterrupt
         stop.set(signal.Signals(number).name)
 
     before = {number: signal.signal(number, handler) for number in STOP_SIGNALS}
