@@ -29,8 +29,10 @@ demo: $(BASE) ## Train the quickstart on this machine, then show its status, its
 	echo && $(BIN)/tdmpc-lab status && echo && $(BIN)/tdmpc-lab note "$$id" && echo
 	@echo "Its curves in MLflow: $(BIN)/tdmpc-lab ui"
 
-test: $(DEV) ## Run the tests; config, notes and jobs need 90 % coverage each, branches included
-	@OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python -m pytest -q -n 2 --cov --cov-report=
+# The tests on SLURM use the cluster named by SLURM_CONF, else the one in .slurm-sim; without one they are skipped, and
+# pytest's summary says so in one line.
+test: $(DEV) ## Run the tests, on SLURM too when tools/slurm-sim is up; config, notes and jobs need 90 % coverage each, branches included
+	@OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python -m pytest -q -n 2 --dist loadgroup --cov --cov-report=
 	@for package in config notes jobs; do \
 		$(BIN)/coverage report --include="src/tdmpc_lab/$$package/*" --fail-under=90 --format=total > /dev/null || { \
 			$(BIN)/coverage report --include="src/tdmpc_lab/$$package/*" --show-missing --skip-covered; \

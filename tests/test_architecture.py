@@ -71,7 +71,7 @@ FORBIDDEN_TEXT = [
         ("conda.anaconda", ".org"),
     ]
 ] + [re.compile(r"(?<![\w.~/-])/" + r"work/")]
-NOT_OURS = {".git", ".venv", "build", "dist", "__pycache__"}
+NOT_OURS = {".git", ".venv", ".slurm-sim", "build", "dist", "__pycache__"}
 MADE_BY_JOBS = {ROOT / name for name in ("jobs", "notes", "mlruns")}
 
 

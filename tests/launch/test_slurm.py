@@ -1,39 +1,15 @@
 from __future__ import annotations
 
-import os
-import shutil
-import socket
-import subprocess
-import time
-from collections.abc import Iterator
-from dataclasses import replace
-from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
 from tdmpc_lab.config.schema import SlurmConfig
 from tdmpc_lab.errors import ExternalError, UsageError
-from tdmpc_lab.jobs.paths import JobPaths, Project
+from tdmpc_lab.jobs.paths import Project
 from tdmpc_lab.jobs.state import SchedulerState
 from tdmpc_lab.launch import slurm
-from tdmpc_lab.launch.logs import link_logs
 from tdmpc_lab.launch.sbatch import submit_folder
-
-HERE = Path(__file__).parent
-
-
-def _cluster_here() -> bool:
-    if shutil.which("sbatch") is None:
-        return False
-    try:
-        done = subprocess.run(["scontrol", "show", "nodes"], capture_output=True, text=True, timeout=10, check=False)
-    except subprocess.TimeoutExpired:
-        return False
-    return done.returncode == 0 and f"NodeHostName={socket.gethostname()}" in done.stdout
-
-
-real = pytest.mark.skipif(not _cluster_here(), reason="needs a SLURM cluster whose node is this machine")
 
 
 def test_what_squeue_says() -> None:
@@ -173,77 +149,3 @@ def test_the_id_of_the_job_around_this_process() -> None:
     assert slurm.running_id({"SLURM_JOB_ID": "8"}) == "8"
     array = {"SLURM_JOB_ID": "9", "SLURM_ARRAY_JOB_ID": "8", "SLURM_ARRAY_TASK_ID": "3"}
     assert slurm.running_id(array) == "8_3"
-
-
-# On a real cluster -----------------------------------------------------------------------------------------
-
-WHERE = os.environ.get("SLURM_CONF")  # taken out of the environment of every test
-SMALL = SlurmConfig(cpus=1, memory="200M", time=timedelta(minutes=2))
-
-
-def work(text: str) -> None:
-    print(text, slurm.running_id(), Path.cwd(), os.environ.get("SLURM_CPU_BIND"), flush=True)
-
-
-def nap() -> None:
-    time.sleep(100)
-
-
-@pytest.fixture
-def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
-    source = HERE.parents[1] / "src"
-    if WHERE:
-        monkeypatch.setenv("SLURM_CONF", WHERE)
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(HERE), str(source)]))
-    return Project(tmp_path)
-
-
-@pytest.fixture
-def submitted(project: Project) -> Iterator[list[str]]:
-    ids: list[str] = []
-    yield ids
-    slurm.cancel_ids(ids)
-
-
-def _wait_for(job_id: str, state: str, seconds: float = 60) -> SchedulerState:
-    end = time.monotonic() + seconds
-    while (seen := slurm.slurm_states([job_id])[job_id]).state != state:
-        assert time.monotonic() < end, f"{job_id} is {seen}"
-        time.sleep(0.3)
-    return seen
-
-
-@real
-def test_a_real_job_waits_for_its_release(
-    project: Project, submitted: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("SLURM_CPU_BIND", "leaked")
-    job_id = slurm.submit_held(project, SMALL, "test · held", work, "hello", comment="a 'comment'")
-    submitted.append(job_id)
-    assert slurm.slurm_states([job_id])[job_id] == SchedulerState("PENDING", "JobHeldUser")
-    paths = JobPaths(project.jobs / job_id)
-    paths.folder.mkdir()
-    link_logs(paths, submit_folder(project), job_id)
-    slurm.release(job_id)
-    assert _wait_for(job_id, "GONE").reason == "COMPLETED"
-    log = paths.log_out.read_text()
-    assert f"hello {job_id} {project.root}" in log
-    assert "leaked" not in log
-
-
-@real
-def test_a_real_job_is_cancelled(project: Project, submitted: list[str]) -> None:
-    job_id = slurm.submit_held(project, SMALL, "test · cancel", nap)
-    submitted.append(job_id)
-    slurm.release(job_id)
-    _wait_for(job_id, "RUNNING")
-    slurm.cancel_ids([job_id])
-    assert _wait_for(job_id, "GONE").reason.startswith("CANCELLED")
-    slurm.cancel_ids([job_id])
-
-
-@real
-@pytest.mark.parametrize("change", [{"partition": "no-such"}, {"gpus": "nosuch:1"}, {"memory": "90000G"}])
-def test_a_real_cluster_refuses_what_it_has_not(change: dict[str, str], project: Project) -> None:
-    with pytest.raises(UsageError, match="sbatch refused"):
-        slurm.submit_held(project, replace(SMALL, **change), "test · refused", work, "x")  # type: ignore[arg-type]

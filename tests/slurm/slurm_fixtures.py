@@ -1,0 +1,180 @@
+"""What the tests on a real cluster need: a project that submits to it, and a way to take a cluster apart."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from tdmpc_lab.app.status import job_views
+from tdmpc_lab.files import read_jsonl
+from tdmpc_lab.jobs.events import read_events
+from tdmpc_lab.jobs.paths import JobPaths, Project
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+SOURCE = REPOSITORY / "src"
+SLURM_SIM = REPOSITORY / "tools" / "slurm-sim"
+DEFAULT_CONF = REPOSITORY / ".slurm-sim" / "slurm.conf"
+COMMAND_S = 120
+POLL_S = 0.5
+
+sys.path.insert(0, str(REPOSITORY / "tests" / "app"))
+from app_fixtures import write_specs  # noqa: E402 - the same specs and environment as for local jobs
+
+RESOURCES = 'slurm: {partition: test, cpus: 1, memory: 500M, time: "0:10:00"}\n'
+
+
+def reachable(conf: Path) -> bool:
+    """Whether the cluster of this slurm.conf answers and its nodes are this machine."""
+    if not conf.is_file():
+        return False
+    try:
+        done = run_slurm(conf, "scontrol", "show", "nodes")
+    except (FileNotFoundError, subprocess.TimeoutExpired):
+        return False
+    return done.returncode == 0 and f"NodeHostName={socket.gethostname().partition('.')[0]}" in done.stdout
+
+
+def run_slurm(conf: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    """One of SLURM's own commands on this cluster."""
+    return subprocess.run(
+        words,
+        env={**os.environ, "SLURM_CONF": str(conf)},
+        cwd="/",
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=COMMAND_S,
+        check=False,
+    )
+
+
+class Sim:
+    """A cluster of a test's own; calling it runs `tools/slurm-sim` on it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.conf = folder / "slurm.conf"
+
+    def __call__(self, command: str, *words: str, code: int = 0) -> str:
+        done = subprocess.run(
+            [sys.executable, str(SLURM_SIM), command, "--dir", str(self.folder), *words],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=COMMAND_S,
+            check=False,
+        )
+        assert done.returncode == code, f"slurm-sim {command}: {done.returncode}\n{done.stdout}\n{done.stderr}"
+        return done.stdout
+
+
+class Lab:
+    """A project with `quick.yaml` and `moody.yaml`, used through the command line."""
+
+    def __init__(self, root: Path, conf: Path) -> None:
+        self.root, self.conf = root, conf
+        self.project = Project(root)
+        self.project.experiments.mkdir(parents=True)
+        write_specs(root)
+        for spec in self.project.experiments.glob("*.yaml"):
+            spec.write_text(spec.read_text() + RESOURCES)
+
+    def environ(self, **extra: str) -> dict[str, str]:
+        """The shell's environment: jobs inherit it, and find the source under test through it."""
+        path = os.pathsep.join([str(self.root), str(SOURCE)])
+        return {**os.environ, "SLURM_CONF": str(self.conf), "PYTHONPATH": path, **extra}
+
+    def command(self, *words: str) -> list[str]:
+        """`tdmpc-lab WORDS`, for a process that the test starts itself."""
+        return [sys.executable, "-m", "tdmpc_lab", *words]
+
+    def run(self, *words: str, code: int | None = 0, **extra: str) -> subprocess.CompletedProcess[str]:
+        """Run `tdmpc-lab WORDS` as a person would; `code` is the exit code expected, `extra` more environment."""
+        done = subprocess.run(
+            self.command(*words),
+            cwd=self.root,
+            env=self.environ(**extra),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=COMMAND_S,
+            check=False,
+        )
+        if code is not None:
+            assert done.returncode == code, f"{words}: {done.returncode}\n{done.stdout}\n{done.stderr}"
+        return done
+
+    def submit(self, *words: str) -> str:
+        """`tdmpc-lab submit WORDS` to the cluster; the id of the job."""
+        done = self.run("submit", *words, "--cluster", "slurm", "--json")
+        (job,) = json.loads(done.stdout)["jobs"]
+        return str(job["id"])
+
+    def status(self, job_id: str) -> dict[str, Any]:
+        """The job in `tdmpc-lab status --json`."""
+        (job,) = json.loads(self.run("status", job_id, "--json").stdout)
+        return dict(job)
+
+    def wait_for(self, job_id: str, *states: str, seconds: float = 120) -> dict[str, Any]:
+        """The job in `status --json` as soon as it is in one of these states."""
+
+        def there() -> bool:
+            # in this process: a hundred starts of Python would cost more than the job itself
+            (view,) = job_views(self.project, [job_id])
+            return view.status is not None and view.status.state.value in states
+
+        self.until(there, seconds, lambda: f"{job_id} is {self.status(job_id)}\n{self.log(job_id)}")
+        return self.status(job_id)
+
+    def until(
+        self, condition: Callable[[], object], seconds: float = 60, about: Callable[[], str] = lambda: "in vain"
+    ) -> None:
+        """Wait until the condition holds. Raises AssertionError with what `about` says when the time is over."""
+        end = time.monotonic() + seconds
+        while not condition():
+            assert time.monotonic() < end, f"waited {seconds:.0f} s: {about()}"
+            time.sleep(POLL_S)
+
+    def paths(self, job_id: str) -> JobPaths:
+        """The job's files."""
+        return self.project.job(job_id)
+
+    def events(self, job_id: str) -> list[dict[str, Any]]:
+        """The job's events so far."""
+        return [dict(event) for event in read_events(self.paths(job_id).events)]
+
+    def metrics(self, job_id: str, split: str = "train") -> list[dict[str, Any]]:
+        """The job's metric rows so far."""
+        return [dict(row) for row in read_jsonl(self.paths(job_id).metrics)[0] if row["split"] == split]
+
+    def note(self, job_id: str) -> str:
+        """The job's note."""
+        return self.project.note(job_id).read_text()
+
+    def log(self, job_id: str) -> str:
+        """What the job printed, on both channels."""
+        paths = self.paths(job_id)
+        return "\n".join(p.read_text(errors="replace") for p in (paths.log_out, paths.log_err) if p.exists())
+
+    def slurm(self, *words: str, code: int = 0) -> str:
+        """One of SLURM's own commands on this cluster; what it printed."""
+        done = run_slurm(self.conf, *words)
+        assert done.returncode == code, f"{words}: {done.returncode}\n{done.stdout}\n{done.stderr}"
+        return done.stdout
+
+    def queue(self) -> list[str]:
+        """The ids of this project's jobs that SLURM has not done with, whether they are recorded or not."""
+        lines = self.slurm("squeue", "--noheader", "--array", "--format=%i|%Z").splitlines()
+        return [line.partition("|")[0] for line in lines if line.partition("|")[2].strip() == str(self.root)]
+
+    def cancel_all(self) -> None:
+        """Clear the project's jobs from the queue; nothing to do when the cluster is gone already."""
+        if reachable(self.conf) and (ids := self.queue()):
+            self.slurm("scancel", *ids)
