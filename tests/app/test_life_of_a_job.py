@@ -219,3 +219,26 @@ def test_debug_runs_here_and_shows_the_traceback(root):
     assert "moody_env.py" in done.stderr
     assert "ValueError: the puck left the universe" in done.stderr
     assert one_job(root)["state"] == "FAILED"
+
+
+def test_a_sweep_is_one_job_per_point_of_one_experiment(root):
+    text = (root / "experiments" / "quick.yaml").read_text()
+    (root / "experiments" / "two.yaml").write_text(text + "sweep: {agent.horizon: [3, 4]}\n")
+    done = lab(root, "submit", "experiments/two.yaml", "--cluster", "local", "--max-local", "2", "--wait", "--json")
+    ids = [job["id"] for job in json.loads(done.stdout)["jobs"]]
+    assert len(set(ids)) == 2
+    jobs = json.loads(lab(root, "status", "--json").stdout)
+    assert [(job["id"], job["experiment"], job["state"]) for job in jobs] == [(i, "two", "COMPLETED") for i in ids]
+    for index, job_id in enumerate(ids):
+        folder = root / "jobs" / job_id
+        record = json.loads((folder / "job.json").read_text())
+        assert record["sweep"] == {"index": index, "count": 2, "point": {"agent.horizon": 3 + index}}
+        assert record["overrides"] == [f"agent.horizon={3 + index}", "sweep=off"]
+        resolved = (folder / "resolved.yaml").read_text()
+        assert f"horizon: {3 + index}\n" in resolved
+        assert "sweep" not in resolved
+        assert f"- sweep: agent.horizon={3 + index} (job {index + 1} of 2)\n" in lab(root, "note", job_id).stdout
+    assert "horizon 4 · a few steps" in lab(root, "status").stdout
+    runs = client(root).search_runs([client(root).get_experiment_by_name("two").experiment_id])
+    assert sorted(run.info.run_name for run in runs) == [f"h{3 + i} · {ids[i].split('-', 2)[2]}" for i in (0, 1)]
+    assert {run.data.tags["variant"] for run in runs} == {"h3", "h4"}

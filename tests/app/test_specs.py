@@ -106,7 +106,7 @@ def test_sizes_are_asked_for_where_the_environment_can_not_be_made(lab):
 def compare_problem(lab: Project, spec: str, *overrides: str) -> str:
     (item,) = load_all(lab, [spec], overrides)
     with pytest.raises(SpecError) as caught:
-        differences(lab, item)
+        differences(lab, [item])
     (problem,) = caught.value.problems
     return str(problem)
 

@@ -181,12 +181,60 @@ def test_ui_prints_its_command(root, capsys):
 def test_dry_run_for_slurm_shows_the_script(root, capsys):
     words = ["submit", "experiments/reference.yaml", "--cluster", "slurm", "--dry-run", "--json"]
     assert main(words) == 0
-    report = json.loads(capsys.readouterr().out)["dry_run"][0]
+    report = json.loads(capsys.readouterr().out)["jobs"][0]
     assert "#SBATCH --partition=day" in report["sbatch"]
     assert "#SBATCH --time=1440" in report["sbatch"]
     assert "2080ti:1" in report["sbatch"]
     assert report["name"] == "reference"
     assert nothing_written(root)
+
+
+SWEEP = "sweep: {agent.horizon: [3, 4], train.seed: [0, 1]}\n"
+
+
+def test_dry_run_of_a_sweep_shows_every_point(root, capsys):
+    spec = root / "experiments" / "quick.yaml"
+    spec.write_text(spec.read_text() + SWEEP)
+    words = ["submit", "experiments/quick.yaml", "--cluster", "local", "--dry-run"]
+    assert main([*words, "--json"]) == 0
+    jobs = json.loads(capsys.readouterr().out)["jobs"]
+    assert [job["sweep"] for job in jobs] == [
+        {"index": i, "count": 4, "point": {"agent.horizon": h, "train.seed": s}}
+        for i, (h, s) in enumerate([(3, 0), (3, 1), (4, 0), (4, 1)])
+    ]
+    assert "horizon: 4\n" in jobs[3]["resolved"]
+    assert "sweep" not in jobs[3]["resolved"]
+    assert main(words) == 0
+    out = capsys.readouterr().out
+    assert "quick: 4 jobs would run on local; nothing was written\n" in out
+    assert "  agent.horizon=4, train.seed=0 (job 3 of 4)\n" in out
+    assert out.count("env:") == 1
+    assert main([*words, "agent.horizon=5"]) == 0
+    assert "quick: 2 jobs would run" in capsys.readouterr().out
+    assert nothing_written(root)
+
+
+def test_a_wrong_point_exits_with_2(root, capsys):
+    spec = root / "experiments" / "quick.yaml"
+    spec.write_text(spec.read_text() + "sweep: {env.id: [Pendulum-v1, Pendulum-v9], agent.horizn: [3]}\n")
+    assert main(["submit", "experiments/quick.yaml", "--cluster", "local"]) == 2
+    assert "sweep.agent.horizn: unknown key (did you mean 'horizon'?)" in capsys.readouterr().err
+    spec.write_text(spec.read_text().replace(", agent.horizn: [3]", ""))
+    for command in ("submit", "check"):
+        assert main([command, "experiments/quick.yaml"]) == 2
+        assert "Pendulum-v9" in capsys.readouterr().err
+    assert nothing_written(root)
+
+
+def test_looking_at_a_sweep_takes_its_first_point_and_says_so(root, capsys):
+    spec = root / "experiments" / "quick.yaml"
+    spec.write_text(spec.read_text() + SWEEP)
+    assert main(["describe", "experiments/quick.yaml"]) == 0
+    assert "has a sweep; this is agent.horizon=3, train.seed=0 (job 1 of 4)" in capsys.readouterr().err
+    assert main(["describe", "experiments/quick.yaml", "agent.horizon=4", "train.seed=0"]) == 0
+    assert capsys.readouterr().err == ""
+    assert main(["check", "experiments/quick.yaml"]) == 0
+    assert "the spec is valid; 4 points, of which the first is tried" in capsys.readouterr().out
 
 
 def test_a_folder_that_can_t_be_written_is_one_line_and_exit_3(root, capsys):

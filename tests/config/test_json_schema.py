@@ -25,7 +25,7 @@ def test_every_key_is_there_with_a_description() -> None:
     sections = [Spec, *(kind.section for kind in spec_types().values() if kind.section)]
     for section in sections:
         found = properties(schema, section)
-        assert set(found) - {"extends"} == set(section_types(section))
+        assert set(found) - {"extends", "sweep"} == set(section_types(section))
         for name, value in found.items():
             described = value.get("description") or schema["$defs"][value["$ref"].split("/")[-1]]["description"]
             assert len(described) > 10, name

@@ -95,6 +95,15 @@ def test_a_clean_tree_and_many_differences() -> None:
     assert "- vs baseline: no difference\n" in render_note(dataclasses.replace(RECORD, diff=()), DONE, [])
 
 
+def test_a_job_of_a_sweep_says_which() -> None:
+    sweep = {"index": 4, "count": 6, "point": {"agent.horizon": 6, "train.seed": 1}}
+    lines = render_note(dataclasses.replace(RECORD, sweep=sweep), DONE, []).splitlines()
+    assert lines[1:3] == [
+        "- backprop without reward shaping",
+        "- sweep: agent.horizon=6, train.seed=1 (job 5 of 6)",
+    ]
+
+
 STARTED = datetime(2026, 2, 3, 9, 14, 25, tzinfo=UTC)
 
 

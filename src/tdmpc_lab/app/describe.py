@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tdmpc_lab.app.specs import find_spec, resolve_dimensions
-from tdmpc_lab.config.loader import load_spec
+from tdmpc_lab.app.specs import check_environments, find_spec, resolve_dimensions
+from tdmpc_lab.config.loader import load_spec, load_sweep
 from tdmpc_lab.config.schema import Spec
 from tdmpc_lab.jobs.paths import Project
 
@@ -19,6 +21,14 @@ CHECK_BATCH = 16
 CHECK_SAMPLES = 64
 
 
+def _load_one(path: Path, overrides: Sequence[str]) -> Spec:
+    """The spec, or the first point of its sweep, which is said."""
+    loaded = load_spec(path, overrides)
+    if loaded.point is not None and loaded.point.count > 1:
+        print(f"{path} has a sweep; this is {loaded.point}", file=sys.stderr)
+    return loaded.spec
+
+
 def describe_spec(
     project: Project,
     spec_file: str,
@@ -28,7 +38,7 @@ def describe_spec(
 ) -> Architecture:
     """The architecture report of a spec. Raises SpecError, EnvironmentSpecError, UsageError."""
     path = find_spec(project, spec_file)
-    spec = load_spec(path, overrides).spec
+    spec = _load_one(path, overrides)
     obs, act, length = resolve_dimensions(spec, observation_dim, action_dim, path)
     from tdmpc_lab.agent.describe import describe
 
@@ -44,11 +54,15 @@ def check_spec(
 ) -> dict[str, Any]:
     """Validate a spec, make and step its environment, and run one plan and one update of its full-size agent.
 
+    Of a sweep every point is validated, and made its environment; the agent is that of the first point.
     The batch and the number of samples are reduced, so that it takes seconds. With the two sizes given, the
     environment is left out. Raises whatever is wrong.
     """
     path = find_spec(project, spec_file)
-    spec = load_spec(path, overrides).spec
+    points = load_sweep(path, overrides)
+    spec = points[0].spec
+    if observation_dim is None and len(points) > 1:
+        check_environments(points)
     obs, act, length = resolve_dimensions(spec, observation_dim, action_dim, path)
     stepped = None
     if observation_dim is None:
@@ -74,6 +88,7 @@ def check_spec(
     )
     return {
         "spec": str(path),
+        "points": len(points),
         "observation_dim": obs,
         "action_dim": act,
         "episode_length": length,
@@ -94,7 +109,7 @@ def bench_spec(
 ) -> BenchResult:
     """Latency of one plan and one update at the spec's full size. Raises as `describe_spec`."""
     path = find_spec(project, spec_file)
-    spec = load_spec(path, overrides).spec
+    spec = _load_one(path, overrides)
     obs, act, _ = resolve_dimensions(spec, observation_dim, action_dim, path)
     from tdmpc_lab.agent.bench import bench
 

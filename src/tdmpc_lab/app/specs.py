@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tdmpc_lab.config.diff import diff
-from tdmpc_lab.config.loader import LoadedSpec, load_resolved, load_spec
+from tdmpc_lab.config.loader import LoadedSpec, load_resolved, load_spec, load_sweep
 from tdmpc_lab.config.schema import EnvConfig, Spec
 from tdmpc_lab.errors import EnvironmentSpecError, LabError, Problem, RecordError, SpecError, UsageError
 from tdmpc_lab.jobs.ids import is_job_id
@@ -59,15 +59,16 @@ def split_arguments(words: Sequence[str]) -> tuple[list[str], list[str]]:
 
 
 def load_all(project: Project, specs: Sequence[str], overrides: Sequence[str]) -> list[LoadedSpec]:
-    """Load every spec; the problems of all of them come in one error.
+    """Load every spec, of a sweep every point; the problems of all of them come in one error.
 
     Raises:
         SpecError: with every problem of every file.
     """
-    loaded, problems = [], []
+    loaded: list[LoadedSpec] = []
+    problems: list[Problem] = []
     for text in specs:
         try:
-            loaded.append(load_spec(find_spec(project, text), overrides))
+            loaded += load_sweep(find_spec(project, text), overrides)
         except SpecError as error:
             problems += [p for p in error.problems if p not in problems]
     if problems:
@@ -141,17 +142,23 @@ def _key_and_message(env: EnvConfig, text: str) -> tuple[str, str]:
     return "env.options" if env.options else "env", text
 
 
-def differences(project: Project, item: LoadedSpec) -> tuple[str, ...]:
-    """What the spec changes against its `compare_to`, in words; nothing without one.
+def differences(project: Project, loaded: Sequence[LoadedSpec]) -> list[tuple[str, ...]]:
+    """What each spec changes against its `compare_to`, in words; nothing without one.
 
     Raises:
         SpecError: `compare_to` names neither a job, nor an experiment with jobs, nor a spec of the project.
     """
-    wanted = item.spec.compare_to
-    if wanted is None:
-        return ()
-    old = _comparison(project, item, wanted)
-    return tuple(str(change) for change in diff(old, item.spec))
+    known: dict[tuple[Path, str], Spec] = {}  # the points of a sweep share one, and finding it reads all records
+    changes: list[tuple[str, ...]] = []
+    for item in loaded:
+        wanted = item.spec.compare_to
+        if wanted is None:
+            changes.append(())
+            continue
+        if (item.path, wanted) not in known:
+            known[item.path, wanted] = _comparison(project, item, wanted)
+        changes.append(tuple(str(change) for change in diff(known[item.path, wanted], item.spec)))
+    return changes
 
 
 def _comparison(project: Project, item: LoadedSpec, wanted: str) -> Spec:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 POLL_S = 0.5
 KEYS = (
     "id", "experiment", "about", "state", "cause", "step", "steps", "attempt", "node", "elapsed_s", "eta_s",
-    "steps_per_s", "return", "mlflow_run", "traceback",
+    "steps_per_s", "return", "mlflow_run", "traceback", "sweep",
 )  # fmt: skip
 
 
@@ -58,6 +58,7 @@ class JobView:
             "return": evaluation.get("return_mean", s.latest_return),
             "mlflow_run": s.run_id,
             "traceback": self.traceback,
+            "sweep": self.record.sweep,
         }
 
 

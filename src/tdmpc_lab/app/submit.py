@@ -74,9 +74,9 @@ def plan(project: Project, specs: Sequence[str], overrides: Sequence[str]) -> li
         SpecError: every problem of every spec, of their environments too.
     """
     loaded = load_all(project, specs, overrides)
-    plans = [Plan(item, differences(project, item)) for item in loaded]
+    changes = differences(project, loaded)
     check_environments(loaded)
-    return plans
+    return [Plan(item, diff) for item, diff in zip(loaded, changes, strict=True)]
 
 
 def dry_run(project: Project, ready: Plan, cluster: Cluster) -> dict[str, Any]:
@@ -91,6 +91,7 @@ def dry_run(project: Project, ready: Plan, cluster: Cluster) -> dict[str, Any]:
         "name": spec.name,
         "spec": str(ready.item.path),
         "cluster": cluster,
+        "sweep": None if ready.item.point is None else ready.item.point.as_dict(),
         "diff": list(ready.diff),
         "resolved": dump_yaml(spec),
         "sbatch": script,
@@ -175,6 +176,7 @@ def _prepare(project: Project, ready: Plan, cluster: Cluster, job_id: str | None
             spec_file=shown_path(project, ready.item.path),
             submitted_at=datetime.now().astimezone().isoformat(timespec="milliseconds"),
             steps_total=spec.train.steps,
+            sweep=None if ready.item.point is None else ready.item.point.as_dict(),
             max_local=max_local,
             parent=None if ready.goes_on_from is None else ready.goes_on_from.id,
         )

@@ -83,6 +83,7 @@ def _announce(project: Project, ready: Plan, job: Submitted, args: Namespace) ->
     place = " (here, debug)" if job.cluster == "debug" else ""
     lines = [
         f"job {job.id}{place}: {spec.name}" + (f" - {spec.about}" if spec.about else ""),
+        *([f"  sweep   {ready.item.point}"] if ready.item.point else []),
         *(f"  changed {change}" for change in ready.diff),
         f"  folder  {job.folder.relative_to(project.root)}",
         f"  note    {job.note.relative_to(project.root)}",
@@ -97,15 +98,22 @@ def _dry_run(project: Project, plans: Sequence[Plan], cluster: Cluster, args: Na
 
     reports = [dry_run(project, ready, cluster) for ready in plans]
     if args.json:
-        _print_json({"dry_run": reports})
+        _print_json({"dry_run": True, "jobs": reports})
         return OK
-    for report in reports:
-        print(f"{report['name']}: would run on {report['cluster']}; nothing was written")
+    for plan, report in zip(plans, reports, strict=True):
+        point = plan.item.point
+        if point is not None and point.index == 0:
+            print(f"{report['name']}: {point.count} jobs would run on {report['cluster']}; nothing was written")
+        elif point is None:
+            print(f"{report['name']}: would run on {report['cluster']}; nothing was written")
+        if point is not None:
+            print(f"  {point}")
         for change in report["diff"]:
             print(f"  changed {change}")
-        print(report["resolved"], end="")
-        if report["sbatch"]:
-            print(report["sbatch"])
+        if point is None or point.index == point.count - 1:  # the values of all points would fill the screen
+            print(report["resolved"], end="")
+            if report["sbatch"]:
+                print(report["sbatch"])
     return OK
 
 
@@ -234,7 +242,8 @@ def check(args: Namespace) -> int:
     if args.json:
         _print_json(report)
         return OK
-    print(f"{report['spec']}: the spec is valid")
+    points = f"; {report['points']} points, of which the first is tried" if report["points"] > 1 else ""
+    print(f"{report['spec']}: the spec is valid{points}")
     if report["environment_steps"] is None:
         print(f"environment: left out; sizes as given, {report['observation_dim']} and {report['action_dim']}")
     else:

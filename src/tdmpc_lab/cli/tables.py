@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from tdmpc_lab.app.status import JobView
+from tdmpc_lab.jobs.points import what_it_is
 from tdmpc_lab.jobs.state import State
 from tdmpc_lab.text import duration, number, one_line
 
@@ -66,7 +67,7 @@ def _cells(view: JobView) -> list[Text]:
     return [
         Text(view.id),
         Text(view.record.experiment),
-        Text(one_line(view.record.about)),
+        Text(what_it_is(view.record)),
         Text(s.state.value, STYLES[s.state]),
         Text(f"{number(s.step or 0)}/{number(s.steps)}"),
         Text("" if latest is None else number(latest)),

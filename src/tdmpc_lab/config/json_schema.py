@@ -28,7 +28,7 @@ def json_schema() -> dict[str, Any]:
         "type": "string",
         "description": "Another spec file, relative to this one; the values here are merged over its values.",
     }
-    schema["properties"] = {"extends": extends, **schema["properties"]}
+    schema["properties"] = {"extends": extends, **schema["properties"], "sweep": _sweep_schema()}
     return {
         "$schema": _DIALECT,
         **schema,
@@ -36,6 +36,22 @@ def json_schema() -> dict[str, Any]:
         "if": {"not": {"required": ["extends"]}},
         "then": required,
         "$defs": definitions,
+    }
+
+
+def _sweep_schema() -> dict[str, Any]:
+    """The forms of `sweep`; the values are checked by the loader alone."""
+    values = {"type": "array", "minItems": 1}
+    columns = {"type": "object", "minProperties": 1, "additionalProperties": values}
+    return {
+        "description": "Several jobs of one spec: a grid of keys with lists of values, lists that belong together "
+        "below `zip`, or a list of rows of keys with values. `off` for none.",
+        "anyOf": [
+            {"const": False},
+            {**columns, "properties": {"zip": columns}},
+            {"type": "array", "minItems": 1, "items": {"type": "object"}},
+        ],
+        "examples": [{"agent.horizon": [4, 6, 8], "train.seed": [0, 1, 2]}],
     }
 
 

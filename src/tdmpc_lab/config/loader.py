@@ -32,6 +32,18 @@ from tdmpc_lab.config.overrides import parse_overrides
 from tdmpc_lab.config.plain import plain_layer
 from tdmpc_lab.config.rules import Rule, broken_rules
 from tdmpc_lab.config.schema import Spec
+from tdmpc_lab.config.serialize import to_dict
+from tdmpc_lab.config.sweep import (
+    Setting,
+    Sweep,
+    SweepPoint,
+    given_keys,
+    layers_of,
+    point_words,
+    take_sweep,
+    told_of_points,
+    words_of,
+)
 from tdmpc_lab.errors import Problem, SpecError
 from tdmpc_lab.yaml_strict import YamlPath
 
@@ -52,6 +64,8 @@ class LoadedSpec:
     overrides: tuple[str, ...]
     origins: Mapping[str, Origin] = field(default_factory=dict, repr=False)
     """Where each key was given, by dotted key; see `origin`."""
+    point: SweepPoint | None = None
+    """Which point of the file's sweep this is; None without a sweep."""
 
     def origin(self, key: str) -> Origin:
         """Where the key (dotted) was given last; one that stands nowhere: the file, at the key's section if any."""
@@ -62,19 +76,43 @@ def load_spec(path: Path | str, overrides: Sequence[str] = ()) -> LoadedSpec:
     """Load a spec file with what it extends, and `key=value` overrides of the command line.
 
     The name is that of the file or of an override, never that of an extended file; default: the file's stem.
+    Of a file with a sweep this is the first point; all of them are checked.
     Raises SpecError with every problem found, in the order of the files, the command line last.
+    """
+    return load_sweep(path, overrides)[0]
+
+
+def load_sweep(path: Path | str, overrides: Sequence[str] = ()) -> list[LoadedSpec]:
+    """Like `load_spec`, but every point of the file's sweep; one spec for a file without a sweep.
+
+    A key that is overridden is no longer swept. The `overrides` of a point hold its own values too, and make
+    this one point out of the file again.
     """
     path = Path(path)
     text, files = read_layers(path)
     layers = [parse_overrides(overrides), *files]
-    for layer in layers:
+    sweep = take_sweep(layers[0], given_keys(overrides), files)
+    for layer in (*layers, *(setting.layer for setting in sweep.settings)):
         _validate(layer)
+    sweep.finish()
     for parent in files[1:]:
         parent.data.pop("name", None)
     if not any("name" in layer.data or layer.is_broken(_NAME) for layer in layers[:2]):
         _name_by_file(files[0], path)
-    spec = _merged(layers)
-    return LoadedSpec(spec, text, path, tuple(overrides), find_origins(layers, files[0], spec_types()))
+    if not sweep.settings and not sweep.broken:
+        origins = find_origins(layers, files[0], spec_types())
+        return [LoadedSpec(_merged(layers), text, path, tuple(overrides), origins)]
+    return [
+        LoadedSpec(
+            spec,
+            text,
+            path,
+            point_words(overrides, point),
+            find_origins(stack, files[0], spec_types()),
+            point,
+        )
+        for spec, stack, point in _points(sweep, layers)
+    ]
 
 
 def load_resolved(path: Path | str) -> Spec:
@@ -200,8 +238,42 @@ def _merged(layers: list[Layer]) -> Spec:
         problems += more
         if not problems:
             return spec
+    raise _error(layers, problems)
+
+
+def _error(layers: list[Layer], problems: list[Problem]) -> SpecError:
+    """In the order of the files, the command line last."""
     order = {layer.source: index for index, layer in enumerate(layers)} | {COMMAND_LINE: len(layers)}
-    raise SpecError(sorted(problems, key=lambda problem: (order[problem.file], problem.line or 0)))
+    return SpecError(sorted(problems, key=lambda problem: (order[problem.file], problem.line or 0)))
+
+
+def _points(sweep: Sweep, layers: list[Layer]) -> list[tuple[Spec, list[Layer], SweepPoint]]:
+    """Every point with its layers. Raises SpecError with the problems of all points, each told once."""
+    problems = [problem for layer in layers for problem in layer.problems]
+    if any(layer.incomplete for layer in layers):
+        raise _error(layers, problems)
+    if sweep.broken:
+        _, more = _assemble([layers[0], sweep.stand_in(), *layers[1:]])
+        raise _error(layers, problems + more)
+    made: dict[str, tuple[Spec, list[Layer], list[Setting]]] = {}
+    found = []
+    for settings in sweep.points():
+        stack = [layers[0], *layers_of(settings), *layers[1:]]
+        spec, more = _assemble(stack)
+        words = words_of(settings)
+        found += [(words, settings, problem) for problem in more]
+        same = json.dumps({**to_dict(spec), "about": "", "why": ""}, sort_keys=True)
+        if same not in made:
+            made[same] = (spec, stack, settings)
+        elif not sweep.pinned and not problems and not more:
+            problems.append(sweep.twin_problem(made[same][2], settings))
+    problems += told_of_points(found, sum(1 for _ in sweep.points()))
+    if problems:
+        raise _error(layers, problems)
+    return [
+        (spec, stack, SweepPoint(index, len(made), {setting.dotted: setting.value for setting in settings}))
+        for index, (spec, stack, settings) in enumerate(made.values())
+    ]
 
 
 def _assemble(layers: list[Layer]) -> tuple[Spec, list[Problem]]:

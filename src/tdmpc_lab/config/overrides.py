@@ -16,6 +16,8 @@ def parse_overrides(overrides: Sequence[str]) -> Layer:
     for override in overrides:
         key, equals, text = override.partition("=")
         path = tuple(part.strip() for part in key.split("."))
+        if path[0] == "sweep" and len(path) > 1 and path[1]:
+            path = ("sweep", ".".join(path[1:]))  # the sweep's own keys are dotted: sweep.train.seed=[0, 1]
         if not equals or not all(path):
             _problem(layer, "", f"found {override!r}; allowed: key=value, such as agent.horizon=5")
         elif path[0] == "extends":

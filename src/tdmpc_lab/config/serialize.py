@@ -60,21 +60,27 @@ def _mapping_lines(data: Mapping[str, Any]) -> Iterator[str]:
             yield from (f"  {line}" for line in _mapping_lines(value))
         elif isinstance(value, list) and value and not _short_list(value):
             yield f"{name}:"
-            yield from (f"  - {_flow(item)}" for item in value)
+            yield from (f"  - {flow(item)}" for item in value)
         else:
-            yield f"{name}: {_flow(value)}"
+            yield f"{name}: {flow(value)}"
 
 
 def _short_list(items: list[Any]) -> bool:
     return all(isinstance(item, int | float) for item in items) and len(items) <= 20
 
 
-def _flow(value: Any) -> str:
+def key_word(key: str, value: Any) -> str:
+    """`key=value` as an override says it; a section that is None is off."""
+    kind = spec_types().get(tuple(key.split(".")))
+    return f"{key}={'off' if value is None and kind is not None and kind.section else flow(value)}"
+
+
+def flow(value: Any) -> str:
     """The value on one line."""
     if isinstance(value, dict):
-        return "{" + ", ".join(f"{_quoted(key)}: {_flow(item)}" for key, item in value.items()) + "}"
+        return "{" + ", ".join(f"{_quoted(key)}: {flow(item)}" for key, item in value.items()) + "}"
     if isinstance(value, list):
-        return "[" + ", ".join(_flow(item) for item in value) + "]"
+        return "[" + ", ".join(flow(item) for item in value) + "]"
     if isinstance(value, str):
         simple = _TEXT.fullmatch(value) and value.lower() not in _NOT_PLAIN
         return value if simple else _quoted(value)

@@ -67,6 +67,8 @@ class JobRecord:
     """Job that this one repeats or goes on from."""
     steps_total: int
     """Environment steps to do."""
+    sweep: dict[str, Any] | None = None
+    """Which point of a sweep it is: `{"index": 3, "count": 6, "point": {"agent.horizon": 4}}`, index from 0."""
     max_local: int | None = None
     """Local jobs that may run at once; None on a cluster."""
 
@@ -156,6 +158,7 @@ _TYPES: dict[str, tuple[Callable[[Any], bool], Callable[[Any], Any], str]] = {
         "a list of texts",
     ),
     "dict[str, Any]": (lambda value: isinstance(value, dict), _same, "an object"),
+    "dict[str, Any] | None": (_or_none(lambda value: isinstance(value, dict)), _same, "an object or null"),
 }
 
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tdmpc_lab.jobs.metrics import as_float, as_int, without_superseded
+from tdmpc_lab.jobs.points import place_text
 from tdmpc_lab.jobs.record import JobRecord
 from tdmpc_lab.jobs.state import JobStatus, State
 from tdmpc_lab.text import duration, heading_time, number, one_line, shorten
@@ -40,6 +41,7 @@ def render_note(
     lines = [
         f"##### {record.id} - {heading_time(record.submitted)}",
         f"- {markdown_line(record.about or record.experiment)}",
+        *([f"- sweep: {markdown_line(place_text(record))}"] if record.sweep else []),
         *([f"- why: {markdown_line(record.why)}"] if record.why else []),
         *([f"- {markdown_line(_difference(record))}"] if record.compare_to else []),
         f"- {markdown_line(_what(record))}",

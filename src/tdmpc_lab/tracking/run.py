@@ -12,6 +12,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Literal
 
 from tdmpc_lab.jobs.ids import is_local_id
+from tdmpc_lab.jobs.points import point_label, point_of, point_text
 from tdmpc_lab.jobs.record import JobRecord
 from tdmpc_lab.tracking.points import Point, safe_name
 from tdmpc_lab.tracking.store import artifact_location, store_lock
@@ -63,6 +64,8 @@ def run_info(
         "slurm_job_id": record.id if record.cluster == "slurm" else None,
         "git_commit": f"{record.git_commit}{'-dirty' if record.git_dirty else ''}" if record.git_commit else None,
         "about": record.about or None,
+        "variant": point_label(point_of(record), leave_out=("train.seed",)) or None,
+        "sweep_point": point_text(record) or None,
         "attempt": None if attempt is None else str(attempt),
         "node": node,
         "gpu": gpu,
@@ -70,7 +73,7 @@ def run_info(
     return RunInfo(
         job_id=record.id,
         experiment=record.experiment,
-        run_name=f"{record.experiment} · {short_id(record.id)}",
+        run_name=f"{point_label(point_of(record)) or record.experiment} · {short_id(record.id)}",
         params=params,
         tags={name: value for name, value in tags.items() if value is not None},
     )
