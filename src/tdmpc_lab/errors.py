@@ -6,6 +6,7 @@
     ├── EnvironmentSpecError      2  the environment can't be made, or its spaces are not supported
     ├── ConfigError               2  a value handed to a class of the trainer is not allowed
     ├── RecordError               1  a file of a job folder is missing or can't be read
+    ├── SnapshotError             1  the code can't be kept as it is at submit
     ├── NoteError                 1  a note can't be written without touching a person's words
     ├── CheckpointError           1  a checkpoint is missing, torn or does not fit the spec
     ├── TrainingError             1  training can't go on
@@ -74,6 +75,10 @@ class ConfigError(LabError):
 
 class RecordError(LabError):
     """A file of a job folder is missing, torn or can't be read."""
+
+
+class SnapshotError(LabError):
+    """The project's code can't be kept as it is now; the message is one line."""
 
 
 class NoteError(LabError):

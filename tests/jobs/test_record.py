@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import subprocess
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -10,9 +9,8 @@ from typing import Any
 import pytest
 
 from tdmpc_lab.errors import RecordError
-from tdmpc_lab.jobs import record as record_module
 from tdmpc_lab.jobs.paths import JobPaths, Project
-from tdmpc_lab.jobs.record import JobRecord, git_state, read_record, write_record
+from tdmpc_lab.jobs.record import JobRecord, read_record, write_record
 
 FULL = JobRecord(
     id="1971498_3",
@@ -132,87 +130,3 @@ def test_a_submit_time_that_is_none_is_an_error(paths: JobPaths) -> None:
         read_record(paths)
     with pytest.raises(RecordError, match="yesterday"):
         _ = wrong.submitted
-
-
-def git(folder: Path, *arguments: str) -> str:
-    identity = ("-c", "user.name=A", "-c", "user.email=a@b.c", "-c", "commit.gpgsign=false")
-    done = subprocess.run(
-        ["git", *identity, *arguments], cwd=folder, check=True, capture_output=True, text=True, timeout=30
-    )
-    return done.stdout.strip()
-
-
-def commit_all(folder: Path) -> str:
-    git(folder, "add", ".")
-    git(folder, "commit", "-qm", "one")
-    return git(folder, "rev-parse", "HEAD")
-
-
-@pytest.fixture
-def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    for name in ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path))
-    root = tmp_path / "repository"
-    root.mkdir()
-    git(root, "init", "-q")
-    return root
-
-
-def test_git_state_of_a_clean_and_a_changed_tree(repository: Path) -> None:
-    assert git_state(repository) == (None, False)  # no commit yet
-    (repository / "code.py").write_text("1")
-    assert git_state(repository) == (None, True)
-    head = commit_all(repository)
-    assert git_state(repository) == (head, False)
-    (repository / "new.py").write_text("2")
-    assert git_state(repository) == (head, True)
-
-
-def test_what_the_tool_writes_does_not_make_the_tree_dirty(repository: Path) -> None:
-    (repository / "notes").mkdir()
-    (repository / "notes" / "1.md").write_text("a")
-    commit_all(repository)
-    (repository / "notes" / "1.md").write_text("b")
-    for folder in ("jobs", "mlruns", "notes"):
-        (repository / folder).mkdir(exist_ok=True)
-        (repository / folder / "new").write_text("c")
-    assert git_state(repository)[1] is False
-
-
-def test_changes_outside_the_project_but_in_its_repository_count(repository: Path) -> None:
-    project = repository / "project"
-    project.mkdir()
-    (repository / "library.py").write_text("1")
-    commit_all(repository)
-    assert git_state(project)[1] is False
-    (repository / "library.py").write_text("2")
-    assert git_state(project)[1] is True
-
-
-def test_git_variables_of_a_hook_are_not_followed(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (repository / "code.py").write_text("1")
-    head = commit_all(repository)
-    monkeypatch.setenv("GIT_DIR", str(repository / "elsewhere"))
-    monkeypatch.setenv("GIT_WORK_TREE", "/")
-    assert git_state(repository) == (head, False)
-
-
-def test_no_repository_no_git_no_folder_and_no_patience(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    plain = tmp_path / "plain"
-    plain.mkdir()
-    (plain / ".git").write_text("gitdir: nowhere\n")  # keeps git from looking further up
-    assert git_state(plain) == (None, None)
-    assert git_state(tmp_path / "missing") == (None, None)
-
-    with monkeypatch.context() as patch:
-        patch.setenv("PATH", str(plain))
-        assert git_state(plain) == (None, None)
-
-    slow = tmp_path / "bin" / "git"
-    slow.parent.mkdir()
-    slow.write_text("#!/bin/sh\nexec sleep 20\n")
-    slow.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{slow.parent}:/usr/bin:/bin")
-    monkeypatch.setattr(record_module, "_GIT_TIMEOUT_S", 0.2)
-    assert git_state(plain) == (None, None)

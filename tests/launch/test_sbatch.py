@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import subprocess
 import sys
 from dataclasses import replace
 from datetime import timedelta
@@ -12,6 +13,7 @@ import pytest
 from tdmpc_lab.config.schema import SlurmConfig
 from tdmpc_lab.errors import SpecError
 from tdmpc_lab.jobs.paths import Project
+from tdmpc_lab.launch.environment import Workplace
 from tdmpc_lab.launch.sbatch import held_parameters, sbatch_script, slurm_parameters, submit_folder
 
 CONFIG = SlurmConfig(
@@ -151,3 +153,23 @@ def test_a_job_with_a_begin_of_its_own_is_held_by_sbatch(tmp_path: Path) -> None
     script = sbatch_script(Project(tmp_path), replace(CONFIG, extra={"begin": "20:00"}), "x")
     assert "#SBATCH --hold\n" in script
     assert "#SBATCH --begin=20:00\n" in script
+
+
+def test_the_code_of_a_job_is_found_before_anything_that_setup_lines_bring(tmp_path: Path) -> None:
+    """The script is run by a shell, as SLURM would: what does the job's Python see?"""
+    kept = tmp_path / "kept code"
+    (kept / "src").mkdir(parents=True)
+    workplace = Workplace(kept, (kept / "src", kept), {"TDMPC_LAB_ROOT": str(tmp_path)})
+    config = replace(CONFIG, setup=("export PYTHONPATH=/from/setup",))
+    script = sbatch_script(Project(tmp_path), config, "x", workplace=workplace)
+    assert f"#SBATCH --chdir={tmp_path}\n" in script  # setup lines are written for the project's folder
+    lines = script.splitlines()
+    setup = lines[lines.index("# setup") + 1 : lines.index("# command")]
+    said = subprocess.run(
+        ["bash", "-c", "\n".join([*setup, 'echo "$PYTHONPATH|$PWD|$TDMPC_LAB_ROOT"'])],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert said.stdout == f"{kept}/src:{kept}:/from/setup|{kept}|{tmp_path}\n"

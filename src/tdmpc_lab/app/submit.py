@@ -10,15 +10,17 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
+from tdmpc_lab.app.code import JobCode
 from tdmpc_lab.app.journal import write_note
 from tdmpc_lab.app.specs import check_environments, differences, load_all
-from tdmpc_lab.config.diff import group_hash
+from tdmpc_lab.config.diff import config_hash, group_hash
 from tdmpc_lab.config.loader import LoadedSpec
 from tdmpc_lab.config.serialize import dump_yaml, plain
 from tdmpc_lab.errors import LabError
+from tdmpc_lab.files import write_atomic
 from tdmpc_lab.jobs.paths import JobPaths, Project
 from tdmpc_lab.jobs.prepare import prepare_job
-from tdmpc_lab.jobs.record import JobRecord, git_state
+from tdmpc_lab.jobs.record import JobRecord
 from tdmpc_lab.jobs.state import SchedulerState
 
 Cluster = Literal["local", "slurm", "debug"]
@@ -55,6 +57,8 @@ class Plan:
     diff: tuple[str, ...]
     goes_on_from: JobPaths | None = None
     """The job whose metrics and checkpoints the new one begins with."""
+    rerun_of: JobPaths | None = None
+    """The job whose config and code the new one begins with."""
 
 
 def choose_cluster(wanted: str) -> Cluster:
@@ -79,20 +83,21 @@ def plan(project: Project, specs: Sequence[str], overrides: Sequence[str]) -> li
     return [Plan(item, diff) for item, diff in zip(loaded, changes, strict=True)]
 
 
-def dry_run(project: Project, ready: Plan, cluster: Cluster) -> dict[str, Any]:
+def dry_run(project: Project, ready: Plan, cluster: Cluster, code: JobCode) -> dict[str, Any]:
     """What `submit` would do with one spec: the values in force, and for SLURM the batch script."""
     spec = ready.item.spec
     script = None
     if cluster == "slurm":
         from tdmpc_lab.launch.sbatch import sbatch_script
 
-        script = sbatch_script(project, spec.slurm, spec.name)
+        script = sbatch_script(project, spec.slurm, spec.name, workplace=code.workplace)
     return {
         "name": spec.name,
         "spec": str(ready.item.path),
         "cluster": cluster,
         "sweep": None if ready.item.point is None else ready.item.point.as_dict(),
         "diff": list(ready.diff),
+        "snapshot": code.snapshot,
         "resolved": dump_yaml(spec),
         "sbatch": script,
     }
@@ -103,6 +108,7 @@ def submit_one(
     ready: Plan,
     cluster: Cluster,
     *,
+    code: JobCode,
     max_local: int,
     on_recorded: Callable[[Submitted], None],
 ) -> None:
@@ -116,21 +122,21 @@ def submit_one(
 
     root = str(project.root)
     if cluster == "slurm":
-        on_recorded(_submit_slurm(project, ready))
+        on_recorded(_submit_slurm(project, ready, code))
         return
-    paths = _prepare(project, ready, cluster, None, max_local if cluster == "local" else None)
+    paths = _prepare(project, ready, cluster, code, None, max_local if cluster == "local" else None)
     on_recorded(_submitted(project, paths, ready, cluster))
     if cluster == "local":
         from tdmpc_lab.launch.local import start_local
 
-        start_local(paths, project, max_local, SUPERVISOR)
+        start_local(paths, project, max_local, SUPERVISOR, code.workplace)
     else:
         from tdmpc_lab.launch.debug import run_debug
 
         run_debug(paths.folder / "submitit", run_job, root, paths.id)
 
 
-def _submit_slurm(project: Project, ready: Plan) -> Submitted:
+def _submit_slurm(project: Project, ready: Plan, code: JobCode) -> Submitted:
     """Submit held, write the record, release: no job starts before its record is complete."""
     from tdmpc_lab.app.worker import run_job
     from tdmpc_lab.launch.logs import link_logs
@@ -138,9 +144,9 @@ def _submit_slurm(project: Project, ready: Plan) -> Submitted:
     from tdmpc_lab.launch.slurm import cancel_ids, release, submit_held
 
     spec = ready.item.spec
-    job_id = submit_held(project, spec.slurm, spec.name, run_job, str(project.root))
+    job_id = submit_held(project, spec.slurm, spec.name, run_job, str(project.root), workplace=code.workplace)
     try:
-        paths = _prepare(project, ready, "slurm", job_id, None)
+        paths = _prepare(project, ready, "slurm", code, job_id, None)
         link_logs(paths, submit_folder(project), job_id)
     except BaseException:
         cancel_ids([job_id])  # a job without a record must not run
@@ -149,12 +155,15 @@ def _submit_slurm(project: Project, ready: Plan) -> Submitted:
     return _submitted(project, paths, ready, "slurm")
 
 
-def _prepare(project: Project, ready: Plan, cluster: Cluster, job_id: str | None, max_local: int | None) -> JobPaths:
+def _prepare(
+    project: Project, ready: Plan, cluster: Cluster, code: JobCode, job_id: str | None, max_local: int | None
+) -> JobPaths:
     """The job's folder with its record, and its first note."""
     spec = ready.item.spec
-    commit, dirty = git_state(project.root)
 
     def make_record(new_id: str) -> JobRecord:
+        if code.diff is not None:
+            write_atomic(project.job(new_id).code_diff, code.diff.encode(errors="surrogateescape"))
         if ready.goes_on_from is not None:  # before the record is written: no job without what it goes on from
             copy_progress(ready.goes_on_from, project.job(new_id))
         return JobRecord(
@@ -164,12 +173,17 @@ def _prepare(project: Project, ready: Plan, cluster: Cluster, job_id: str | None
             about=spec.about,
             why=spec.why,
             group=group_hash(spec),
+            config_hash=config_hash(spec),
             seed=spec.train.seed,
             overrides=ready.item.overrides,
             compare_to=spec.compare_to,
             diff=ready.diff,
-            git_commit=commit,
-            git_dirty=dirty,
+            git_commit=code.commit,
+            git_dirty=code.dirty,
+            snapshot=code.snapshot,
+            live_code=code.live,
+            left_out=code.left_out,
+            package=code.package,
             cluster=cluster,
             resources=plain(asdict(spec.slurm)) if cluster == "slurm" else {},
             command=("tdmpc-lab", *sys.argv[1:]),
@@ -179,6 +193,7 @@ def _prepare(project: Project, ready: Plan, cluster: Cluster, job_id: str | None
             sweep=None if ready.item.point is None else ready.item.point.as_dict(),
             max_local=max_local,
             parent=None if ready.goes_on_from is None else ready.goes_on_from.id,
+            rerun_of=None if ready.rerun_of is None else ready.rerun_of.id,
         )
 
     paths = prepare_job(project, job_id, ready.item.text, dump_yaml(spec), make_record)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from tdmpc_lab.errors import UsageError
 
 if TYPE_CHECKING:
+    from tdmpc_lab.app.code import JobCode
     from tdmpc_lab.app.status import JobView
     from tdmpc_lab.app.submit import Cluster, Plan, Submitted
     from tdmpc_lab.jobs.paths import Project
@@ -44,11 +45,18 @@ def resume(args: Namespace) -> int:
     return _launch(project, [ready], choose_cluster(args.cluster), args)
 
 
-def _launch(project: Project, plans: Sequence[Plan], cluster: Cluster, args: Namespace) -> int:
+def _launch(
+    project: Project, plans: Sequence[Plan], cluster: Cluster, args: Namespace, code: JobCode | None = None
+) -> int:
+    """Submit; `code` is what the jobs run, by default the project's code as it is now."""
+    from tdmpc_lab.app.code import code_now
     from tdmpc_lab.app.submit import submit_one
 
+    code = code or code_now(project, cluster, snapshot=not args.no_snapshot)
+    if code.warning:
+        print(f"warning: {code.warning}", file=sys.stderr)
     done: list[Submitted] = []
-    code = OK
+    outcome = OK
     # a job's own prints are not to get between the lines of the JSON document
     talk = contextlib.redirect_stdout(sys.stderr) if args.json else contextlib.nullcontext()
     for ready in plans:
@@ -59,7 +67,7 @@ def _launch(project: Project, plans: Sequence[Plan], cluster: Cluster, args: Nam
 
         try:
             with talk:
-                submit_one(project, ready, cluster, max_local=args.max_local, on_recorded=on_recorded)
+                submit_one(project, ready, cluster, code=code, max_local=args.max_local, on_recorded=on_recorded)
         except Exception:
             if cluster != "debug":
                 if done:
@@ -67,15 +75,15 @@ def _launch(project: Project, plans: Sequence[Plan], cluster: Cluster, args: Nam
                 raise
             traceback.print_exc()  # the point of debug is the whole traceback; the job's files have it too
     if cluster == "debug":
-        code = OK if len(done) == len(plans) and _completed(project, [job.id for job in done]) else FAILED
+        outcome = OK if len(done) == len(plans) and _completed(project, [job.id for job in done]) else FAILED
     elif args.wait:
-        code = _wait(project, {job.id: job.steps for job in done}, args.json)
+        outcome = _wait(project, {job.id: job.steps for job in done}, args.json)
     if args.json:
         from tdmpc_lab.app.submit import run_id_of
 
         jobs = [{**job.as_dict(), "mlflow_run": run_id_of(project.job(job.id))} for job in done]
         _print_json({"jobs": jobs})
-    return code
+    return outcome
 
 
 def _announce(project: Project, ready: Plan, job: Submitted, args: Namespace) -> None:
@@ -94,9 +102,11 @@ def _announce(project: Project, ready: Plan, job: Submitted, args: Namespace) ->
 
 
 def _dry_run(project: Project, plans: Sequence[Plan], cluster: Cluster, args: Namespace) -> int:
+    from tdmpc_lab.app.code import code_now
     from tdmpc_lab.app.submit import dry_run
 
-    reports = [dry_run(project, ready, cluster) for ready in plans]
+    code = code_now(project, cluster, snapshot=not args.no_snapshot, write=False)
+    reports = [dry_run(project, ready, cluster, code) for ready in plans]
     if args.json:
         _print_json({"dry_run": True, "jobs": reports})
         return OK

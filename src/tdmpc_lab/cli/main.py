@@ -57,6 +57,7 @@ def _add_submit(sub: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
     )
     p.add_argument("words", nargs="+", metavar="SPEC|key=value", help="spec files, and overrides for all of them")
     _add_launch_options(p)
+    _add_no_snapshot(p)
     p.add_argument("--dry-run", action="store_true", help="check everything, show what would be done, do nothing")
     p.set_defaults(run=commands.submit, rest="words")
 
@@ -84,12 +85,21 @@ def _add_launch_options(p: argparse.ArgumentParser) -> None:
     _add_json(p)
 
 
+def _add_no_snapshot(p: argparse.ArgumentParser) -> None:
+    p.add_argument(
+        "--no-snapshot",
+        action="store_true",
+        help="run the project's files as they are when the job starts; by default those of now are kept for it",
+    )
+
+
 def _add_resume(sub: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     p = sub.add_parser("resume", help="go on from a job's last checkpoint, as a new job")
     p.add_argument("job", metavar="ID")
     p.add_argument("overrides", nargs="*", metavar="key=value", help="changes to the old job's config")
     p.add_argument("--steps", type=_positive, metavar="N", help="environment steps in all: the same as train.steps=N")
     _add_launch_options(p)
+    _add_no_snapshot(p)
     p.set_defaults(run=commands.resume, rest="overrides")
 
 

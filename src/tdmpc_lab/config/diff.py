@@ -66,6 +66,11 @@ def group_hash(spec: Spec) -> str:
     return hashlib.sha256(_canonical(values).encode()).hexdigest()[:10]
 
 
+def config_hash(spec: Spec) -> str:
+    """Sixteen hexadecimal digits that jobs share when they do the same: only names and resources may differ."""
+    return hashlib.sha256(_canonical(_compared(spec)).encode()).hexdigest()[:16]
+
+
 def _compared(spec: Spec) -> dict[str, Any]:
     return {key: value for key, value in to_dict(spec).items() if key not in _NOT_COMPARED}
 

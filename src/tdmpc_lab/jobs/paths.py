@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,6 +41,11 @@ class JobPaths:
     def record(self) -> Path:
         """What was known at submit. Written last: a folder without it is no job (yet)."""
         return self.folder / "job.json"
+
+    @property
+    def code_diff(self) -> Path:
+        """How the code differed from its git commit at submit; missing where it did not."""
+        return self.folder / "code.diff"
 
     @property
     def events(self) -> Path:
@@ -89,6 +95,11 @@ class Project:
         return self.root / "jobs"
 
     @property
+    def snapshots(self) -> Path:
+        """The code that jobs run, as it was when they were submitted: one folder per state."""
+        return self.jobs / ".snapshots"
+
+    @property
     def notes(self) -> Path:
         """The job log: one Markdown file per job."""
         return self.root / "notes"
@@ -119,6 +130,20 @@ class Project:
             return []
         found = [(_submitted(self.job(name)), natural_key(name), name) for name in names]
         return [name for moment, _, name in sorted(found) if moment >= 0]
+
+    def raw_records(self) -> Iterator[tuple[str, bytes]]:
+        """The ids of all jobs with their records as they are on file, in no order: to look something up in
+        thousands of them. Raises OSError when one can't be read.
+        """
+        try:
+            names = [entry.name for entry in os.scandir(self.jobs) if is_job_id(entry.name)]
+        except (FileNotFoundError, NotADirectoryError):
+            return
+        for name in names:
+            try:
+                yield name, self.job(name).record.read_bytes()
+            except (FileNotFoundError, NotADirectoryError):  # no job, or not yet
+                continue
 
     def require_job(self, text: str) -> JobPaths:
         """The job with this id, or the only local job whose id begins or ends with `text`.

@@ -50,7 +50,7 @@ def _folder(project: Project, job_id: str | None) -> Iterator[JobPaths]:
             existed = False
         except FileExistsError:
             existed = True
-    ours = (paths.spec, paths.resolved, paths.record, paths.checkpoints)
+    ours = (paths.spec, paths.resolved, paths.code_diff, paths.record, paths.checkpoints)
     if taken := next((path for path in ours if path.exists()), None):
         raise RecordError(f"{taken}: exists already, so job {paths.id} was made before; nothing was changed")
     try:

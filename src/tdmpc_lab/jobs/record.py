@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from datetime import datetime
 from pathlib import Path
@@ -15,8 +13,6 @@ from tdmpc_lab.errors import RecordError
 from tdmpc_lab.files import write_atomic
 from tdmpc_lab.jobs.paths import JobPaths
 from tdmpc_lab.text import parse_time
-
-_GIT_TIMEOUT_S = 10.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +48,15 @@ class JobRecord:
     git_dirty: bool | None = None
     """Whether the code differed from that commit; None when not known."""
     snapshot: str | None = None
-    """Folder of the code the job runs; None when it runs from the project itself."""
+    """The code that the job runs: name of its folder in jobs/.snapshots; None when it runs the project's own files."""
+    live_code: str | None = None
+    """Why the job runs the project's files as they are at its start; None with a snapshot."""
+    left_out: tuple[str, ...] = ()
+    """Files that are not in the snapshot, each with why; the job sees the project's own instead."""
+    package: str | None = None
+    """Version of tdmpc_lab where it is not part of the snapshot: the job runs the installed one."""
+    config_hash: str | None = None
+    """Hash of the whole config, the seed included; names and resources do not count."""
     cluster: str
     """`local`, `slurm` or `debug`."""
     resources: dict[str, Any] = field(default_factory=dict)
@@ -64,7 +68,9 @@ class JobRecord:
     submitted_at: str
     """ISO 8601 with offset."""
     parent: str | None = None
-    """Job that this one repeats or goes on from."""
+    """Job that this one goes on from."""
+    rerun_of: str | None = None
+    """Job that this one repeats from its beginning, with its code and its config."""
     steps_total: int
     """Environment steps to do."""
     sweep: dict[str, Any] | None = None
@@ -160,38 +166,3 @@ _TYPES: dict[str, tuple[Callable[[Any], bool], Callable[[Any], Any], str]] = {
     "dict[str, Any]": (lambda value: isinstance(value, dict), _same, "an object"),
     "dict[str, Any] | None": (_or_none(lambda value: isinstance(value, dict)), _same, "an object or null"),
 }
-
-
-def git_state(root: Path) -> tuple[str | None, bool | None]:
-    """Commit of the code under `root`, and whether the tree differs from it.
-
-    What the tool itself writes there (jobs/, notes/, mlruns/) does not count as a difference. The commit is
-    None where there is none yet; (None, None) outside a repository and without git. Never raises: a job
-    must not fail for want of it.
-    """
-    commit = _git(root, "rev-parse", "--verify", "--quiet", "HEAD")
-    own = (":(exclude)jobs", ":(exclude)notes", ":(exclude)mlruns")
-    changes = _git(root, "status", "--porcelain", "--", ":/", *own)
-    return commit or None, None if changes is None else bool(changes)
-
-
-def _git(root: Path, *arguments: str) -> str | None:
-    """What git prints, or None when it fails. Hooks export GIT_DIR and the like: those are not passed on."""
-    environment: Mapping[str, str] = {
-        **{name: value for name, value in os.environ.items() if not name.startswith("GIT_")},
-        "GIT_OPTIONAL_LOCKS": "0",
-        "LC_ALL": "C",
-    }
-    try:
-        done = subprocess.run(
-            ["git", "-c", "core.fsmonitor=false", *arguments],
-            cwd=root,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            timeout=_GIT_TIMEOUT_S,
-            check=False,
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return done.stdout.decode(errors="replace").strip() if done.returncode == 0 else None

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, cast
 from tdmpc_lab.jobs.events import OUTCOMES, EventLog, read_events
 from tdmpc_lab.jobs.paths import JobPaths, Project
 from tdmpc_lab.jobs.state import SchedulerState
-from tdmpc_lab.launch.environment import clean_environment, clean_process_environment
+from tdmpc_lab.launch.environment import Workplace, clean_environment, clean_process_environment
 from tdmpc_lab.launch.lease import LEASE_VARIABLE, Lease, read_holder
 from tdmpc_lab.launch.logs import link_logs
 from tdmpc_lab.launch.process import last_start, live_pid
@@ -45,18 +45,22 @@ class _Supervisor(subprocess.Popen[bytes]):
 _SUPERVISORS: list[_Supervisor] = []  # kept so that those that ended are reaped
 
 
-def start_local(paths: JobPaths, project: Project, max_local: int, supervisor_module: str) -> int:
+def start_local(
+    paths: JobPaths, project: Project, max_local: int, supervisor_module: str, workplace: Workplace | None = None
+) -> int:
     """Start the supervisor of a job as a process of its own, and return its id at once.
 
-    It runs `python -m supervisor_module ROOT JOB MAX_LOCAL` in the project's folder, in a session of its own:
-    neither Ctrl-C nor closing the terminal reaches it. The job has its place in the queue from here on.
+    It runs `python -m supervisor_module ROOT JOB MAX_LOCAL` at the workplace (default: the project's folder), as
+    the job will, in a session of its own: neither Ctrl-C nor closing the terminal reaches it. The job has its
+    place in the queue from here on.
     Raises UsageError when the job is being run already, OSError when no process can be started.
     """
+    workplace = workplace or Workplace(project.root)
     _SUPERVISORS[:] = [process for process in _SUPERVISORS if process.poll() is None]
     with Lease.take(paths) as lease:
         lease.note("waiting", len(read_events(paths.events)), starting=True)
         join_queue(project, paths.id)
-        environ = {**clean_environment(os.environ), LEASE_VARIABLE: str(lease.fd)}
+        environ = {**workplace.environment(clean_environment(os.environ)), LEASE_VARIABLE: str(lease.fd)}
         command = [sys.executable, "-m", supervisor_module, str(project.root), paths.id, str(max_local)]
         try:
             with (paths.folder / "supervisor.log").open("ab") as log:
@@ -65,7 +69,7 @@ def start_local(paths: JobPaths, project: Project, max_local: int, supervisor_mo
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=log,
-                    cwd=project.root,
+                    cwd=workplace.folder,
                     env=environ,
                     pass_fds=(lease.fd,),
                     start_new_session=True,

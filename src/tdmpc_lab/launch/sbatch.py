@@ -11,6 +11,7 @@ from typing import Any
 from tdmpc_lab.config.schema import SlurmConfig
 from tdmpc_lab.errors import Problem, SpecError
 from tdmpc_lab.jobs.paths import Project
+from tdmpc_lab.launch.environment import Workplace
 
 # Options with a key of their own in the spec.
 _OWN_KEYS = {
@@ -106,8 +107,12 @@ def slurm_parameters(config: SlurmConfig, job_name: str, comment: str) -> dict[s
     return {**wanted, "wckey": None}  # submitit sets one, which clusters that use them refuse
 
 
-def held_parameters(project: Project, config: SlurmConfig, job_name: str, comment: str) -> dict[str, Any]:
-    """As `slurm_parameters`, for a job that runs in the project's folder and does not start yet.
+def held_parameters(
+    project: Project, config: SlurmConfig, job_name: str, comment: str, workplace: Workplace | None = None
+) -> dict[str, Any]:
+    """As `slurm_parameters`, for a job that does not start yet.
+
+    Its script and the `setup` lines run in the project's folder, the job itself at its workplace, if it has one.
 
     It is to begin far in the future, and is held as soon as it has an id: sbatch takes a job with `--hold`
     without a look at what it asks for, and such a job then waits for ever for a GPU that does not exist. A
@@ -116,14 +121,18 @@ def held_parameters(project: Project, config: SlurmConfig, job_name: str, commen
     parameters = slurm_parameters(config, job_name, comment)
     extra = parameters.get("additional_parameters", {})
     wait = {"hold": True} if "begin" in extra else {"begin": BEGIN}
+    if workplace is not None:  # after the user's own lines, which may set PYTHONPATH and are written for the project
+        parameters["setup"] = [*parameters.get("setup", []), *workplace.shell_lines()]
     return {**parameters, "additional_parameters": {**extra, **wait, "chdir": str(project.root)}}
 
 
-def sbatch_script(project: Project, config: SlurmConfig, name: str, comment: str = "") -> str:
+def sbatch_script(
+    project: Project, config: SlurmConfig, name: str, comment: str = "", workplace: Workplace | None = None
+) -> str:
     """The script that a submit would hand to sbatch. Needs no SLURM here. Raises SpecError."""
     from submitit.slurm.slurm import _make_sbatch_string
 
     folder = submit_folder(project).absolute()
     command = f"{shlex.quote(sys.executable)} -u -m submitit.core._submit {shlex.quote(str(folder))}"
-    parameters = held_parameters(project, config, name, comment)
+    parameters = held_parameters(project, config, name, comment, workplace)
     return str(_make_sbatch_string(command=command, folder=folder, **parameters))

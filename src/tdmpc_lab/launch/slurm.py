@@ -18,7 +18,7 @@ from tdmpc_lab.files import file_lock
 from tdmpc_lab.jobs.ids import is_slurm_id
 from tdmpc_lab.jobs.paths import Project
 from tdmpc_lab.jobs.state import SchedulerState
-from tdmpc_lab.launch.environment import clean_environment, clean_process_environment
+from tdmpc_lab.launch.environment import Workplace, clean_environment, clean_process_environment
 from tdmpc_lab.launch.sbatch import held_parameters, submit_folder
 
 _TIMEOUT_S = 60.0
@@ -49,13 +49,14 @@ def submit_held(
     function: Callable[..., object],
     *args: object,
     comment: str = "",
+    workplace: Workplace | None = None,
 ) -> str:
     """Hand a job to SLURM, held: it starts after `release`, when its folder is complete. Returns its id.
 
     Raises SpecError for options that can't be used, UsageError when sbatch refuses the job, ExternalError
     when there is no SLURM here or it does not answer. Nothing is left in the queue then.
     """
-    parameters = held_parameters(project, config, name, comment)
+    parameters = held_parameters(project, config, name, comment, workplace)
     if not has_sbatch():
         raise ExternalError(
             "SLURM is not on this machine: there is no sbatch or srun. "

@@ -1,0 +1,81 @@
+"""What git says about the code of a project. No job fails for want of git."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+_TIMEOUT_S = 10.0
+_OWN = (":(exclude)jobs", ":(exclude)notes", ":(exclude)mlruns")  # what the tool itself writes is no change of code
+_KEPT = ("GIT_CEILING_DIRECTORIES",)
+_MOST_DIFF = 1_000_000  # characters
+
+
+class GitError(Exception):
+    """Git is missing, or says no; the text is one line for a person."""
+
+
+def git(root: Path, *arguments: str) -> str:
+    """What git prints. Hooks export GIT_DIR and the like: those are not passed on. Raises GitError."""
+    environment = {name: value for name, value in os.environ.items() if name in _KEPT or not name.startswith("GIT_")}
+    environment |= {"GIT_OPTIONAL_LOCKS": "0", "LC_ALL": "C"}
+    try:
+        done = subprocess.run(
+            ["git", "-c", "core.fsmonitor=false", *arguments],
+            cwd=root,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=_TIMEOUT_S,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        raise GitError(f"git gave no answer in {_TIMEOUT_S:.0f} s") from None
+    except OSError as error:
+        missing = isinstance(error, FileNotFoundError) and error.filename == "git"
+        raise GitError("git is not on this machine" if missing else f"git can't be run: {error}") from None
+    if done.returncode:
+        said = done.stderr.decode(errors="replace").strip().splitlines()
+        if said and "not a git repository" in said[0]:
+            raise GitError(f"{root} is in no git repository")
+        raise GitError(said[0] if said else f"git {arguments[0]} failed")
+    return os.fsdecode(done.stdout)
+
+
+def git_state(root: Path) -> tuple[str | None, bool | None]:
+    """Commit of the code under `root`, and whether the tree differs from it.
+
+    What the tool itself writes there (jobs/, notes/, mlruns/) does not count as a difference. The commit is
+    None where there is none yet; (None, None) outside a repository and without git. Never raises: a job
+    must not fail for want of it.
+    """
+    try:
+        changes = git(root, "status", "--porcelain", "--", ":/", *_OWN)
+    except GitError:
+        return None, None
+    try:
+        commit = git(root, "rev-parse", "--verify", "--quiet", "HEAD").strip()
+    except GitError:
+        commit = ""
+    return commit or None, bool(changes.strip())
+
+
+def code_diff(root: Path, without: Sequence[str] = ()) -> str | None:
+    """How the code differs from its commit: the names of new files as comments, then `git diff HEAD`.
+
+    None where it does not differ, where there is no commit, and where git can't be asked. `without` are names
+    (`*.pem`) that are left out wherever they lie.
+    """
+    left_out = [*_OWN, *(f":(exclude,top,glob,icase)**/{name}" for name in without)]
+    try:
+        changed = git(root, "diff", "--no-ext-diff", "--no-color", "HEAD", "--", ":/", *left_out)
+        new = git(root, "ls-files", "--others", "--exclude-standard", "-z", "--", ":/", *left_out)
+    except GitError:
+        return None
+    names = "".join(f"# new, not tracked by git: {name}\n" for name in sorted(new.split("\0")) if name)
+    text = names + changed
+    if len(text) > _MOST_DIFF:
+        text = f"{text[:_MOST_DIFF]}\n# cut off here: the whole difference has {len(text):,} characters\n"
+    return text or None
