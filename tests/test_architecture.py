@@ -46,6 +46,7 @@ THIRD_PARTY = {
     "hockey": {"envs.hockey.single"},
     "submitit": {"launch"},
     "mlflow": {"tracking"},
+    "av": {"training.video"},
     "pandas": {"report"},
     "matplotlib": {"report"},
     "pydantic": {"config"},

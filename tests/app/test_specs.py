@@ -51,7 +51,7 @@ def write(lab: Project, name: str, text: str) -> str:
 
 def environment_problems(lab: Project, specs: list[str], *overrides: str) -> list[str]:
     with pytest.raises(SpecError) as caught:
-        check_environments(load_all(lab, specs, overrides))
+        check_environments(lab, load_all(lab, specs, overrides))
     assert caught.value.exit_code == 2
     return [str(problem) for problem in caught.value.problems]
 

@@ -79,8 +79,15 @@ env:
       none: []
     text: "2026-01-01"
   max_episode_steps: null
+  opponent: null
+  time_limit: null
+  self_play: off
 reward:
   scale: 1.0
+  shaping: off
+  backprop: off
+phases: []
+agent:
 """
     )
     assert "\neval: off\n" in text
@@ -90,7 +97,9 @@ reward:
     # Another reader of YAML 1.1 sees the same values.
     other = yaml.safe_load(text)
     assert other.pop("eval") is False
+    assert other["env"].pop("self_play") is other["reward"].pop("shaping") is other["reward"].pop("backprop") is False
     mine = to_dict(spec)
+    assert mine["env"].pop("self_play") is mine["reward"].pop("shaping") is mine["reward"].pop("backprop") is None
     del mine["eval"]
     assert other == mine
 

@@ -12,6 +12,7 @@ from spec_fixtures import (
     NAME,
     ONE_LINE,
     POSITIVE,
+    REWARD,
     SECTION,
     TEXT_LINE,
     problems,
@@ -137,27 +138,43 @@ from spec_fixtures import (
         # sections
         (
             "reward: off",
-            f"reward: found off; allowed: {SECTION} scale (this section can't be off; leave it out for its defaults)",
+            f"reward: found off; allowed: {REWARD} (this section can't be off; leave it out for its defaults)",
         ),
         (
             "reward:",
-            f"reward: found nothing; allowed: {SECTION} scale (leave the section out for its defaults)",
+            f"reward: found nothing; allowed: {REWARD} (leave the section out for its defaults)",
         ),
         (
             "reward: on",
-            f"reward: found on; allowed: {SECTION} scale (write `reward: {{}}` for the defaults)",
+            f"reward: found on; allowed: {REWARD} (write `reward: {{}}` for the defaults)",
         ),
-        ("reward: 5", f"reward: found 5; allowed: {SECTION} scale"),
-        ("reward: [a]", f"reward: found a list; allowed: {SECTION} scale"),
+        ("reward: 5", f"reward: found 5; allowed: {REWARD}"),
+        ("reward: [a]", f"reward: found a list; allowed: {REWARD}"),
         (
             "eval:",
             f"eval: found nothing; allowed: {EVAL} (write `eval: off`)",
         ),
-        (
-            "eval: on",
-            f"eval: found on; allowed: {EVAL} (write `eval: {{}}` for the defaults)",
-        ),
+        ("eval: 3", f"eval: found 3; allowed: {EVAL} (write `eval: {{}}` for the defaults)"),
         ("eval: {every: 0}", f"eval.every: found 0; allowed: {POSITIVE}"),
+        # sections that take a bare number
+        (
+            "reward: {shaping: {touch: x}}",
+            f"reward.shaping.touch: found x; allowed: a number, or {SECTION} start, final "
+            "(write `reward.shaping.touch: {start: …}`)",
+        ),
+        (
+            "reward: {shaping: {touch: {final: 2}}}",
+            "reward.shaping.touch.start: missing; allowed: a number (write touch: {start: …})",
+        ),
+        (
+            "reward: {backprop: {discount: 1.5}}",
+            "reward.backprop.discount: found 1.5; allowed: a number ≥ 0 and ≤ 1",
+        ),
+        (
+            "reward: {backprop: {bonus: {start: 10, final: 0}}}",
+            "reward.backprop.bonus: goes from 10.0 to 0.0 at once, for hold and ramp are both 0: 10.0 never counts "
+            "(write ramp: N, in training episodes)",
+        ),
         # unknown keys
         ("agent: {horizn: 3}", "agent.horizn: unknown key (did you mean 'horizon'?)"),
         ("agent: {Latent-Dim: 8}", "agent.Latent-Dim: unknown key (did you mean 'latent_dim'?)"),
@@ -165,7 +182,7 @@ from spec_fixtures import (
         ("horizon: 3", "horizon: unknown key (did you mean agent.horizon?)"),
         ("agent: {batchsize: 3}", "agent.batchsize: unknown key (did you mean train.batch_size?)"),
         ("trian: {steps: -1}", "trian: unknown key (did you mean 'train'?)"),
-        ("eval: {xyz: 3}", "eval.xyz: unknown key (known here: every, episodes)"),
+        ("eval: {xyz: 3}", "eval.xyz: unknown key (known here: every, episodes, opponents, video_every)"),
         ("agent: {1: 2}", "agent.1: unknown key (known here: "),
         # YAML
         ("agent: {horizon: 3, horizon: 4}", "agent.horizon: given twice, first in line 2 (keep one of them)"),
@@ -195,7 +212,8 @@ def test_one_wrong_value(tmp_path: Path, line: str, expected: str) -> None:
         ),
         (
             "about: x\nenv:",
-            f"demo.yaml:2: env: found nothing; allowed: {SECTION} id, options, max_episode_steps "
+            f"demo.yaml:2: env: found nothing; allowed: {SECTION} id, options, max_episode_steps, opponent, "
+            "time_limit, self_play "
             "(write `env: {id: …}`)",
         ),
         (

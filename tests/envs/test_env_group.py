@@ -9,12 +9,12 @@ import pytest
 from sample_envs import Counting
 
 from tdmpc_lab.config.schema import EnvConfig
-from tdmpc_lab.envs import ControlEnv, EnvGroup, make_env, training_seed
+from tdmpc_lab.envs import ControlEnv, EnvGroup, Setting, make_env, training_seed
 from tdmpc_lab.errors import CheckpointError, TrainingError
 
 
 def group(config: EnvConfig, count: int = 3, seed: int = 1) -> EnvGroup:
-    return EnvGroup(lambda: make_env(config), count, seed)
+    return EnvGroup(lambda setting: make_env(config), count, seed)
 
 
 def play(envs: EnvGroup, rng: np.random.Generator, steps: int) -> list[Any]:
@@ -125,7 +125,12 @@ def test_a_state_is_of_plain_parts_and_does_not_change_afterwards() -> None:
     state = envs.state_dict()
     saved = copy.deepcopy(state)
     envs.step(np.zeros((1, 1), np.float32))
-    assert set(state) == {"seed", "envs"} and set(state["envs"][0]) == {"episode", "actions", "observation"}
+    assert set(state) == {"seed", "envs"} and set(state["envs"][0]) == {
+        "episode",
+        "setting",
+        "actions",
+        "observation",
+    }
     np.testing.assert_array_equal(state["envs"][0]["actions"], np.full((1, 1), 0.25, np.float32))
     np.testing.assert_array_equal(state["envs"][0]["observation"], saved["envs"][0]["observation"])
 
@@ -201,7 +206,7 @@ def test_the_environments_made_so_far_are_closed_when_one_fails(register: Any) -
     config = register(Tracked)
     made: list[ControlEnv] = []
 
-    def make() -> ControlEnv:
+    def make(setting: Setting) -> ControlEnv:
         if len(made) == 2:
             raise TrainingError("no third one")
         made.append(make_env(config))

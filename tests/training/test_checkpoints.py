@@ -6,7 +6,7 @@ import torch
 from training_fixtures import run, spec, with_train
 
 from tdmpc_lab.errors import CheckpointError
-from tdmpc_lab.training.build import build_trainer
+from tdmpc_lab.training.build import Places, build_trainer
 from tdmpc_lab.training.checkpoints import (
     CheckpointStore,
     arrays_to_tensors,
@@ -74,7 +74,7 @@ def test_arrays_and_tensors_round_trip():
 
 def test_a_checkpoint_of_another_spec_is_refused(tmp_path):
     a_spec = spec()
-    run(a_spec, checkpoints=CheckpointStore(tmp_path))
+    run(a_spec, places=Places(CheckpointStore(tmp_path)))
     state = CheckpointStore(tmp_path).load_latest()
     other = build_trainer(with_train(a_spec, envs=2), sink=MemorySink())
     with pytest.raises(CheckpointError, match=r"1 environments, train\.envs is 2"):
@@ -84,7 +84,7 @@ def test_a_checkpoint_of_another_spec_is_refused(tmp_path):
 def test_an_episode_that_plays_out_differently_is_dropped(tmp_path):
     """Same number of environments, but the running episode's stored observation does not come out again."""
     a_spec = with_train(spec(), steps=110)
-    run(a_spec, checkpoints=CheckpointStore(tmp_path))
+    run(a_spec, places=Places(CheckpointStore(tmp_path)))
     state = CheckpointStore(tmp_path).load_latest()
     state["envs"]["envs"][0]["observation"] += 1.0
     events = []

@@ -7,7 +7,7 @@ from training_fixtures import spec
 from tdmpc_lab.config.schema import EnvConfig
 from tdmpc_lab.envs import evaluation_seeds, make_env
 from tdmpc_lab.training.build import build_trainer
-from tdmpc_lab.training.evaluate import EpisodeResult, Evaluation, Evaluator
+from tdmpc_lab.training.evaluate import Case, EpisodeResult, Evaluation, Evaluator
 from tdmpc_lab.training.metrics import MemorySink
 
 
@@ -25,22 +25,22 @@ def test_row_by_hand():
 
 def test_same_agent_same_result_and_its_own_seeds():
     trainer = build_trainer(spec("Countdown-v0"), sink=MemorySink())
-    evaluator = Evaluator(lambda: make_env(EnvConfig(id="Countdown-v0")), episodes=20, seed=1)
+    seeds = tuple(evaluation_seeds(1, 20))
+    evaluator = Evaluator([Case(lambda film: make_env(EnvConfig(id="Countdown-v0")), seeds)], seed=1)
     first, second = evaluator.run(trainer.agent), evaluator.run(trainer.agent)
     assert first == second
     assert [e.seed for e in first.episodes] == list(evaluation_seeds(1, 20))
     assert len({e.length for e in first.episodes}) > 1  # episodes of different lengths end apart
     assert all(1 <= e.length <= 10 for e in first.episodes)
-    evaluator.close()
 
 
 def test_side_by_side_equals_one_at_a_time_for_an_agent_without_noise():
     """Returns of episodes run in a batch are those of the same actions run alone."""
-    make = lambda: make_env(EnvConfig(id="Pendulum-v1", max_episode_steps=30))  # noqa: E731
+    make = lambda film=False: make_env(EnvConfig(id="Pendulum-v1", max_episode_steps=30))  # noqa: E731
     trainer = build_trainer(spec(), sink=MemorySink())
     agent = trainer.agent
     agent.act = lambda obs, state, explore, envs: agent.act_prior(obs)
-    together = Evaluator(make, episodes=5, seed=3).run(agent)
+    together = Evaluator([Case(make, tuple(evaluation_seeds(3, 5)))], seed=3).run(agent)
     for result in together.episodes:
         env = make()
         obs, total, done = env.reset(result.seed), 0.0, False

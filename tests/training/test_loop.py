@@ -9,7 +9,7 @@ from training_fixtures import AGENT, Countdown, comparable, run, spec, with_trai
 
 from tdmpc_lab.errors import NonFiniteError, TrainingError
 from tdmpc_lab.training import loop
-from tdmpc_lab.training.build import build_trainer
+from tdmpc_lab.training.build import Places, build_trainer
 from tdmpc_lab.training.checkpoints import CheckpointStore
 from tdmpc_lab.training.loop import crossed, seed_steps_for
 from tdmpc_lab.training.metrics import MemorySink
@@ -40,7 +40,7 @@ def test_updates_per_step_may_be_fractions(rate, expected):
 def test_another_rate_on_resume_holds_from_there_on(tmp_path):
     store = CheckpointStore(tmp_path)
     a_spec = spec(checkpoint_every=100)
-    run(with_train(a_spec, steps=100), checkpoints=store)
+    run(with_train(a_spec, steps=100), places=Places(store))
     trainer = build_trainer(with_train(a_spec, updates_per_step=0.5), sink=MemorySink())
     trainer.load_state_dict(store.load_latest())
     trainer.run()
@@ -125,7 +125,7 @@ def test_a_stopped_run_goes_on_as_if_nothing_had_happened(tmp_path, stops, env):
     sink, store = MemorySink(), CheckpointStore(tmp_path)
     for attempt, at in enumerate([*stops, 10**9], start=1):
         flag = StopFlag()
-        trainer = build_trainer(a_spec, sink=sink, checkpoints=store, stop=flag, attempt=attempt)
+        trainer = build_trainer(a_spec, sink=sink, places=Places(store), stop=flag, attempt=attempt)
         state = store.load_latest()
         if state is not None:
             trainer.load_state_dict(state)
@@ -143,7 +143,7 @@ def test_a_stop_during_an_evaluation_is_obeyed_and_the_evaluation_made_up_for(tm
     a_spec = spec(evaluate=True, checkpoint_every=30)
     _, _, expected = run(a_spec)
     sink, store, flag = MemorySink(), CheckpointStore(tmp_path), StopFlag()
-    trainer = build_trainer(a_spec, sink=sink, checkpoints=store, stop=flag)
+    trainer = build_trainer(a_spec, sink=sink, places=Places(store), stop=flag)
     act, calls = trainer.agent.act, []
 
     def stopping(observations, state, *, explore, envs=None):
@@ -157,7 +157,7 @@ def test_a_stop_during_an_evaluation_is_obeyed_and_the_evaluation_made_up_for(tm
     assert trainer.run().stopped == "test"
     assert len(calls) == 5  # not one more step of the evaluation
     assert trainer.step == at
-    second = build_trainer(a_spec, sink=sink, checkpoints=store, attempt=2)
+    second = build_trainer(a_spec, sink=sink, places=Places(store), attempt=2)
     second.load_state_dict(store.load_latest())
     second.run()
     assert comparable(sink.rows) == comparable(expected)
@@ -168,7 +168,7 @@ def test_rows_after_the_checkpoint_are_made_again_not_doubled(tmp_path):
     a_spec = spec(checkpoint_every=100, log_every=5)
     _, _, expected = run(a_spec)
     sink = MemorySink()
-    trainer = build_trainer(a_spec, sink=sink, checkpoints=CheckpointStore(tmp_path))
+    trainer = build_trainer(a_spec, sink=sink, places=Places(CheckpointStore(tmp_path)))
 
     def killed(batch):
         if trainer.step == 113:
@@ -179,7 +179,7 @@ def test_rows_after_the_checkpoint_are_made_again_not_doubled(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         trainer.run()
     assert sink.rows[-1]["step"] == 110
-    second = build_trainer(a_spec, sink=sink, checkpoints=CheckpointStore(tmp_path), attempt=2)
+    second = build_trainer(a_spec, sink=sink, places=Places(CheckpointStore(tmp_path)), attempt=2)
     second.load_state_dict(CheckpointStore(tmp_path).load_latest())
     assert second.step == 100
     second.run()
@@ -189,7 +189,7 @@ def test_rows_after_the_checkpoint_are_made_again_not_doubled(tmp_path):
 def test_nan_in_a_loss_stops_with_step_term_and_checkpoint(tmp_path):
     store = CheckpointStore(tmp_path)
     a_spec = spec(checkpoint_every=80)
-    trainer = build_trainer(a_spec, sink=MemorySink(), checkpoints=store)
+    trainer = build_trainer(a_spec, sink=MemorySink(), places=Places(store))
     original = trainer.agent.learner.update
 
     def poisoned(batch):
@@ -209,7 +209,7 @@ def test_diverging_weights_are_caught_before_a_checkpoint(tmp_path):
     a_spec = spec(agent=dataclasses.replace(AGENT, lr=1e20), checkpoint_every=1)
     store = CheckpointStore(tmp_path)
     with pytest.raises(NonFiniteError, match=r"NaN|last good checkpoint"):
-        run(a_spec, checkpoints=store)
+        run(a_spec, places=Places(store))
     for path in store.paths():
         state = torch.load(path, weights_only=True)
         assert all(v.isfinite().all() for v in state["agent"]["model"].values() if v.is_floating_point())

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tdmpc_lab.app.opponents import stand_in
 from tdmpc_lab.app.specs import check_environments, find_spec, resolve_dimensions
 from tdmpc_lab.config.loader import load_spec, load_sweep
 from tdmpc_lab.config.schema import Spec
@@ -61,14 +62,16 @@ def check_spec(
     path = find_spec(project, spec_file)
     points = load_sweep(path, overrides)
     spec = points[0].spec
-    if observation_dim is None and len(points) > 1:
-        check_environments(points)
+    if observation_dim is None:
+        check_environments(project, points)
     obs, act, length = resolve_dimensions(spec, observation_dim, action_dim, path)
     stepped = None
     if observation_dim is None:
         from tdmpc_lab.training.build import step_environment
 
-        stepped = step_environment(spec, steps=min(10, length or 10))
+        stepped = step_environment(
+            spec, steps=min(10, length or 10), find_opponent=lambda name: stand_in(project, name)
+        )
     from tdmpc_lab.agent.bench import bench
 
     samples = min(CHECK_SAMPLES, spec.planner.samples)

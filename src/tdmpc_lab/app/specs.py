@@ -5,12 +5,15 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from tdmpc_lab.app.opponents import stand_in
 from tdmpc_lab.config.diff import diff
+from tdmpc_lab.config.fieldtypes import spec_types
 from tdmpc_lab.config.loader import LoadedSpec, load_resolved, load_spec, load_sweep
-from tdmpc_lab.config.schema import EnvConfig, Spec
+from tdmpc_lab.config.phases import Phase, phases_of
+from tdmpc_lab.config.schema import EnvConfig, RewardConfig, Spec
 from tdmpc_lab.errors import EnvironmentSpecError, LabError, Problem, RecordError, SpecError, UsageError
 from tdmpc_lab.jobs.ids import is_job_id
 from tdmpc_lab.jobs.paths import Project
@@ -84,42 +87,57 @@ def environment_dimensions(env: EnvConfig) -> Dimensions:
     """
     from tdmpc_lab.envs import make_env
 
-    made = make_env(env)
+    made = make_env(replace(env, opponent=None))  # who plays changes no size
     try:
         return Dimensions(made.observation_dim, made.action_dim, made.episode_length)
     finally:
         made.close()
 
 
-def check_environments(loaded: Sequence[LoadedSpec]) -> None:
-    """See that each spec's environment can be made here, before a job has to find out.
+def check_environments(project: Project, loaded: Sequence[LoadedSpec]) -> None:
+    """See that each spec's environment can be made here, in every phase, before a job has to find out.
 
     Raises:
-        SpecError: with the problem of every spec whose environment can't be made or is not supported.
+        SpecError: with the problem of every spec whose environment can't be made or is not supported, whose
+            opponents are not known, or whose reward section asks for what the environment does not tell.
     """
     tried: dict[str, str | None] = {}  # specs often share one environment, and making it may take seconds
     problems: list[Problem] = []
     for item in loaded:
-        env = repr(item.spec.env)
-        if env not in tried:
-            tried[env] = _environment_error(item.spec.env)
-        if (text := tried[env]) is not None and (problem := _environment_problem(item, text)) not in problems:
-            problems.append(problem)
+        for phase in phases_of(item.spec):
+            key = repr((phase.env, phase.reward))
+            if key not in tried:
+                tried[key] = _environment_error(project, phase.env, phase.reward)
+            text = tried[key]
+            if text is not None and (problem := _environment_problem(item, phase, text)) not in problems:
+                problems.append(problem)
     if problems:
         raise SpecError(problems)
 
 
-def _environment_error(env: EnvConfig) -> str | None:
+def _environment_error(project: Project, env: EnvConfig, reward: RewardConfig) -> str | None:
+    from tdmpc_lab.envs import make_env
+    from tdmpc_lab.training.rewards import check_reward_terms
+
     try:
-        environment_dimensions(env)
-    except EnvironmentSpecError as error:
+        made = make_env(env, find_opponent=lambda name: stand_in(project, name))
+        try:
+            if reward.shaping is not None or reward.backprop is not None:
+                check_reward_terms(made, env.id, reward)
+        finally:
+            made.close()
+    except LabError as error:
         return str(error)
     return None
 
 
-def _environment_problem(item: LoadedSpec, text: str) -> Problem:
+def _environment_problem(item: LoadedSpec, phase: Phase, text: str) -> Problem:
     key, message = _key_and_message(item.spec.env, text)
     at = key
+    if item.spec.phases and getattr(phase, key.split(".", 1)[0], None) != getattr(
+        item.spec, key.split(".", 1)[0], None
+    ):
+        key, at = f"phases.{phase.number - 1}.{key}", "phases"
     if key == "env.options":  # the option at fault may stand elsewhere than the others
         named = [name for name in item.spec.env.options if re.search(rf"(has|the) {re.escape(name)}\b", message)]
         at = f"{key}.{named[0]}" if named else key
@@ -137,6 +155,8 @@ def _key_and_message(env: EnvConfig, text: str) -> tuple[str, str]:
     if "env.id '" in text:
         key = "env.options" if " can't be made with env.options " in text else "env.id"
         return key, text.replace("env.id '", "'", 1).replace(" made with env.options ", " made with ")
+    if tuple(first.split(".")) in spec_types():
+        return first, rest
     if first in env.options:  # an environment names its option, not where that stands in a spec
         return f"env.options.{first}", rest
     return "env.options" if env.options else "env", text

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from tdmpc_lab.app.code import JobCode
 from tdmpc_lab.app.journal import write_note
+from tdmpc_lab.app.opponents import freeze_opponents
 from tdmpc_lab.app.specs import check_environments, differences, load_all
 from tdmpc_lab.config.diff import config_hash, group_hash
 from tdmpc_lab.config.loader import LoadedSpec
@@ -79,7 +80,7 @@ def plan(project: Project, specs: Sequence[str], overrides: Sequence[str]) -> li
     """
     loaded = load_all(project, specs, overrides)
     changes = differences(project, loaded)
-    check_environments(loaded)
+    check_environments(project, loaded)
     return [Plan(item, diff) for item, diff in zip(loaded, changes, strict=True)]
 
 
@@ -166,6 +167,8 @@ def _prepare(
             write_atomic(project.job(new_id).code_diff, code.diff.encode(errors="surrogateescape"))
         if ready.goes_on_from is not None:  # before the record is written: no job without what it goes on from
             copy_progress(ready.goes_on_from, project.job(new_id))
+        else:
+            freeze_opponents(project, spec, project.job(new_id))
         return JobRecord(
             id=new_id,
             experiment=spec.name,
@@ -205,7 +208,8 @@ def _prepare(
 
 
 def copy_progress(old: JobPaths, new: JobPaths) -> None:
-    """Metrics and checkpoints of one job into the folder of another; the worker cuts the metrics at the checkpoint.
+    """What training goes on from, out of one job's folder into that of another: metrics (the worker cuts them at the
+    checkpoint), checkpoints, and the agents it plays against.
 
     Raises OSError.
     """
@@ -213,6 +217,9 @@ def copy_progress(old: JobPaths, new: JobPaths) -> None:
         shutil.copyfile(old.metrics, new.metrics)
     for checkpoint in old.checkpoints.iterdir():
         shutil.copyfile(checkpoint, new.checkpoints / checkpoint.name)
+    for kept, place in ((old.pool, new.pool), (old.opponents, new.opponents)):
+        if kept.is_dir():
+            shutil.copytree(kept, place)
 
 
 def shown_path(project: Project, path: Path) -> str:

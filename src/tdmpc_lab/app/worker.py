@@ -13,7 +13,7 @@ import signal
 import socket
 import sys
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
@@ -105,7 +105,8 @@ class _Run:
         return {"step": result.step, "stopped": result.stopped}
 
     def _train(self) -> TrainResult:
-        from tdmpc_lab.training.build import build_trainer, hardware
+        from tdmpc_lab.app.opponents import frozen_opponents
+        from tdmpc_lab.training.build import Places, build_trainer, hardware
         from tdmpc_lab.training.checkpoints import CheckpointStore
         from tdmpc_lab.training.metrics import JsonlSink
         from tdmpc_lab.training.progress import make_progress
@@ -119,7 +120,7 @@ class _Run:
             trainer = self.trainer = build_trainer(
                 spec,
                 sink=sink,
-                checkpoints=store,
+                places=Places(store, self.paths.videos, self.paths.pool, frozen_opponents(self.paths)),
                 stop=self.stop,
                 observe=self._observe,
                 on_event=self._on_event,
@@ -220,12 +221,24 @@ def cause_of(error: BaseException) -> str:
 
 def event_text(kind: str, fields: Mapping[str, Any]) -> str | None:
     """An event for a person who watches; None for those that say nothing to him."""
-    if kind == "warm_up":
-        return f"step {fields['step']:,}: learning from the seed steps ({fields['updates']:,} updates)"
-    if kind == "resumed":
-        return f"going on from step {fields['step']:,} (attempt {fields['attempt']})"
-    if kind == "checkpoint":
-        return f"checkpoint {fields['file']}"
-    if kind == "episode_dropped":
-        return f"environment {fields['env']}: its running episode did not come out the same again and was dropped"
-    return str(fields["message"]) if kind == "warning" else None
+    say = _EVENT_TEXTS.get(kind)
+    return None if say is None else say(fields)
+
+
+def _phase_text(fields: Mapping[str, Any]) -> str:
+    changes = f": {', '.join(fields['changes'])}" if fields["changes"] else ""
+    return f"step {fields['step']:,}: phase {fields['phase']} begins{changes}"
+
+
+_EVENT_TEXTS: dict[str, Callable[[Mapping[str, Any]], str]] = {
+    "warm_up": lambda e: f"step {e['step']:,}: learning from the seed steps ({e['updates']:,} updates)",
+    "resumed": lambda e: f"going on from step {e['step']:,} (attempt {e['attempt']})",
+    "checkpoint": lambda e: f"checkpoint {e['file']}",
+    "phase": _phase_text,
+    "video": lambda e: f"video {e['file']}: {e['of']}",
+    "self_play_copy": lambda e: f"step {e['step']:,}: copy {e['copy']} of the agent joins its pool of opponents",
+    "episode_dropped": lambda e: (
+        f"environment {e['env']}: its running episode did not come out the same again and was dropped"
+    ),
+    "warning": lambda e: str(e["message"]),
+}

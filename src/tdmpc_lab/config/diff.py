@@ -9,7 +9,7 @@ from dataclasses import MISSING, dataclass, fields
 from enum import Enum
 from typing import Any, Final
 
-from tdmpc_lab.config.fieldtypes import KeyPath, section_types, spec_types
+from tdmpc_lab.config.fieldtypes import KeyPath, section_types, spec_types, whole_keys
 from tdmpc_lab.config.schema import Spec
 from tdmpc_lab.config.serialize import flatten, plain, to_dict
 
@@ -89,7 +89,7 @@ def _section_changes(
                 yield from _section_changes(kind.section, _defaults(kind.section), after, path)
         elif kind.section:
             yield from _section_changes(kind.section, before, after, path)
-        elif kind.takes(dict):
+        elif kind.takes(dict) and path not in whole_keys():
             yield from _mapping_changes(flatten(before), flatten(after), path)
         elif _canonical(before) != _canonical(after):
             yield Change(".".join(path), before, after)

@@ -10,7 +10,8 @@ import types
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from tdmpc_lab.config.schema import Bounds, Duration, Spec, Text
+from tdmpc_lab.config.constraints import Bounds, Duration, Text, Whole
+from tdmpc_lab.config.schema import Spec
 
 KeyPath = tuple[str, ...]
 
@@ -24,6 +25,7 @@ class Choice:
     bounds: Bounds | None = None
     text: Text | None = None
     duration: Duration | None = None
+    whole: Whole | None = None
     args: tuple[Any, ...] = ()
     """The values of a Literal, the item types of a dict or tuple."""
 
@@ -41,7 +43,8 @@ class Choice:
         if self.base is tuple:
             return f"a list, each item {FieldType.of(self.args[0]).words()}"
         if self.is_section:
-            return f"a section with the keys {', '.join(section_types(self.base))}"
+            number = "a number, or " if bare_number_keys(self.base) else ""
+            return f"{number}a section with the keys {', '.join(section_types(self.base))}"
         form = self.text or self.duration
         return form.words if form else plain.get(self.base, "any value")
 
@@ -88,7 +91,7 @@ class FieldType:
         """What is allowed, as it stands behind "allowed:" in a message."""
         texts = [choice.words() for choice in self.choices]
         if self.nullable:
-            texts.append("off" if self.section else "null")
+            texts.append("on or off" if self.section else "null")
         return ", or ".join(texts)
 
     def accepts(self, value: Any) -> bool:
@@ -105,8 +108,21 @@ def _choice(annotation: Any) -> Choice:
         bounds=next((entry for entry in metadata if isinstance(entry, Bounds)), None),
         text=next((entry for entry in metadata if isinstance(entry, Text)), None),
         duration=next((entry for entry in metadata if isinstance(entry, Duration)), None),
+        whole=next((entry for entry in metadata if isinstance(entry, Whole)), None),
         args=get_args(annotation),
     )
+
+
+def bare_number_keys(section: type) -> tuple[str, ...]:
+    """The keys of a section that a bare number in its place sets, as a `Ramp` takes one; mostly none."""
+    keys: tuple[str, ...] = getattr(section, "bare_number", ())
+    return keys
+
+
+@functools.cache
+def whole_keys() -> dict[KeyPath, str]:
+    """The keys whose mappings are never merged key by key, with the reason."""
+    return {path: choice.whole.reason for path, kind in spec_types().items() for choice in kind.choices if choice.whole}
 
 
 def _number_words(base: Any, bounds: Bounds | None) -> str:

@@ -6,10 +6,10 @@ import dataclasses
 from datetime import timedelta
 from typing import Any
 
-from tdmpc_lab.config.fieldtypes import section_types
-from tdmpc_lab.config.loader import adapter
+from tdmpc_lab.config.fieldtypes import bare_number_keys, section_types
 from tdmpc_lab.config.schema import Spec
 from tdmpc_lab.config.serialize import plain
+from tdmpc_lab.config.validation import adapter
 
 _DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
@@ -17,8 +17,8 @@ _DIALECT = "https://json-schema.org/draft/2020-12/schema"
 def json_schema() -> dict[str, Any]:
     """The schema of the file as a person writes it: `name` may be missing, `extends` may be there.
 
-    A section that may be off takes `false`, durations are texts. What has no default is required of files
-    that extend no other.
+    A section that may be off takes `false` and `true`, a `Ramp` takes a bare number, durations are texts. What has no
+    default is required of files that extend no other.
     """
     schema = adapter().json_schema()
     definitions = schema.pop("$defs")
@@ -65,8 +65,10 @@ def _amend(section: type, schema: dict[str, Any], definitions: dict[str, Any]) -
             about["default"] = plain(defaults[name])  # pydantic writes the default as ISO 8601
         if kind.section:
             inside = _amend(kind.section, definitions[kind.section.__name__], definitions)
-            if inside["required"]:
+            if inside["required"] and not bare_number_keys(kind.section):
                 required["properties"][name] = inside
             if kind.nullable:
-                about["anyOf"].append({"const": False})
+                about["anyOf"].append({"type": "boolean"})  # off, and on for the defaults
+            if bare_number_keys(kind.section):
+                schema["properties"][name] = {"anyOf": [{"type": "number"}, about]}
     return required

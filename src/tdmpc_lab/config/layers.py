@@ -98,12 +98,17 @@ def nested(path: Sequence[str], value: Any) -> dict[str, Any]:
     return {first: nested(rest, value) if rest else value}
 
 
+class WholeMapping(dict[str, Any]):
+    """A mapping that is one value: it replaces what stands below it, see `constraints.Whole`."""
+
+
 def merge(base: dict[str, Any], top: dict[str, Any]) -> dict[str, Any]:
-    """Both mappings in a new one: `top` wins, mappings are merged in depth, lists are replaced."""
+    """Both mappings in a new one: `top` wins, mappings are merged in depth, lists and whole mappings are replaced."""
     merged = dict(base)
     for key, value in top.items():
         below = merged.get(key)
-        merged[key] = merge(below if isinstance(below, dict) else {}, value) if isinstance(value, dict) else value
+        deep = isinstance(value, dict) and not isinstance(value, WholeMapping)
+        merged[key] = merge(below if isinstance(below, dict) else {}, value) if deep else value
     return merged
 
 

@@ -7,14 +7,13 @@ another one replaces it; what is missing, and the rules between keys, concern th
 from __future__ import annotations
 
 import dataclasses
-import functools
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from tdmpc_lab.config.fieldtypes import FieldType, KeyPath, required_keys, section_types, spec_types
+from tdmpc_lab.config.fieldtypes import KeyPath, required_keys, spec_types
 from tdmpc_lab.config.layers import (
     COMMAND_LINE,
     Layer,
@@ -27,8 +26,9 @@ from tdmpc_lab.config.layers import (
     value_at,
     without,
 )
-from tdmpc_lab.config.messages import found_text, unknown_key_hint, value_hint
+from tdmpc_lab.config.messages import found_text
 from tdmpc_lab.config.overrides import parse_overrides
+from tdmpc_lab.config.phases import phase_problems
 from tdmpc_lab.config.plain import plain_layer
 from tdmpc_lab.config.rules import Rule, broken_rules
 from tdmpc_lab.config.schema import Spec
@@ -44,11 +44,9 @@ from tdmpc_lab.config.sweep import (
     told_of_points,
     words_of,
 )
+from tdmpc_lab.config.validation import adapter, refused, validate_layer
 from tdmpc_lab.errors import Problem, SpecError
-from tdmpc_lab.yaml_strict import YamlPath
-
-if TYPE_CHECKING:
-    from pydantic import TypeAdapter
+from tdmpc_lab.yaml_strict import read_yaml
 
 _NAME: KeyPath = ("name",)
 
@@ -93,7 +91,7 @@ def load_sweep(path: Path | str, overrides: Sequence[str] = ()) -> list[LoadedSp
     layers = [parse_overrides(overrides), *files]
     sweep = take_sweep(layers[0], given_keys(overrides), files)
     for layer in (*layers, *(setting.layer for setting in sweep.settings)):
-        _validate(layer)
+        validate_layer(layer)
     sweep.finish()
     for parent in files[1:]:
         parent.data.pop("name", None)
@@ -119,23 +117,22 @@ def load_resolved(path: Path | str) -> Spec:
     """Load a file that says everything itself, its name too, as `dump_yaml` writes it. Raises SpecError."""
     _, files = read_layers(Path(path))
     for layer in files:
-        _validate(layer)
+        validate_layer(layer)
     return _merged(files)
+
+
+def load_resolved_text(text: str, source: str) -> Spec:
+    """The same from the text of such a file; `source` is what errors call it. Raises SpecError."""
+    layer = Layer.from_document(source, read_yaml(text.encode(), source))
+    validate_layer(layer)
+    return _merged([layer])
 
 
 def spec_from_dict(data: Mapping[str, Any], source: str = "values") -> Spec:
     """Validate plain nested values (a duration as text or timedelta). Raises SpecError, naming `source`."""
     layer = plain_layer(data, source)
-    _validate(layer)
+    validate_layer(layer)
     return _merged([layer])
-
-
-@functools.cache
-def adapter() -> TypeAdapter[Spec]:
-    """The validator. Made when first needed: importing pydantic and building takes some 0.2 s."""
-    from pydantic import TypeAdapter
-
-    return TypeAdapter(Spec)
 
 
 def _name_by_file(layer: Layer, path: Path) -> None:
@@ -145,89 +142,6 @@ def _name_by_file(layer: Layer, path: Path) -> None:
         allowed = spec_types()[_NAME].words()
         message = f"missing, and {path.stem!r}, the file's own, can't stand in for it; allowed: {allowed}"
         layer.report(_NAME, message, "write name: …")
-
-
-def _validate(layer: Layer) -> None:
-    """Report what is wrong with a layer's values, key by key, and bring them into the form that fits."""
-    layer.data = _fitted(layer, layer.data, Spec, ())
-    for path, kind in _refused(layer.data).items():
-        if kind == "missing":
-            continue
-        value, raw = value_at(layer.data, path), layer.raw.get(path)
-        if kind == "unknown":
-            layer.report(path, "unknown key", unknown_key_hint(tuple(str(part) for part in path)))
-        elif kind == "item key":
-            allowed = _type_of(path[:-1]).choices[0].args[0]
-            layer.report(path, f"found the key {path[-1]!r}; allowed: {FieldType.of(allowed).words()}")
-        else:
-            expected = _type_of(path)
-            shell = layer.source == COMMAND_LINE
-            key = ".".join(str(part) for part in path)
-            hint = value_hint(expected, value, raw, key, shell=shell)
-            layer.report(path, f"found {found_text(value, raw)}; allowed: {expected.words()}", hint)
-
-
-def _fitted(layer: Layer, data: Any, section: type, path: KeyPath) -> Any:
-    """The values with `1e6` as a whole number and `off` as None, where the schema takes these."""
-    if not isinstance(data, dict):
-        return data
-    fitted = dict(data)
-    for name, kind in section_types(section).items():
-        if name not in data:
-            continue
-        inside, value = (*path, name), data[name]
-        raw = layer.raw.get(inside)
-        if kind.section and kind.nullable and (value is False or value is None):
-            # `eval:` with all its lines commented out must not turn evaluation off without a word.
-            if raw == "":
-                layer.report(inside, f"found nothing; allowed: {kind.words()}", f"write `{name}: off`")
-            fitted[name] = None
-        elif kind.section:
-            fitted[name] = _fitted(layer, value, kind.section, inside)
-        elif isinstance(value, float) and value.is_integer() and "e" in (raw or "").lower():
-            fitted[name] = int(value) if kind.takes(int) and not kind.takes(float) else value
-    return fitted
-
-
-def _refused(data: dict[str, Any]) -> dict[YamlPath, str]:
-    """The paths that the schema refuses, each with why: value, unknown, item key or missing."""
-    from pydantic import ValidationError
-
-    try:
-        # Strict validation takes nested mappings for dataclasses from JSON only.
-        adapter().validate_json(json.dumps(data))
-    except ValidationError as error:
-        refused: dict[YamlPath, str] = {}
-        for row in error.errors(include_url=False, include_context=False, include_input=False):
-            path, why = _locate(row["loc"])
-            refused.setdefault(path, "missing" if row["type"] == "missing" else why)
-        return refused
-    return {}
-
-
-def _locate(location: tuple[str | int, ...]) -> tuple[YamlPath, str]:
-    """The path of the key that pydantic means; its own locations also name members of unions."""
-    path: YamlPath = ()
-    section: type | None = Spec
-    for part in location:
-        if section is None:
-            # One level into a list or mapping; the rest of the location tells about the item's type.
-            kind = _type_of(path)
-            inside = kind.takes(tuple) if isinstance(part, int) else kind.takes(dict)
-            return ((*path, part) if inside else path), ("item key" if "[key]" in location else "value")
-        path = (*path, part)
-        if part not in section_types(section):
-            return path, "unknown"
-        section = _type_of(path).section
-    return path, "value"
-
-
-def _type_of(path: YamlPath) -> FieldType:
-    """What a key takes, or an item of a list or mapping."""
-    key = tuple(str(part) for part in path)
-    if key in spec_types():
-        return spec_types()[key]
-    return FieldType.of(spec_types()[key[:-1]].choices[0].args[0 if isinstance(path[-1], int) else 1])
 
 
 def _merged(layers: list[Layer]) -> Spec:
@@ -289,7 +203,7 @@ def _assemble(layers: list[Layer]) -> tuple[Spec, list[Problem]]:
         unknown.add(missing)
         if not _broken_in(layers, missing):
             problems.append(_missing_problem(layers, missing))
-        data = merge(data, nested(missing, "stand-in"))
+        data = merge(data, nested(missing, 0.0 if spec_types()[missing].takes(float) else "stand-in"))
     spec = adapter().validate_json(json.dumps(data))
     plain = dataclasses.asdict(spec)
     values = {
@@ -298,6 +212,12 @@ def _assemble(layers: list[Layer]) -> tuple[Spec, list[Problem]]:
         if path not in unknown and not _broken_in(layers, path)
     }
     problems += [_rule_problem(layers, rule, values) for rule in broken_rules(values)]
+    if not problems and not any(layer.broken for layer in layers):
+        home = _home(layers, "phases") or _main(layers)
+        problems += [
+            Problem(file=home.source, line=home.line(path), key=".".join(map(str, path)), message=message, hint=hint)
+            for path, message, hint in phase_problems(spec)
+        ]
     return spec, problems
 
 
@@ -306,8 +226,8 @@ def _broken_in(layers: list[Layer], path: KeyPath) -> bool:
 
 
 def _missing(data: dict[str, Any]) -> list[KeyPath]:
-    """The keys without a default that are not given; all of them take a text."""
-    paths = [tuple(str(part) for part in path) for path, why in _refused(data).items() if why == "missing"]
+    """The keys without a default that are not given; all of them take a text or a number."""
+    paths = [tuple(str(part) for part in path) for path, why in refused(data).items() if why == "missing"]
     return [key for path in paths for key in _required(path)]
 
 
@@ -332,7 +252,7 @@ def _main(layers: list[Layer]) -> Layer:
 
 def _missing_problem(layers: list[Layer], path: KeyPath) -> Problem:
     layer = next((layer for layer in layers if holds(layer.data, path[:-1]) and path[:-1]), _main(layers))
-    write = f"write {path[0]}: {{{path[1]}: …}}" if path[1:] else f"write {path[0]}: …"
+    write = f"write {path[-2]}: {{{path[-1]}: …}}" if path[1:] else f"write {path[0]}: …"
     message = f"missing; allowed: {spec_types()[path].words()}"
     return Problem(file=layer.source, line=layer.line(path), key=".".join(path), message=message, hint=write)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from tdmpc_lab.config.fieldtypes import whole_keys
 from tdmpc_lab.config.layers import COMMAND_LINE, Layer, merge, nested
 from tdmpc_lab.errors import Problem, SpecError
 from tdmpc_lab.yaml_strict import parse_value
@@ -22,6 +23,9 @@ def parse_overrides(overrides: Sequence[str]) -> Layer:
             _problem(layer, "", f"found {override!r}; allowed: key=value, such as agent.horizon=5")
         elif path[0] == "extends":
             _problem(layer, key, "allowed in a file only")
+        elif whole := next((known for known in whole_keys() if path[: len(known)] == known != path), None):
+            name = ".".join(whole)
+            _problem(layer, ".".join(path), whole_keys()[whole], f"write {name}={{{'.'.join(path[len(whole) :])}: …}}")
         elif clash := next((other for other in given if _overlap(path, other)), None):
             _problem(layer, ".".join(path), _clash_message(path, clash, given[clash]), "keep one of them")
         else:

@@ -1,7 +1,7 @@
 """The spec: one frozen dataclass per section, standard library only, so that every layer may use them.
 
 The defaults are the reference agent (latent 1024, hidden 512 × 3, 5 heads, horizon 9, 512 samples). Ranges
-stand in `Bounds`, `Text` or `Duration` beside the type; rules that tie two keys together stand in
+stand beside the type (`tdmpc_lab.config.constraints`); rules that tie two keys together stand in
 `tdmpc_lab.config.rules`.
 """
 
@@ -9,90 +9,43 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Annotated, Any, ClassVar, Final, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from tdmpc_lab.config.durations import checked_duration
-
-# Read by pydantic, which the loader alone imports: every class needs it, nested ones do not inherit.
-PYDANTIC_CONFIG: Final[dict[str, Any]] = {
-    "strict": True,
-    "extra": "forbid",
-    "allow_inf_nan": False,
-    "use_attribute_docstrings": True,
-}
-
-
-@dataclass(frozen=True)
-class Bounds:
-    """The range of a number. Read by the loader's validator, the error messages and the JSON schema."""
-
-    ge: float | None = None
-    gt: float | None = None
-    le: float | None = None
-    lt: float | None = None
-
-    def limits(self) -> dict[str, float]:
-        """The limits that are set, by name."""
-        named = {"ge": self.ge, "gt": self.gt, "le": self.le, "lt": self.lt}
-        return {name: value for name, value in named.items() if value is not None}
-
-    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> Any:
-        """Hook of pydantic, which only the loader imports: put the limits into the number's core schema."""
-        return {**handler(source), **self.limits()}
-
-
-@dataclass(frozen=True)
-class Text:
-    """The form of a text. The pattern means the same to Python, to pydantic and in a JSON schema."""
-
-    pattern: str
-    words: str
-    """What the pattern allows, for error messages."""
-    max_length: int | None = None
-
-    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> Any:
-        """Hook of pydantic: put pattern and length into the text's core schema."""
-        longest = {} if self.max_length is None else {"max_length": self.max_length}
-        return {**handler(source), "pattern": self.pattern, **longest}
-
-
-@dataclass(frozen=True)
-class Duration:
-    """A time span written as `HH:MM:SS` or `D-HH:MM:SS`, more than zero."""
-
-    words: str = "a duration HH:MM:SS or D-HH:MM:SS, more than zero"
-
-    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> Any:
-        """Hook of pydantic: read the text before the type is checked."""
-        function = {"type": "no-info", "function": checked_duration}
-        return {"type": "function-before", "function": function, "schema": handler(source)}
-
-    def __get_pydantic_json_schema__(self, schema: Any, handler: Any) -> Any:
-        """Hook of pydantic: the text's form for the JSON schema."""
-        return {"type": "string", "pattern": r"^([0-9]+-)?[0-9]+:[0-5][0-9]:[0-5][0-9]$"}
-
-
-PositiveInt = Annotated[int, Bounds(ge=1)]
-Fraction = Annotated[float, Bounds(ge=0.0, le=1.0)]
-
-_CONTROL = r"\x00-\x1f\x7f-\x9f\u2028\u2029"
-_NAME_PATTERN = r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$"
-
-Name = Annotated[
-    str, Text(_NAME_PATTERN, "a name of letters, digits, _ - . (not - or . first), at most 80 characters", 80)
-]
-OneLine = Annotated[str, Text(rf"^[^{_CONTROL}]*$", "one line of text, at most 500 characters", 500)]
-ShellLine = Annotated[str, Text(rf"^([^{_CONTROL}]|\t)*$", "one line of text")]
-EnvId = Annotated[str, Text(rf"^[^\s{_CONTROL}]+$", "an environment id such as Pendulum-v1 or module:Name-v0")]
-Device = Annotated[str, Text(r"^(auto|cpu|cuda(:[0-9]{1,3})?)$", "auto, cpu, cuda or cuda:N")]
-Partition = Annotated[str, Text(r"^[A-Za-z0-9_.,-]+$", "the name of a partition, or several with commas")]
-Gpus = Annotated[str, Text(r"^([A-Za-z0-9_.-]+:)?[1-9][0-9]{0,3}$", "a type and a number such as 2080ti:1")]
-Memory = Annotated[str, Text(r"^[1-9][0-9]{0,8}[KMGTkmgt]$", "a size such as 16G, 800M or 1T")]
-SbatchOption = Annotated[
-    str, Text(r"^[A-Za-z0-9][A-Za-z0-9_-]*$", "a long option of sbatch without its dashes, such as qos")
-]
+from tdmpc_lab.config.constraints import (
+    PYDANTIC_CONFIG,
+    Bounds,
+    Device,
+    Duration,
+    EnvId,
+    Fraction,
+    Gpus,
+    Memory,
+    Name,
+    OneLine,
+    OpponentName,
+    OpponentWeights,
+    Partition,
+    PositiveInt,
+    SbatchOption,
+    ShellLine,
+)
 
 PolicyHead = Literal["squashed_gaussian", "clipped_gaussian"]
+TimeLimit = Literal["terminated", "truncated"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SelfPlayConfig:
+    """The pool of the agent's own past selves, for the opponent `self`."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = PYDANTIC_CONFIG
+
+    from_step: Annotated[int, Bounds(ge=0)] = 50_000
+    """Environment step of the first copy. Until there is one, the other opponents play, `weak` if there is no other."""
+    every: PositiveInt = 25_000
+    """Environment steps between two copies."""
+    size: PositiveInt = 10
+    """Copies in the pool; the oldest leaves. Each episode draws one of them, all with the same chance."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,6 +60,76 @@ class EnvConfig:
     """Keyword arguments for the environment's constructor."""
     max_episode_steps: PositiveInt | None = None
     """Time limit in steps (the end is a truncation). Default: the environment's own."""
+    opponent: OpponentName | PositiveInt | OpponentWeights | None = None
+    """Laser hockey: who plays against the agent: `weak`, `strong`, `random`, `none`, `self`, a job id or a
+    checkpoint's path, or several with weights, drawn per episode: `{weak: 0.55, strong: 0.45}`. Default: weak."""
+    time_limit: TimeLimit | None = None
+    """Laser hockey: whether a game that runs out of time is `terminated` (nothing comes after it, the default) or
+    `truncated` (its last state keeps its value)."""
+    self_play: SelfPlayConfig | None = None
+    """Laser hockey: the pool behind the opponent `self`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ramp:
+    """A number that may change over training: `start` for `hold` episodes, then in a straight line to `final` within
+    `ramp` episodes. A bare number stays as it is: `5` is `{start: 5, final: 5}`."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = PYDANTIC_CONFIG
+    bare_number: ClassVar[tuple[str, ...]] = ("start", "final")
+
+    start: float
+    """Value at the beginning."""
+    final: float | None = None
+    """Value at the end. Default: as at the start."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FractionRamp:
+    """As `Ramp`, for a number from 0 to 1."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = PYDANTIC_CONFIG
+    bare_number: ClassVar[tuple[str, ...]] = ("start", "final")
+
+    start: Fraction
+    """Value at the beginning."""
+    final: Fraction | None = None
+    """Value at the end. Default: as at the start."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShapingConfig:
+    """Laser hockey: what is added to the reward of every step, weight × term of the environment's info."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = PYDANTIC_CONFIG
+
+    closeness: Ramp = field(default_factory=lambda: Ramp(start=20.0, final=1.5))
+    """Weight of `reward_closeness_to_puck` (negative, while the puck lies in the agent's half)."""
+    touch: Ramp = field(default_factory=lambda: Ramp(start=15.0, final=1.0))
+    """Weight of `reward_touch_puck` (1 in the step in which the agent catches the puck)."""
+    direction: Ramp = field(default_factory=lambda: Ramp(start=0.0, final=2.0))
+    """Weight of `reward_puck_direction` (the puck's speed towards the opponent's goal)."""
+    hold: Annotated[int, Bounds(ge=0)] = 150
+    """Training episodes for which the weights keep their start values."""
+    ramp: Annotated[int, Bounds(ge=0)] = 150
+    """Training episodes within which they then reach their final values."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BackpropConfig:
+    """Laser hockey: a bonus that runs back through a won episode of T steps before it enters the replay:
+    r_t += bonus · discount^((T − 2) − t) for t = 0 … T − 2. The last step and all other episodes stay as they are."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = PYDANTIC_CONFIG
+
+    bonus: Ramp = field(default_factory=lambda: Ramp(start=10.0))
+    """Added to the last step but one."""
+    discount: FractionRamp = field(default_factory=lambda: FractionRamp(start=0.92))
+    """Factor per step further back. Not the agent's discount."""
+    hold: Annotated[int, Bounds(ge=0)] = 0
+    """Training episodes for which bonus and discount keep their start values."""
+    ramp: Annotated[int, Bounds(ge=0)] = 0
+    """Training episodes within which they then reach their final values; 0: at once."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,7 +139,11 @@ class RewardConfig:
     __pydantic_config__: ClassVar[dict[str, Any]] = PYDANTIC_CONFIG
 
     scale: Annotated[float, Bounds(gt=0.0)] = 1.0
-    """Every reward is multiplied by this before it enters the replay."""
+    """Every reward, with what shaping and backprop added, is multiplied by this before it enters the replay."""
+    shaping: ShapingConfig | None = None
+    """Reward shaping; `on` for the defaults."""
+    backprop: BackpropConfig | None = None
+    """Reward backprop; `on` for the defaults."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -243,7 +270,11 @@ class EvalConfig:
     every: PositiveInt = 10_000
     """Environment steps between two evaluations."""
     episodes: PositiveInt = 10
-    """Episodes per evaluation."""
+    """Episodes per evaluation; laser hockey: per opponent, the agent starts in half of them."""
+    opponents: tuple[OpponentName, ...] = ()
+    """Laser hockey: who is played against. Default: everybody that `env.opponent` and the phases name, but `self`."""
+    video_every: PositiveInt | None = None
+    """Environment steps between two videos of an evaluation episode. Default: no videos."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -284,6 +315,9 @@ class Spec:
     """Experiment name or job id that the difference is shown against."""
     env: EnvConfig
     reward: RewardConfig = field(default_factory=RewardConfig)
+    phases: tuple[dict[str, Any], ...] = ()
+    """A curriculum: one after another, each `{steps: N, env: {…}, reward: {…}}` with what it changes in these two
+    sections; the last one may leave out `steps` and lasts to the end. See `tdmpc_lab.config.phases`."""
     agent: AgentConfig = field(default_factory=AgentConfig)
     planner: PlannerConfig = field(default_factory=PlannerConfig)
     train: TrainConfig = field(default_factory=TrainConfig)

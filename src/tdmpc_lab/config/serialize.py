@@ -46,8 +46,10 @@ def dump_yaml(spec: Spec) -> str:
     values = to_dict(spec)
     for path, kind in spec_types().items():
         *parents, name = path
-        holder = functools.reduce(lambda inside, key: inside and inside[key], parents, values)
-        if kind.section and holder and holder[name] is None:
+        holder = functools.reduce(
+            lambda inside, key: inside[key] if isinstance(inside, dict) else None, parents, values
+        )
+        if kind.section and isinstance(holder, dict) and holder[name] is None:
             holder[name] = _OFF
     return "".join(f"{line}\n" for line in _mapping_lines(values))
 

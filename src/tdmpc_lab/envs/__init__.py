@@ -7,16 +7,18 @@ Any gymnasium environment with continuous actions and vector observations become
 from __future__ import annotations
 
 from tdmpc_lab.envs.control import ControlEnv, GymnasiumEnv, StepResult
-from tdmpc_lab.envs.group import EnvGroup
-from tdmpc_lab.envs.make import make_env
+from tdmpc_lab.envs.group import EnvGroup, Setting
+from tdmpc_lab.envs.make import has_opponents, make_env
 from tdmpc_lab.envs.seeds import evaluation_seeds, training_seed
 
 __all__ = [
     "ControlEnv",
     "EnvGroup",
     "GymnasiumEnv",
+    "Setting",
     "StepResult",
     "evaluation_seeds",
+    "has_opponents",
     "make_env",
     "training_seed",
 ]

@@ -50,6 +50,10 @@ class ControlEnv(Protocol):
     def episode_length(self) -> int:
         """Steps T after which an episode is truncated at the latest."""
 
+    @property
+    def frames_per_second(self) -> int:
+        """Pictures a second that show an episode as quickly as it is."""
+
     def reset(self, seed: int) -> FloatArray:
         """Start the episode of this seed and return its first observation, (observation_dim,).
 
@@ -61,6 +65,12 @@ class ControlEnv(Protocol):
 
         Raises TrainingError when the environment raises, when the observation or the reward is not finite,
         when the action is not finite or has the wrong shape, and when no episode is running.
+        """
+
+    def render(self) -> npt.NDArray[np.uint8] | None:
+        """The picture of this moment, (height, width, 3); None where the environment makes none.
+
+        It makes one only when it was made with the render mode `rgb_array`.
         """
 
     def close(self) -> None:
@@ -111,6 +121,12 @@ class GymnasiumEnv:
         """Steps T after which an episode is truncated at the latest."""
         return self._episode_length
 
+    @property
+    def frames_per_second(self) -> int:
+        """See `ControlEnv.frames_per_second`; 30 for an environment that does not say."""
+        metadata = {} if self._env is None else self._env.metadata
+        return int(metadata.get("render_fps") or 30)
+
     def reset(self, seed: int) -> FloatArray:
         """See `ControlEnv.reset`."""
         self._seed, self._steps = seed, None
@@ -148,6 +164,16 @@ class GymnasiumEnv:
             )
         self._steps = None if ended or cut else number
         return StepResult(flat, reward, ended, cut, info)
+
+    def render(self) -> npt.NDArray[np.uint8] | None:
+        """See `ControlEnv.render`. Raises TrainingError when the environment raises."""
+        if self._env is None or self._env.render_mode != "rgb_array":
+            return None
+        try:
+            picture = np.asarray(self._env.render(), dtype=np.uint8)
+        except Exception as error:  # whatever an environment raises, the person needs its name
+            raise TrainingError(f"environment '{self.name}': render raised {_summary(error)}") from error
+        return picture if picture.ndim == 3 and picture.shape[2] == 3 else None
 
     def close(self) -> None:
         """See `ControlEnv.close`."""

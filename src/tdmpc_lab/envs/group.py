@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -14,19 +14,35 @@ from tdmpc_lab.errors import CheckpointError, TrainingError
 _NOT_STARTED = -1
 
 
+class Setting(NamedTuple):
+    """What an episode is played in, beside its seed. It is fixed when the episode begins."""
+
+    phase: int = 0
+    """Index of the curriculum's phase."""
+    copies: int = 0
+    """How many copies of itself the agent had made for its pool by then."""
+
+
 class EnvGroup:
     """N environments. Shapes: N environments, A action_dim, O observation_dim.
 
     An environment that ended its episode waits for `reset_one`; nothing is reset behind the trainer's back.
     """
 
-    def __init__(self, make: Callable[[], ControlEnv], count: int, seed: int) -> None:
-        """Make `count` environments (≥ 1). `seed` is the experiment's; see `seeds.training_seed`."""
+    def __init__(self, make: Callable[[Setting], ControlEnv], count: int, seed: int) -> None:
+        """Make `count` environments (≥ 1). `seed` is the experiment's; see `seeds.training_seed`.
+
+        `make` is called again for an environment whose next episode has another `setting`.
+        """
         self._seed = seed
+        self._make = make
+        self.setting = Setting()
+        """What episodes that begin from now on are played in."""
+        self._settings = [self.setting] * count
         self._envs: list[ControlEnv] = []
         try:
             for _ in range(count):
-                self._envs.append(make())
+                self._envs.append(make(self.setting))
         except Exception:
             self.close()
             raise
@@ -50,6 +66,10 @@ class EnvGroup:
         """Number of the running episode of environment `index`, from 0; −1 before the first reset."""
         return self._episodes[index]
 
+    def episode_setting(self, index: int) -> Setting:
+        """What the running episode of environment `index` is played in."""
+        return self._settings[index]
+
     def episode_seed(self, index: int) -> int:
         """Seed of the running episode of environment `index`."""
         return training_seed(self._seed, index, self._episodes[index])
@@ -62,7 +82,7 @@ class EnvGroup:
 
     def reset_one(self, index: int) -> FloatArray:
         """Start the next episode of environment `index`; returns its first observation, (O,)."""
-        return self._start(index, self._episodes[index] + 1).copy()
+        return self._start(index, self._episodes[index] + 1, self.setting).copy()
 
     def step(self, actions: FloatArray) -> list[StepResult]:
         """Step the first k environments with `actions`, (k, A), k ≤ N; one result each."""
@@ -88,6 +108,7 @@ class EnvGroup:
             "envs": [
                 {
                     "episode": self._episodes[index],
+                    "setting": list(self._settings[index]),
                     "actions": np.array(self._actions[index], dtype=np.float32).reshape(-1, self.action_dim),
                     "observation": self._obs[index].copy(),
                 }
@@ -110,12 +131,16 @@ class EnvGroup:
                 self._episodes[index] = _NOT_STARTED
                 self._actions[index] = []
                 self._obs[index] = 0.0
-            elif not self._replay(index, episode, saved["actions"], saved["observation"]):
-                self._start(index, episode + 1)
+            elif not self._replay(index, episode, Setting(*saved["setting"]), saved["actions"], saved["observation"]):
+                self._start(index, episode + 1, self.setting)
                 differing.append(index)
         return differing
 
-    def _start(self, index: int, episode: int) -> FloatArray:
+    def _start(self, index: int, episode: int, setting: Setting) -> FloatArray:
+        if setting != self._settings[index]:
+            self._envs[index].close()
+            self._envs[index] = self._make(setting)
+            self._settings[index] = setting
         self._episodes[index] = episode
         self._actions[index] = []
         obs = self._envs[index].reset(self.episode_seed(index))
@@ -128,10 +153,10 @@ class EnvGroup:
         self._obs[index] = result.obs
         return result
 
-    def _replay(self, index: int, episode: int, actions: FloatArray, observation: FloatArray) -> bool:
+    def _replay(self, index: int, episode: int, setting: Setting, actions: FloatArray, observation: FloatArray) -> bool:
         """Run a stored episode again; whether it ended where it had, to the last bit."""
         try:
-            self._start(index, episode)
+            self._start(index, episode, setting)
             for action in actions:
                 self._step_one(index, action)
         except TrainingError:  # it raised or ended early this time, so it differs: the caller starts another one

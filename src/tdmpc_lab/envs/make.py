@@ -21,6 +21,8 @@ from tdmpc_lab.errors import EnvironmentSpecError
 if TYPE_CHECKING:
     import gymnasium
 
+    from tdmpc_lab.envs.hockey.opponents import FindOpponent
+
 _LOG = logging.getLogger(__name__)
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 _GYMNASIUM_PREFIX = re.compile(r"^(WARN|ERROR): ")
@@ -34,22 +36,39 @@ _OUR_IDS = {
     "hockey": "tdmpc_lab.envs.hockey:tdmpc_lab/Hockey-v0",
     "hockey-original": "tdmpc_lab.envs.hockey:tdmpc_lab/HockeyOriginal-v0",
 }
+_OWN_KEYS = ("opponent", "time_limit")  # of the section `env`, beside options: laser hockey's own
 _shown: set[str] = set()  # warnings that the person has had already
 
 
-def make_env(config: EnvConfig) -> ControlEnv:
+def make_env(
+    config: EnvConfig,
+    *,
+    find_opponent: FindOpponent | None = None,
+    render_mode: str | None = None,
+    **constructor: Any,
+) -> ControlEnv:
     """Make the environment of a spec.
+
+    `find_opponent` makes the opponents that are no bots: it gets a name of `env.opponent` and returns None for one
+    that it doesn't know. `constructor` are more keyword arguments for the environment, beside `env.options`.
 
     Raises EnvironmentSpecError when there is no such id, when its module or its constructor fails, when the
     spaces are not supported, and when neither the environment nor the spec limits an episode's length.
     Warnings that come up on the way never stop it; each is logged once per process.
     """
+    if render_mode is not None:
+        constructor["render_mode"] = render_mode
+
+    def build() -> gymnasium.Env[Any, Any]:
+        with _warnings_logged_once():
+            return _build(config, {**_own_options(config, find_opponent), **constructor})
+
     with _warnings_logged_once():
-        env = _build(config)
+        env = build()
         try:
             return GymnasiumEnv(
                 config.id,
-                lambda: _rebuild(config),
+                build,
                 env,
                 observation_dim=observation_dim(env.observation_space, config.id),
                 action_scale=action_scale(
@@ -62,15 +81,41 @@ def make_env(config: EnvConfig) -> ControlEnv:
             raise
 
 
-def _rebuild(config: EnvConfig) -> gymnasium.Env[Any, Any]:
-    with _warnings_logged_once():
-        return _build(config)
+def has_opponents(env_id: str) -> bool:
+    """Whether this is a view of laser hockey, a game against somebody. Raises EnvironmentSpecError as `make_env`."""
+    _import_module_of(env_id)
+    return bool(getattr(_creator(env_id), "has_opponents", False))
 
 
-def _build(config: EnvConfig) -> gymnasium.Env[Any, Any]:
+def _own_options(config: EnvConfig, find_opponent: FindOpponent | None) -> dict[str, Any]:
+    """The keys of `env` that only laser hockey knows, as its constructor takes them; those that are not set left out.
+
+    Raises EnvironmentSpecError where the environment has no such thing, and for an opponent that is not known.
+    """
+    given = {name: value for name in _OWN_KEYS if (value := getattr(config, name)) is not None}
+    if not given:
+        return {}
+    if not has_opponents(config.id):
+        name = next(iter(given))
+        raise EnvironmentSpecError(
+            f"env.{name} is for laser hockey (env.id: hockey), and '{config.id}' is another environment: leave it out"
+        )
+    if "opponent" in given:
+        from tdmpc_lab.envs.hockey import make_opponent
+
+        spec = given["opponent"]
+        try:
+            given["opponent"] = make_opponent(str(spec) if isinstance(spec, int) else spec, find_opponent)
+        except EnvironmentSpecError as error:
+            raise EnvironmentSpecError(f"env.{error}") from error
+    return given
+
+
+def _build(config: EnvConfig, constructor: Mapping[str, Any]) -> gymnasium.Env[Any, Any]:
     """The gymnasium environment with its time limit; every failure as an EnvironmentSpecError."""
     name = _import_module_of(config.id)
-    for option, remedy in _TAKEN_BY_GYMNASIUM.items():
+    taken = _TAKEN_BY_GYMNASIUM | {key: f"set env.{key} instead" for key in _OWN_KEYS if config.id in _OUR_IDS}
+    for option, remedy in taken.items():
         if option in config.options:
             raise EnvironmentSpecError(f"env.options.{option} can't be passed to '{config.id}': {remedy}")
 
@@ -81,7 +126,7 @@ def _build(config: EnvConfig) -> gymnasium.Env[Any, Any]:
             name,
             max_episode_steps=config.max_episode_steps,
             disable_env_checker=True,  # it looks at the first step only, GymnasiumEnv at every one
-            **copy.deepcopy(config.options),
+            **copy.deepcopy({**config.options, **constructor}),
         )
     except (gymnasium.error.UnregisteredEnv, gymnasium.error.DeprecatedEnv) as error:
         raise _unknown_id(config.id, name) from error
@@ -158,19 +203,25 @@ def _constructor_failed(config: EnvConfig, error: Exception) -> EnvironmentSpecE
 
 def _parameters(env_id: str) -> Mapping[str, inspect.Parameter]:
     """The parameters of the environment's constructor; none where they can't be read. For messages only."""
+    creator = _creator(env_id)
+    try:
+        return inspect.signature(creator).parameters if callable(creator) else {}
+    except (TypeError, ValueError):  # written in another language; the message does without the list
+        return {}
+
+
+def _creator(env_id: str) -> object:
+    """What makes the environment: a class, mostly. None where it is not known or can't be imported."""
     import gymnasium
 
     spec = gymnasium.registry.get(_OUR_IDS.get(env_id, env_id).rpartition(":")[2])
-    if spec is None:
-        return {}
+    if spec is None or not isinstance(spec.entry_point, str):
+        return None if spec is None else spec.entry_point
+    module, _, attribute = spec.entry_point.partition(":")
     try:
-        creator = spec.entry_point
-        if isinstance(creator, str):
-            module, _, attribute = creator.partition(":")
-            creator = getattr(importlib.import_module(module), attribute)
-        return inspect.signature(creator).parameters if callable(creator) else {}
-    except Exception:  # noqa: BLE001  importing it may raise anything; the message does without the list
-        return {}
+        return getattr(importlib.import_module(module), attribute)
+    except Exception:  # noqa: BLE001  importing it may raise anything; making it will tell what is wrong
+        return None
 
 
 def _episode_length(env: gymnasium.Env[Any, Any], config: EnvConfig) -> int:

@@ -63,6 +63,26 @@ class JobPaths:
         return self.folder / "checkpoints"
 
     @property
+    def videos(self) -> Path:
+        """Folder of the videos of evaluation episodes."""
+        return self.folder / "videos"
+
+    @property
+    def pool(self) -> Path:
+        """Folder of the agent's past copies, which it plays against."""
+        return self.folder / "pool"
+
+    @property
+    def opponents(self) -> Path:
+        """Folder of the opponents that are agents, as they were at submit."""
+        return self.folder / "opponents"
+
+    @property
+    def evals(self) -> Path:
+        """What `eval` found after the training, one row per opponent."""
+        return self.folder / "evals.jsonl"
+
+    @property
     def log_out(self) -> Path:
         """Standard output of the job's process."""
         return self.folder / "log.out"

@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from functools import partial
+from pathlib import Path
 
 import numpy as np
 import torch
 
 from tdmpc_lab.agent import Agent, Replay
-from tdmpc_lab.config.schema import Spec, TrainConfig
+from tdmpc_lab.config.schema import EvalConfig, Spec, TrainConfig
 from tdmpc_lab.envs import EnvGroup, make_env
+from tdmpc_lab.envs.hockey.opponents import FindOpponent
 from tdmpc_lab.training.checkpoints import CheckpointStore
+from tdmpc_lab.training.curriculum import Curriculum
 from tdmpc_lab.training.evaluate import Evaluator
 from tdmpc_lab.training.loop import EventCallback, RowObserver, Trainer
 from tdmpc_lab.training.metrics import MetricSink
+from tdmpc_lab.training.opponents import OpponentFiles, no_files
 from tdmpc_lab.training.stop import StopFlag
+from tdmpc_lab.training.video import VideoFolder
+from tdmpc_lab.training.worlds import Worlds
 
 
 @dataclass(frozen=True)
@@ -40,14 +45,14 @@ def set_threads(train: TrainConfig) -> None:
     torch.set_num_threads(train.threads or available_cpus())
 
 
-def step_environment(spec: Spec, *, steps: int) -> int:
+def step_environment(spec: Spec, *, steps: int, find_opponent: FindOpponent | None = None) -> int:
     """Run the first `steps` random steps of one episode of the spec's environment; returns how many there were.
 
     Raises:
         EnvironmentSpecError: it can't be made or is not supported.
         TrainingError: it fails at a step.
     """
-    env = make_env(spec.env)
+    env = make_env(spec.env, find_opponent=find_opponent)
     rng = np.random.default_rng(spec.train.seed)
     try:
         env.reset(spec.train.seed)
@@ -77,11 +82,23 @@ def build_agent(spec: Spec, observation_dim: int, action_dim: int, episode_lengt
     )
 
 
+@dataclass(frozen=True)
+class Places:
+    """Where a training keeps its files beside the metrics; None for what is not kept."""
+
+    checkpoints: CheckpointStore | None = None
+    videos: Path | None = None
+    pool: Path | None = None
+    """Folder of the agent's past copies. Needed where the opponent `self` is."""
+    opponents: OpponentFiles = no_files
+    """The checkpoints of the opponents that are agents."""
+
+
 def build_trainer(
     spec: Spec,
     *,
     sink: MetricSink,
-    checkpoints: CheckpointStore | None = None,
+    places: Places | None = None,
     stop: StopFlag | None = None,
     observe: RowObserver | None = None,
     on_event: EventCallback | None = None,
@@ -92,14 +109,17 @@ def build_trainer(
     Sets torch's thread count: results are the same to the last bit only for the same number.
 
     Raises:
-        EnvironmentSpecError: the environment can't be made or is not supported.
+        EnvironmentSpecError: the environment can't be made or is not supported, or an opponent is not known.
         ConfigError, ExternalError: the agent's settings or device.
     """
     train = spec.train
+    places = Places() if places is None else places
     set_threads(train)
-    make = partial(make_env, spec.env)
-    envs = EnvGroup(make, train.envs, train.seed)
+    worlds = Worlds(spec, places)
+    envs = EnvGroup(worlds.make, train.envs, train.seed)
     agent = build_agent(spec, envs.observation_dim, envs.action_dim, envs.episode_length)
+    if places.checkpoints is not None:
+        places.checkpoints.made_of = worlds.made_of
     replay = Replay(
         capacity=min(train.replay_capacity, _slots_needed(spec, envs.episode_length)),
         observation_dim=envs.observation_dim,
@@ -109,24 +129,28 @@ def build_trainer(
         seed=train.seed,
         host_only=train.replay_device == "host",
     )
-    evaluator = None
-    if spec.eval is not None:
-        evaluator = Evaluator(make, episodes=spec.eval.episodes, seed=train.seed)
     return Trainer(
         agent=agent,
         envs=envs,
         replay=replay,
         config=train,
         evaluation=spec.eval,
-        evaluator=evaluator,
-        reward_scale=spec.reward.scale,
+        evaluator=None if spec.eval is None else Evaluator(worlds.cases(spec.eval), seed=train.seed),
+        curriculum=Curriculum(worlds.phases, worlds.pool),
         sink=sink,
-        checkpoints=checkpoints,
+        checkpoints=places.checkpoints,
+        videos=None if spec.eval is None else _videos(spec.eval, places),
         stop=stop,
         observe=observe,
         on_event=on_event,
         attempt=attempt,
     )
+
+
+def _videos(evaluation: EvalConfig, places: Places) -> VideoFolder | None:
+    if places.videos is None or evaluation.video_every is None:
+        return None
+    return VideoFolder(places.videos, evaluation.video_every)
 
 
 def _slots_needed(spec: Spec, episode_length: int) -> int:

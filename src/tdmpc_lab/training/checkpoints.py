@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,8 @@ class CheckpointStore:
     def __init__(self, folder: Path, *, keep: int = 2) -> None:
         self.folder = folder
         self.keep = keep
+        self.made_of: Mapping[str, Any] = {}
+        """Goes into every checkpoint, so that an agent can be built from it; see `load.header`."""
         self.skipped: list[str] = []  # what `load_latest` passed over, in words
 
     def paths(self) -> list[Path]:
@@ -43,11 +46,8 @@ class CheckpointStore:
 
     def save(self, step: int, state: dict[str, Any]) -> Path:
         """Write the state reached at environment step `step`; older ones beyond `keep` are removed after."""
-        buffer = io.BytesIO()
-        torch.save({"format": FORMAT, "step": step, **state}, buffer)
         path = self.folder / f"step_{step:09d}.pt"
-        self.folder.mkdir(parents=True, exist_ok=True)
-        write_atomic(path, buffer.getvalue())
+        save_checkpoint(path, {"step": step, **self.made_of, **state})
         for old in self.paths()[: -self.keep]:
             old.unlink(missing_ok=True)
         return path
@@ -69,6 +69,14 @@ class CheckpointStore:
         if paths:
             raise CheckpointError("no checkpoint can be read:\n  " + "\n  ".join(self.skipped))
         return None
+
+
+def save_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
+    """Write one checkpoint, whole or not at all. Raises OSError."""
+    buffer = io.BytesIO()
+    torch.save({"format": FORMAT, **state}, buffer)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomic(path, buffer.getvalue())
 
 
 def step_of(path: Path) -> int:

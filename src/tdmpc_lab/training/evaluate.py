@@ -2,17 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
-from tdmpc_lab.agent import Agent
+from tdmpc_lab.agent import Agent, PlanState
+from tdmpc_lab.agent.replay import FloatArray
 from tdmpc_lab.envs import ControlEnv, evaluation_seeds
+from tdmpc_lab.intervals import wilson
 from tdmpc_lab.training.metrics import Row
+from tdmpc_lab.training.opponents import Mode
 from tdmpc_lab.training.stop import StopFlag
+from tdmpc_lab.training.video import Frame
 
-MAX_SIDE_BY_SIDE = 16
+SIDE_BY_SIDE = 16
+OUTCOMES = {"win": 1, "draw": 0, "loss": -1}
+"""The shares of a game's outcomes, by the value of `winner`."""
+
+MakeEnv = Callable[..., ControlEnv]
+"""Makes an environment; with `film=True` one that can be filmed."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """One kind of episode to be played: against one opponent, from one side."""
+
+    make: MakeEnv
+    seeds: tuple[int, ...]
+    opponent: str | None = None
+    """None where there is none."""
 
 
 @dataclass(frozen=True)
@@ -22,6 +42,18 @@ class EpisodeResult:
     seed: int
     total: float  # undiscounted return, raw reward
     length: int  # steps
+    opponent: str | None = None
+    winner: int | None = None  # of a game: 1 the agent, −1 the opponent, 0 nobody
+
+
+@dataclass(frozen=True)
+class Film:
+    """The pictures of one episode."""
+
+    frames: Sequence[Frame]
+    fps: int
+    of: str
+    """Which episode it is, in words."""
 
 
 @dataclass(frozen=True)
@@ -29,18 +61,63 @@ class Evaluation:
     """The episodes of one evaluation."""
 
     episodes: tuple[EpisodeResult, ...]
+    film: Film | None = None
+
+    @property
+    def opponents(self) -> list[str]:
+        """Who was played against, in the order of the episodes."""
+        return list(dict.fromkeys(e.opponent for e in self.episodes if e.opponent is not None))
+
+    def against(self, opponent: str) -> Evaluation:
+        """The episodes against one opponent."""
+        return Evaluation(tuple(e for e in self.episodes if e.opponent == opponent))
 
     def row(self) -> Row:
-        """The part of a metric row that describes this evaluation; `return_std` is over the episodes."""
+        """The part of a metric row that describes this evaluation; `return_std` is over the episodes.
+
+        Of games also the shares `win`, `draw` and `loss`, and with several opponents `win_weak` and so on of each.
+        """
         returns = np.array([e.total for e in self.episodes])
-        return {
+        row: Row = {
             "return_mean": float(returns.mean()),
             "return_std": float(returns.std()),
             "return_min": float(returns.min()),
             "return_max": float(returns.max()),
             "length_mean": float(np.mean([e.length for e in self.episodes])),
             "episodes": len(self.episodes),
+            **self.shares(),
         }
+        if len(self.opponents) > 1:
+            for opponent in self.opponents:
+                part = self.against(opponent)
+                row |= {f"{name}_{opponent}": share for name, share in part.shares().items()}
+                row |= {f"return_{opponent}": float(np.mean([e.total for e in part.episodes]))}
+        elif self.opponents:
+            row["opponent"] = self.opponents[0]
+        return row
+
+    def shares(self) -> dict[str, float]:
+        """Shares of games won, drawn and lost, and the 95 % Wilson interval of the first; nothing of other episodes."""
+        winners = [e.winner for e in self.episodes]
+        if not winners or any(winner is None for winner in winners):
+            return {}
+        shares = {name: winners.count(value) / len(winners) for name, value in OUTCOMES.items()}
+        low, high = wilson(winners.count(1), len(winners))
+        return {**shares, "win_low": low, "win_high": high}
+
+
+def game_cases(make: Callable[..., MakeEnv], opponents: Iterable[str], *, seed: int, episodes: int) -> tuple[Case, ...]:
+    """Cases for `episodes` games against each opponent, the agent starting in every other one.
+
+    `make(opponent, one_starting)` gives the maker of the environments. Every opponent meets the same start states.
+    """
+    seeds = evaluation_seeds(seed, episodes)
+    return tuple(
+        Case(make(opponent, starts), tuple(seeds[side::2]), opponent)
+        for opponent in opponents
+        for side, starts in enumerate((True, False))
+        if seeds[side::2]
+    )
 
 
 class Evaluator:
@@ -49,46 +126,79 @@ class Evaluator:
     It touches no random state of the training: environments and planning draw from seeds of their own.
     """
 
-    def __init__(self, make: Callable[[], ControlEnv], *, episodes: int, seed: int) -> None:
-        self._seeds = evaluation_seeds(seed, episodes)
-        self._plan_seed = seed
-        self._make = make
-        self._envs: list[ControlEnv] = []
+    def __init__(
+        self, cases: Sequence[Case], *, seed: int, mode: Mode = "plan", side_by_side: int = SIDE_BY_SIDE
+    ) -> None:
+        """`mode` says whether the agent plans; `side_by_side` episodes are played at a time."""
+        self._queue = [(case, seed_) for case in cases for seed_ in case.seeds]
+        self._plan_seed, self._mode, self._side_by_side = seed, mode, side_by_side
 
-    def run(self, agent: Agent, stop: StopFlag | None = None) -> Evaluation | None:
-        """Play all episodes with the agent as it is, without exploration noise; None once `stop` is set."""
+    def run(self, agent: Agent, stop: StopFlag | None = None, *, film: bool = False) -> Evaluation | None:
+        """Play all episodes with the agent as it is, without exploration noise; None once `stop` is set.
+
+        With `film` the first episode is filmed, where its environment makes pictures.
+        """
         stop = StopFlag() if stop is None else stop
-        while len(self._envs) < min(len(self._seeds), MAX_SIDE_BY_SIDE):
-            self._envs.append(self._make())
         results: list[EpisodeResult] = []
-        for start in range(0, len(self._seeds), MAX_SIDE_BY_SIDE):
-            results += self._play(agent, self._seeds[start : start + MAX_SIDE_BY_SIDE], stop)
+        pictures: Film | None = None
+        for start in range(0, len(self._queue), self._side_by_side):
+            batch = self._queue[start : start + self._side_by_side]
+            envs: list[ControlEnv] = []
+            try:
+                for place, (case, _) in enumerate(batch):
+                    envs.append(case.make(film=film and start + place == 0))
+                played, frames = self._play(agent, envs, batch, stop, film=film and start == 0)
+            finally:
+                for env in envs:
+                    env.close()
+            results += played
+            if frames:
+                pictures = Film(frames, envs[0].frames_per_second, _in_words(played[0]))
         if stop:
             return None
-        return Evaluation(tuple(results))
+        return Evaluation(tuple(results), pictures)
 
-    def _play(self, agent: Agent, seeds: list[int], stop: StopFlag) -> list[EpisodeResult]:
-        """One episode per seed, side by side; broken off when `stop` is set."""
-        state = agent.plan_state(len(seeds), seed=self._plan_seed)
-        observations = np.stack([env.reset(seed) for env, seed in zip(self._envs, seeds, strict=False)])
-        totals = [0.0] * len(seeds)
-        lengths = [0] * len(seeds)
-        running = np.arange(len(seeds))
+    def _play(
+        self, agent: Agent, envs: list[ControlEnv], batch: list[tuple[Case, int]], stop: StopFlag, *, film: bool
+    ) -> tuple[list[EpisodeResult], list[Frame]]:
+        """One episode in each environment, side by side; broken off when `stop` is set."""
+        state = agent.plan_state(len(batch), seed=self._plan_seed)
+        observations = np.stack([env.reset(seed) for env, (_, seed) in zip(envs, batch, strict=True)])
+        totals = [0.0] * len(batch)
+        lengths = [0] * len(batch)
+        winners: list[int | None] = [None] * len(batch)
+        frames: list[Frame] = []
+        running = np.arange(len(batch))
         while len(running) and not stop:
-            actions = agent.act(observations[running], state, explore=False, envs=running)
+            if film and 0 in running and (picture := envs[0].render()) is not None:
+                frames.append(picture)
+            actions = self._actions(agent, observations[running], state, running)
             going_on = []
             for i, action in zip(running.tolist(), actions, strict=True):
-                result = self._envs[i].step(action)
+                result = envs[i].step(action)
                 observations[i] = result.obs
                 totals[i] += result.reward
                 lengths[i] += 1
-                if not (result.terminated or result.truncated):
+                if result.terminated or result.truncated:
+                    winner = result.info.get("winner")
+                    winners[i] = None if winner is None else int(winner)
+                else:
                     going_on.append(i)
             running = np.array(going_on, dtype=np.int64)
-        return [EpisodeResult(*e) for e in zip(seeds, totals, lengths, strict=True)]
+        opponents = [case.opponent for case, _ in batch]
+        seeds = [seed for _, seed in batch]
+        results = [EpisodeResult(*e) for e in zip(seeds, totals, lengths, opponents, winners, strict=True)]
+        return results, frames
 
-    def close(self) -> None:
-        """Close the environments."""
-        for env in self._envs:
-            env.close()
-        self._envs.clear()
+    def _actions(
+        self, agent: Agent, observations: FloatArray, state: PlanState, running: NDArray[np.int64]
+    ) -> FloatArray:
+        if self._mode == "policy":
+            return agent.act_prior(observations)
+        return agent.act(observations, state, explore=False, envs=running)
+
+
+def _in_words(episode: EpisodeResult) -> str:
+    against = f" against {episode.opponent}" if episode.opponent else ""
+    won = {1: ", won", 0: ", drawn", -1: ", lost"}.get(episode.winner, "") if episode.winner is not None else ""
+    return f"episode with seed {episode.seed}{against}{won}, return {episode.total:.1f}"

@@ -17,10 +17,12 @@ from tdmpc_lab.config.schema import EvalConfig, TrainConfig
 from tdmpc_lab.envs import EnvGroup
 from tdmpc_lab.errors import CheckpointError, NonFiniteError, TrainingError
 from tdmpc_lab.training.checkpoints import CheckpointStore, arrays_to_tensors, tensors_to_arrays
-from tdmpc_lab.training.evaluate import Evaluator
+from tdmpc_lab.training.curriculum import Curriculum
+from tdmpc_lab.training.evaluate import Evaluator, Film
 from tdmpc_lab.training.metrics import LossMeter, MetricSink, Row
 from tdmpc_lab.training.recorder import EpisodeRecorder
 from tdmpc_lab.training.stop import StopFlag
+from tdmpc_lab.training.video import VideoFolder
 
 SEED_STEPS_MIN = 1000
 SEED_EPISODES = 5
@@ -52,9 +54,10 @@ class Trainer:
         agent, envs, replay: built for the same spaces and device.
         config: the loop's own section of the spec.
         evaluation: when to evaluate; None for never. `evaluator` plays the episodes.
-        reward_scale: factor on every reward before it enters the replay.
+        curriculum: the phases with their rewards; None for rewards as they are.
         sink: takes metric rows. `observe` sees each row too (progress display).
         checkpoints: None keeps nothing on disk.
+        videos: where videos of evaluations go; None for none.
         stop: asked at every step and update.
         on_event: told of checkpoints, resumption and dropped episodes: (kind, fields).
         attempt: written into every row.
@@ -70,8 +73,9 @@ class Trainer:
         sink: MetricSink,
         evaluation: EvalConfig | None = None,
         evaluator: Evaluator | None = None,
-        reward_scale: float = 1.0,
+        curriculum: Curriculum | None = None,
         checkpoints: CheckpointStore | None = None,
+        videos: VideoFolder | None = None,
         stop: StopFlag | None = None,
         observe: RowObserver | None = None,
         on_event: EventCallback | None = None,
@@ -79,7 +83,8 @@ class Trainer:
     ) -> None:
         self.agent, self.envs, self.replay, self.config = agent, envs, replay, config
         self.sink, self.evaluation, self.evaluator = sink, evaluation, evaluator
-        self.reward_scale, self.checkpoints, self.attempt = reward_scale, checkpoints, attempt
+        self.checkpoints, self.videos, self.attempt = checkpoints, videos, attempt
+        self.curriculum = Curriculum() if curriculum is None else curriculum
         self.stop = StopFlag() if stop is None else stop
         self._observe = observe
         self._on_event = on_event
@@ -131,18 +136,27 @@ class Trainer:
         actions = self._actions(count)
         results = self.envs.step(actions)
         self.step += count
+        self._enter_phases()
         for i, (action, result) in enumerate(zip(actions, results, strict=True)):
             recorder = self._recorders[i]
             recorder.add(action, result)
             if recorder.done:
-                self.replay.add(recorder.episode(self.reward_scale))
-                self._log("train", {"env": i, **recorder.summary})
+                setting, before = self.envs.episode_setting(i), self.replay.episodes_added
+                episode, row = self.curriculum.finish(recorder, setting, before)
+                self.replay.add(episode)
+                self._log("train", {"env": i, **row})
                 self._start_episode(i)
             else:
                 self._observations[i] = result.obs
         if self._base is None and self.step >= self.seed_steps:
             self._base = (self.step, max(self.seed_steps, 1))  # as many updates as there were seed steps
             self._event("warm_up", {"step": self.step, "updates": self._due()})
+
+    def _enter_phases(self) -> None:
+        for phase in self.curriculum.enter(self.step, self.replay.episodes_added):
+            self._log("train", {"phase": phase.number})
+            self._event("phase", {"phase": phase.number, "step": self.step, "changes": list(phase.changes)})
+        self.envs.setting = self.curriculum.setting
 
     def _due(self) -> int:
         """Updates still to be made up to this step; whole ones, counted so that fractions never drift."""
@@ -211,6 +225,10 @@ class Trainer:
             task = self._pending.pop(0)
             if task == "losses":
                 self._log_losses()
+            elif task == "copy":
+                self._meter.check(self._last_checkpoint())
+                number = self.curriculum.copy(self.agent, self.step)
+                self._event("self_play_copy", {"copy": number, "step": self.step})
             elif task == "checkpoint":
                 self._save()
             elif not self._evaluate():
@@ -222,7 +240,8 @@ class Trainer:
         if self.evaluation is not None:
             every["evaluation"] = self.evaluation.every
         last = step >= self.config.steps
-        return [task for task, n in every.items() if last or crossed(before, step, n)]
+        due = [task for task, n in every.items() if last or crossed(before, step, n)]
+        return ["copy", *due] if self.curriculum.copy_due(before, step) else due
 
     def _log_losses(self) -> None:
         losses = self._meter.read(self._last_checkpoint())
@@ -258,13 +277,28 @@ class Trainer:
         assert self.evaluator is not None
         paused = time.monotonic()
         self._meter.check(self._last_checkpoint())
-        evaluation = self.evaluator.run(self.agent, self.stop)
+        film = self.videos is not None and self.videos.due(self.step)
+        evaluation = self.evaluator.run(self.agent, self.stop, film=film)
         if evaluation is None:
             return False
         self._log("eval", evaluation.row())
+        if film:
+            self._save_video(evaluation.film)
         since, step = self._rate_mark  # the time of evaluating is not training time
         self._rate_mark = (since + time.monotonic() - paused, step)
         return True
+
+    def _save_video(self, film: Film | None) -> None:
+        """Write it; a video that can't be made costs a warning, never the training."""
+        assert self.videos is not None
+        try:
+            if film is None:
+                raise TrainingError("the environment makes no pictures (render mode rgb_array)")
+            path = self.videos.save(self.step, film.frames, film.fps)
+        except (OSError, TrainingError) as error:
+            self._event("warning", {"message": f"no video: {error}", "step": self.step})
+        else:
+            self._event("video", {"step": self.step, "file": path.name, "of": film.of})
 
     def _save(self) -> None:
         if self.checkpoints is None:
@@ -307,9 +341,11 @@ class Trainer:
                 "updates_per_step": self.config.updates_per_step,
                 "wall_s": self._wall(),
                 "metrics_mark": self.sink.mark(),
+                "filmed": 0 if self.videos is None else self.videos.last,
             },
             "agent": self.agent.state_dict(),
             "replay": self.replay.state_dict(),
+            "curriculum": self.curriculum.state_dict(),
             "envs": arrays_to_tensors(self.envs.state_dict()),
             "recorders": [r.state_dict() for r in self._recorders],
             "plan": {
@@ -342,6 +378,10 @@ class Trainer:
         if self._base is not None and counters["updates_per_step"] != self.config.updates_per_step:
             self._base = (self.step, self.updates)  # another rate holds from here on, not for what lies behind
         self._wall_before = float(counters["wall_s"])
+        if self.videos is not None:
+            self.videos.last = int(counters["filmed"])
+        self.curriculum.load_state_dict(state["curriculum"])
+        self.envs.setting = self.curriculum.setting
         self._plan.mean.copy_(state["plan"]["mean"])
         self._plan.generator.set_state(state["plan"]["generator"])
         self._plan.nan_values.fill_(state["plan"]["nan_values"])

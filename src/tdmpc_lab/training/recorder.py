@@ -9,7 +9,9 @@ import torch
 
 from tdmpc_lab.agent import Episode
 from tdmpc_lab.agent.replay import FloatArray
+from tdmpc_lab.config.schema import RewardConfig
 from tdmpc_lab.envs import StepResult
+from tdmpc_lab.training.rewards import SHAPING_TERMS, EpisodeRewards, Rewards, episode_rewards
 
 
 class EpisodeRecorder:
@@ -19,15 +21,19 @@ class EpisodeRecorder:
         self._observations = [first_observation]
         self._actions: list[FloatArray] = []
         self._rewards: list[float] = []
+        self._terms: list[list[float]] = []  # per step, in the order of SHAPING_TERMS; empty where there are none
         self._terminated = False
         self._truncated = False
+        self._last_info: dict[str, Any] = {}
 
     def add(self, action: FloatArray, result: StepResult) -> None:
         """One step: the action (A,) that was taken and what came of it; the reward is the raw one."""
         self._actions.append(action)
         self._observations.append(result.obs)
         self._rewards.append(result.reward)
+        self._terms.append([float(result.info[key]) for key in SHAPING_TERMS.values() if key in result.info])
         self._terminated, self._truncated = result.terminated, result.truncated
+        self._last_info = result.info
 
     @property
     def done(self) -> bool:
@@ -41,15 +47,23 @@ class EpisodeRecorder:
 
     @property
     def summary(self) -> dict[str, Any]:
-        """What the metrics say of the episode: raw return, length, how it ended."""
+        """What the metrics say of the episode: raw return, length, how it ended; of a game, against whom, who won."""
         return {
             "return": float(np.sum(self._rewards)),
             "episode_length": len(self._rewards),
             "terminated": self._terminated,
+            **{key: self._last_info[key] for key in ("winner", "opponent") if key in self._last_info},
         }
 
-    def episode(self, reward_scale: float) -> Episode:
-        """The episode as the replay takes it, with rewards times `reward_scale`.
+    def rewards(self, config: RewardConfig, episode: int) -> EpisodeRewards:
+        """The rewards of the finished episode; see `rewards.episode_rewards`."""
+        terms = np.asarray(self._terms, dtype=np.float64).reshape(len(self._rewards), -1)
+        by_name = dict(zip(SHAPING_TERMS, terms.T, strict=False))
+        raw = np.asarray(self._rewards, dtype=np.float64)
+        return episode_rewards(config, raw, by_name, won=self._last_info.get("winner") == 1, episode=episode)
+
+    def episode(self, rewards: Rewards, scale: float) -> Episode:
+        """The episode as the replay takes it, with `rewards` (T,) times `scale`.
 
         Only the last step can be terminated or truncated; the two are kept apart.
         """
@@ -61,7 +75,7 @@ class EpisodeRecorder:
         return Episode(
             observations=np.stack(self._observations),
             actions=np.stack(self._actions),
-            rewards=np.asarray(self._rewards, dtype=np.float32) * np.float32(reward_scale),
+            rewards=rewards.astype(np.float32) * np.float32(scale),
             terminated=terminated,
             truncated=truncated,
         )
@@ -74,6 +88,7 @@ class EpisodeRecorder:
             "observations": torch.from_numpy(observations),
             "actions": torch.from_numpy(actions),
             "rewards": list(self._rewards),
+            "terms": [list(terms) for terms in self._terms],
         }
 
     @classmethod
@@ -84,4 +99,5 @@ class EpisodeRecorder:
         recorder._observations = observations
         recorder._actions = list(state["actions"].numpy()) if state["rewards"] else []
         recorder._rewards = [float(r) for r in state["rewards"]]
+        recorder._terms = [[float(term) for term in terms] for terms in state["terms"]]
         return recorder

@@ -170,11 +170,11 @@ def test_another_kind_of_opponent_can_be_given_or_found_by_name() -> None:
 
     still = Still()
     assert make_opponent(still) is still
-    mixture = make_opponent({"still": 1.0, "weak": 0.0}, resolve=lambda name: still if name == "still" else None)
+    mixture = make_opponent({"still": 1.0, "weak": 0.0}, find=lambda name: still if name == "still" else None)
     mixture.start_episode(0)
     assert isinstance(mixture, MixedOpponent) and mixture.name == "still"
     with pytest.raises(EnvironmentSpecError, match="'still2'"):
-        make_opponent("still2", resolve=lambda name: None)
+        make_opponent("still2", find=lambda name: None)
 
 
 # --- a person ----------------------------------------------------------------------------------------------------

@@ -161,11 +161,9 @@ def test_before_the_first_reset_there_is_no_game() -> None:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"time_limit": "never"}, ["terminated, truncated", "'never'"]),
         ({"mode": "FUN"}, ["TRAIN_SHOOTING", "'FUN'"]),
         ({"mode": 1.5}, ["TRAIN_SHOOTING", "1.5"]),
         ({"one_starting": "yes"}, ["true, false or null", "'yes'"]),
-        ({"opponent": "stron"}, ["did you mean 'strong'"]),
         ({"render_mode": "ansi"}, ["rgb_array", "'ansi'"]),
     ],
 )
@@ -178,6 +176,21 @@ def test_options_that_are_not_allowed_are_explained(options: dict[str, Any], wor
     assert str(through_spec.value) == str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"time_limit": "never"}, ["terminated, truncated", "'never'"]),
+        ({"opponent": "stron"}, ["did you mean 'strong'"]),
+    ],
+)
+def test_what_has_a_key_of_its_own_is_no_option_of_a_spec(options: dict[str, Any], words: list[str]) -> None:
+    with pytest.raises(EnvironmentSpecError) as caught:
+        OnePlayerHockey(**options)
+    assert all(word in str(caught.value) for word in words)
+    with pytest.raises(EnvironmentSpecError, match=rf"env\.options\.{next(iter(options))} .*: set env\."):
+        make_env(EnvConfig(id="hockey", options=options))
+
+
 # --- by spec -----------------------------------------------------------------------------------------------------
 
 
@@ -188,8 +201,8 @@ def test_a_spec_asks_for_hockey() -> None:
     result = env.step(NOTHING)
     assert result.info["opponent"] == "weak" and result.obs.shape == (18,)
     env.close()
-    options = {"mode": "TRAIN_SHOOTING", "opponent": {"strong": 1.0}, "time_limit": "truncated"}
-    env = make_env(EnvConfig(id="hockey", options=options))
+    options = {"mode": "TRAIN_SHOOTING"}
+    env = make_env(EnvConfig(id="hockey", options=options, opponent={"strong": 1.0}, time_limit="truncated"))
     assert env.episode_length == 81
     env.reset(3)
     results = [env.step(NOTHING) for _ in range(81)]

@@ -45,6 +45,9 @@ class Opponent(Protocol):
         """Action (4,) in [−1, 1] for player two's own observation (18,): force x, force y, torque, shoot."""
 
 
+FindOpponent: TypeAlias = Callable[[str], "Opponent | None"]
+"""Makes the opponents that are no bots, by name; None for a name it doesn't know."""
+
 OpponentSpec: TypeAlias = str | Mapping[str, float] | Opponent
 """A name, names with weights, or an opponent."""
 
@@ -172,31 +175,34 @@ _MAKERS: dict[str, Callable[[], Opponent]] = {
 OPPONENT_NAMES = tuple(_MAKERS)
 
 
-def make_opponent(spec: OpponentSpec, resolve: Callable[[str], Opponent | None] | None = None) -> Opponent:
+def make_opponent(spec: OpponentSpec, find: FindOpponent | None = None) -> Opponent:
     """The opponent that a spec asks for: a name, names with weights (`{weak: 0.55, strong: 0.45}`), or itself.
 
-    `resolve` is asked for names that are not in `OPPONENT_NAMES`, and returns None for those it doesn't know.
+    `find` is asked for names that are not in `OPPONENT_NAMES`, and returns None for those it doesn't know.
     Raises EnvironmentSpecError for unknown names and for weights that can't be drawn from.
     """
     if isinstance(spec, str):
-        return _named(spec, resolve)
+        return _named(spec, find)
     if isinstance(spec, Mapping):
         weights = {name: _checked_weight(name, weight) for name, weight in spec.items()}
         if not any(weights.values()):
             raise EnvironmentSpecError(f"opponent {dict(spec)}: at least one weight must be above 0")
-        return MixedOpponent([(_named(name, resolve), weight) for name, weight in weights.items()])
+        return MixedOpponent([(_named(name, find), weight) for name, weight in weights.items()])
     if isinstance(spec, Opponent):
         return spec
     raise EnvironmentSpecError(f"opponent {spec!r} is not understood: {_ALLOWED}")
 
 
-_ALLOWED = f"write one of {', '.join(OPPONENT_NAMES)}, or several with weights like {{weak: 0.55, strong: 0.45}}"
+_ALLOWED = (
+    f"write one of {', '.join(OPPONENT_NAMES)}, self, a job id or a checkpoint's path, or several with weights like "
+    "{weak: 0.55, strong: 0.45}"
+)
 
 
-def _named(name: Any, resolve: Callable[[str], Opponent | None] | None) -> Opponent:
+def _named(name: Any, find: FindOpponent | None) -> Opponent:
     if name in _MAKERS:
         return _MAKERS[name]()
-    found = resolve(name) if resolve is not None and isinstance(name, str) else None
+    found = find(name) if find is not None and isinstance(name, str) else None
     if found is not None:
         return found
     near = difflib.get_close_matches(str(name), OPPONENT_NAMES, n=1)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import importlib
-from typing import Any, Literal, Protocol, get_args
+from typing import Any, ClassVar, Protocol, get_args
 
 import numpy as np
 import numpy.typing as npt
 from gymnasium import Env, error, spaces
 
+from tdmpc_lab.config.schema import TimeLimit
 from tdmpc_lab.envs.hockey.constants import FPS, NUM_OBSERVATIONS, STEPS_NORMAL, STEPS_TRAINING, Mode, as_mode
 from tdmpc_lab.envs.hockey.core import HockeyEnv
 from tdmpc_lab.envs.hockey.opponents import Opponent, OpponentSpec, make_opponent
@@ -16,7 +17,6 @@ from tdmpc_lab.envs.hockey.rendering import Renderer
 from tdmpc_lab.errors import EnvironmentSpecError
 
 FloatArray = npt.NDArray[np.float32]
-TimeLimit = Literal["terminated", "truncated"]
 
 _ACTIONS = 4
 _STREAM = 0x686F636B  # "hock" in ASCII; keeps what is drawn here apart from what the game draws from the seed
@@ -58,6 +58,7 @@ class OnePlayerHockey(Env[FloatArray, FloatArray]):
     """
 
     metadata: dict[str, Any] = {"render_modes": ["human", "rgb_array"], "render_fps": FPS}  # noqa: RUF012
+    has_opponents: ClassVar[bool] = True
 
     def __init__(
         self,

@@ -1,0 +1,111 @@
+"""Opponents that are agents: found by job id or path, and copied into the job that plays against them."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tdmpc_lab.config.phases import SELF, opponent_weights, phases_of
+from tdmpc_lab.config.schema import Spec
+from tdmpc_lab.errors import EnvironmentSpecError, UsageError
+from tdmpc_lab.jobs.ids import is_job_id
+from tdmpc_lab.jobs.paths import JobPaths, Project
+
+if TYPE_CHECKING:
+    from tdmpc_lab.envs.hockey.opponents import Opponent
+    from tdmpc_lab.training.opponents import OpponentFiles
+
+BOTS = ("weak", "strong", "random", "none", SELF)
+_ENDINGS = (":plan", ":policy")
+
+
+def agents_named(spec: Spec) -> list[str]:
+    """The opponents of a spec that are agents other than its own, without their mode, each once."""
+    names = [name for phase in phases_of(spec) for name in opponent_weights(phase.env)]
+    names += [] if spec.eval is None else spec.eval.opponents
+    return [name for name in dict.fromkeys(without_mode(name) for name in names) if name not in BOTS]
+
+
+def without_mode(name: str) -> str:
+    """The opponent's name without `:plan` or `:policy`. (`training.opponents` knows more, and loads torch.)"""
+    for ending in _ENDINGS:
+        name = name.removesuffix(ending)
+    return name
+
+
+def find_checkpoint(project: Project, text: str) -> Path:
+    """The checkpoint meant by a path or a job id (its newest one).
+
+    Raises:
+        UsageError: there is no such job or file, or the job has no checkpoint.
+    """
+    path = Path(text)
+    for place in (path, project.root / path):
+        if place.is_file():
+            return place
+    if path.suffix == ".pt":
+        raise UsageError(f"{text}: no such checkpoint")
+    job = project.require_job(text)
+    checkpoints = sorted(job.checkpoints.glob("step_*.pt"))
+    if not checkpoints:
+        raise UsageError(f"job {job.id} has no checkpoint (yet): there is no agent to load")
+    return checkpoints[-1]
+
+
+def stand_in(project: Project, name: str) -> Opponent | None:
+    """Somebody in the place of an agent that can be found, for a check that loads no agent; None for nobody.
+
+    Raises EnvironmentSpecError for a job without a checkpoint.
+    """
+    from tdmpc_lab.envs.hockey.opponents import NoOpponent
+
+    ref = without_mode(name)
+    if ref != SELF:
+        try:
+            find_checkpoint(project, ref)
+        except UsageError as error:
+            if not is_job_id(ref) and not ref.endswith(".pt"):
+                return None
+            raise EnvironmentSpecError(f"env.opponent {name!r} is no agent: {error}") from error
+    return NoOpponent()
+
+
+def freeze_opponents(project: Project, spec: Spec, job: JobPaths) -> None:
+    """Copy the agents that a spec plays against into the job's folder: their own jobs go on, and prune checkpoints.
+
+    Raises:
+        UsageError, CheckpointError: one can't be found or read.
+    """
+    names = agents_named(spec)
+    if not names:
+        return
+    from tdmpc_lab.training.load import extract_copy
+
+    for name in names:
+        extract_copy(find_checkpoint(project, name), _frozen(job, name))
+
+
+def frozen_opponents(job: JobPaths) -> OpponentFiles:
+    """Where the agents that a job plays against lie, by their name in its spec."""
+
+    def find(name: str) -> Path | None:
+        path = _frozen(job, name)
+        return path if path.is_file() else None
+
+    return find
+
+
+def opponents_of_project(project: Project) -> OpponentFiles:
+    """Where the agents that are named on the command line lie."""
+
+    def find(name: str) -> Path | None:
+        return None if name in BOTS else find_checkpoint(project, name)
+
+    return find
+
+
+def _frozen(job: JobPaths, name: str) -> Path:
+    readable = re.sub(r"[^A-Za-z0-9_-]+", "_", name).strip("_")[-60:]
+    return job.opponents / f"{readable}-{hashlib.sha256(name.encode()).hexdigest()[:8]}.pt"

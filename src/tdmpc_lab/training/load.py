@@ -1,0 +1,79 @@
+"""Agents out of checkpoints: a checkpoint says itself what it was made of."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tdmpc_lab.agent import Agent
+from tdmpc_lab.config.loader import load_resolved_text
+from tdmpc_lab.config.schema import Spec
+from tdmpc_lab.errors import CheckpointError, SpecError
+from tdmpc_lab.training.checkpoints import load_checkpoint, save_checkpoint
+
+
+@dataclass(frozen=True)
+class LoadedAgent:
+    """An agent ready to act, and where it comes from."""
+
+    agent: Agent
+    spec: Spec
+    step: int
+    """Environment steps it was trained for."""
+
+
+def header(spec_yaml: str, observation_dim: int, action_dim: int, episode_length: int) -> dict[str, Any]:
+    """What makes a checkpoint one that an agent can be built from: the resolved spec and the environment's sizes."""
+    return {
+        "spec": spec_yaml,
+        "observation_dim": observation_dim,
+        "action_dim": action_dim,
+        "episode_length": episode_length,
+    }
+
+
+def load_agent(path: Path, *, device: str) -> LoadedAgent:
+    """The agent of a checkpoint, with its networks alone: for playing, not for going on with the training.
+
+    Raises:
+        CheckpointError: it can't be read, or does not say what it was made of.
+        ExternalError: the device is not there.
+    """
+    state = load_checkpoint(path)
+    missing = [key for key in ("spec", "observation_dim", "action_dim", "episode_length") if key not in state]
+    if missing:
+        raise CheckpointError(f"{path}: does not say {', '.join(missing)}; it was made by an older version")
+    try:
+        spec = load_resolved_text(state["spec"], str(path))
+    except SpecError as error:
+        raise CheckpointError(f"{path}: its spec can't be read: {error}") from error
+    agent = Agent(
+        int(state["observation_dim"]),
+        int(state["action_dim"]),
+        episode_length=int(state["episode_length"]),
+        agent=spec.agent,
+        planner=spec.planner,
+        seed=spec.train.seed,
+        device=device,
+    )
+    agent.load_weights(state["agent"])
+    return LoadedAgent(agent, spec, int(state["step"]))
+
+
+def save_copy(path: Path, agent: Agent, made_of: Mapping[str, Any], step: int) -> None:
+    """Write the networks alone, small enough to keep many: what `load_agent` needs. `made_of` is a `header`."""
+    save_checkpoint(path, {"step": step, **made_of, "agent": {"model": agent.model.state_dict()}})
+
+
+def extract_copy(checkpoint: Path, path: Path) -> None:
+    """The same out of a checkpoint on disk, without the replay and the optimizers.
+
+    Raises:
+        CheckpointError: as `load_agent`.
+    """
+    loaded = load_agent(checkpoint, device="cpu")
+    state = load_checkpoint(checkpoint)
+    made_of = {key: state[key] for key in ("spec", "observation_dim", "action_dim", "episode_length")}
+    save_copy(path, loaded.agent, made_of, loaded.step)

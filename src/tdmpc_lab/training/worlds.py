@@ -1,0 +1,114 @@
+"""The environments of a training: what an episode is played in, by phase and pool, and what is evaluated in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Protocol
+
+from tdmpc_lab.config.phases import SELF, opponent_weights, phases_of
+from tdmpc_lab.config.schema import EnvConfig, EvalConfig, Spec
+from tdmpc_lab.config.serialize import dump_yaml
+from tdmpc_lab.envs import ControlEnv, Setting, evaluation_seeds, has_opponents, make_env
+from tdmpc_lab.envs.hockey.opponents import MixedOpponent, Opponent
+from tdmpc_lab.errors import ConfigError
+from tdmpc_lab.training.evaluate import Case, MakeEnv, game_cases
+from tdmpc_lab.training.load import header
+from tdmpc_lab.training.opponents import (
+    AgentOpponents,
+    OpponentFiles,
+    SelfPlayPool,
+    env_with_pool,
+    evaluation_opponents,
+    split_mode,
+)
+
+
+class Folders(Protocol):
+    """What of a job's places the environments need."""
+
+    @property
+    def pool(self) -> Path | None:
+        """Folder of the agent's past copies."""
+
+    @property
+    def opponents(self) -> OpponentFiles:
+        """The checkpoints of the opponents that are agents."""
+
+
+class Worlds:
+    """Makes the environments of a spec; the opponents' agents are shared by all of them."""
+
+    def __init__(self, spec: Spec, folders: Folders) -> None:
+        """Makes one environment to ask for its sizes.
+
+        Raises:
+            EnvironmentSpecError: it can't be made or is not supported.
+            ConfigError: the spec plays against past copies, and there is no folder for them.
+        """
+        self._spec = spec
+        self.phases = phases_of(spec)
+        bare = make_env(replace(spec.env, opponent=None))
+        self.made_of = header(dump_yaml(spec), bare.observation_dim, bare.action_dim, bare.episode_length)
+        bare.close()
+        self._agents = AgentOpponents(
+            folders.opponents,
+            device=spec.train.device,
+            observation_dim=self.made_of["observation_dim"],
+            action_dim=self.made_of["action_dim"],
+        )
+        self.pool = self._make_pool(folders.pool)
+
+    def _make_pool(self, folder: Path | None) -> SelfPlayPool | None:
+        named = {split_mode(name)[0] for phase in self.phases for name in opponent_weights(phase.env)}
+        if SELF not in named:
+            return None
+        config = self._spec.env.self_play
+        if folder is None or config is None:
+            raise ConfigError("the opponent 'self' needs env.self_play and a folder for the agent's copies")
+        return SelfPlayPool(config, folder, self.made_of)
+
+    def make(self, setting: Setting) -> ControlEnv:
+        """The environment for training episodes of a setting. Raises EnvironmentSpecError."""
+        env = env_with_pool(self.phases[setting.phase].env, setting.copies)
+        return make_env(env, find_opponent=lambda name: self._find(name, setting.copies))
+
+    def cases(self, evaluation: EvalConfig) -> tuple[Case, ...]:
+        """What is evaluated: against every opponent from both sides; without opponents, the environment as it is."""
+        spec = self._spec
+        if not has_opponents(spec.env.id):
+            seeds = tuple(evaluation_seeds(spec.train.seed, evaluation.episodes))
+            return (Case(_maker(spec.env), seeds),)
+        opponents = list(evaluation.opponents) or evaluation_opponents([phase.env for phase in self.phases])
+        return versus(spec.env, opponents, self._agents, seed=spec.train.seed, episodes=evaluation.episodes)
+
+    def _find(self, name: str, copies: int) -> Opponent | None:
+        ref, mode = split_mode(name)
+        if ref != SELF:
+            return self._agents.find(name)
+        assert self.pool is not None
+        members = self.pool.members(copies)
+        return MixedOpponent([(self._agents.from_file(path, SELF, mode), 1.0) for path in members])
+
+
+def versus(
+    env: EnvConfig, opponents: list[str], agents: AgentOpponents, *, seed: int, episodes: int
+) -> tuple[Case, ...]:
+    """Cases for evaluating against these opponents, `episodes` games each, from both starting sides."""
+
+    def make(opponent: str, one_starting: bool) -> MakeEnv:
+        return _maker(replace(env, opponent=opponent), agents.find, one_starting=one_starting)
+
+    return game_cases(make, opponents, seed=seed, episodes=episodes)
+
+
+def _maker(
+    env: EnvConfig, find: Callable[[str], Opponent | None] | None = None, *, one_starting: bool | None = None
+) -> MakeEnv:
+    side = {} if one_starting is None else {"one_starting": one_starting}
+
+    def make(*, film: bool = False) -> ControlEnv:
+        return make_env(env, find_opponent=find, render_mode="rgb_array" if film else None, **side)
+
+    return make
