@@ -9,6 +9,7 @@
     ├── SnapshotError             1  the code can't be kept as it is at submit
     ├── NoteError                 1  a note can't be written without touching a person's words
     ├── CheckpointError           1  a checkpoint is missing, torn or does not fit the spec
+    ├── AttemptLostError          1  a later attempt of the same job owns its folder now
     ├── TrainingError             1  training can't go on
     │   └── NonFiniteError        1  NaN or Inf in a loss or in the planner
     └── ExternalError             3  SLURM, MLflow or a device is missing or unreachable
@@ -87,6 +88,10 @@ class NoteError(LabError):
 
 class CheckpointError(LabError):
     """A checkpoint is missing, torn, or does not fit the spec."""
+
+
+class AttemptLostError(LabError):
+    """A later attempt of the same job owns its folder now; this one must not write any more."""
 
 
 class TrainingError(LabError):

@@ -11,7 +11,8 @@ import json
 import math
 import os
 import secrets
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -22,12 +23,19 @@ _BLOCK = 65536
 _NON_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 
 
-def write_atomic(path: Path | str, data: str | bytes, *, mode: int | None = None) -> None:
+def write_atomic(
+    path: Path | str,
+    data: str | bytes,
+    *,
+    mode: int | None = None,
+    guard: Callable[[], AbstractContextManager[object]] = nullcontext,
+) -> None:
     """Replace the file's whole content so that a reader sees the old or the new one, never a mixture.
 
     Text is written as UTF-8, line ends as they are. `mode` are the permission bits; by default those of the
-    file replaced, or what the umask gives. A symbolic link stays one: its target is replaced.
-    Raises OSError, and then leaves neither a temporary file nor a changed `path`.
+    file replaced, or what the umask gives. A symbolic link stays one: its target is replaced. `guard()` is
+    entered around the replacement alone, which is quick even where writing the data is not.
+    Raises OSError and what `guard` raises, and then leaves neither a temporary file nor a changed `path`.
     """
     content = data.encode() if isinstance(data, str) else data
     target = Path(os.path.realpath(path))
@@ -45,7 +53,8 @@ def write_atomic(path: Path | str, data: str | bytes, *, mode: int | None = None
             os.fsync(fd)
         finally:
             os.close(fd)
-        temp.replace(target)
+        with guard():
+            temp.replace(target)
     except BaseException:
         temp.unlink(missing_ok=True)
         raise

@@ -108,6 +108,7 @@ LAST_KNOWN = "the scheduler can't be reached (squeue: timed out): this is what w
             State.CANCELLED,
             "cancelled by anna",
         ),
+        ([started(10), event("timeout", 70, reason="the limit")], GONE, State.TIMEOUT, "the limit"),
         ([started(10), event("stopped", 70)], GONE, State.CANCELLED, "no reason given"),
         ([started(10), event("failed", 70, error="ValueError: x\ny")], GONE, State.FAILED, "ValueError: x y"),
         ([started(10), event("failed", 70)], GONE, State.FAILED, f"it gave no cause; log: {LOG}"),

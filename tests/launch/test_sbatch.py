@@ -23,7 +23,7 @@ CONFIG = SlurmConfig(
     memory="16G",
     time=timedelta(hours=24, seconds=1),
     setup=("module load cuda", "export X='a b'"),
-    extra={"qos": "high", "mail_type": "END,FAIL", "exclusive": True, "requeue": False, "nice": 5},
+    extra={"qos": "high", "mail_type": "END,FAIL", "exclusive": True, "contiguous": False, "nice": 5},
 )
 
 
@@ -39,16 +39,29 @@ def test_what_a_job_asks_for() -> None:
         "mem": "16G",
         "gres": "gpu:2080ti:1",
         "setup": ["module load cuda", "export X='a b'"],
+        "teardown": [
+            "code=$?",
+            'if [ "$code" -eq 85 ]; then exec scontrol requeue "$SLURM_JOB_ID"; fi',
+            'if [ "$code" -eq 86 ]; then exec scancel "$SLURM_JOB_ID"; fi',
+            'exit "$code"',
+        ],
         "signal_delay_s": 90,
         "srun_args": ["--cpus-per-task=4"],
-        "additional_parameters": {"qos": "high", "mail-type": "END,FAIL", "exclusive": True, "nice": 5},
+        "additional_parameters": {
+            "qos": "high",
+            "mail-type": "END,FAIL",
+            "exclusive": True,
+            "nice": 5,
+            "requeue": True,
+        },
         "wckey": None,
     }
 
 
 def test_what_is_not_set_is_not_asked_for() -> None:
     parameters = slurm_parameters(SlurmConfig(), "x", "")
-    assert not {"partition", "gres", "setup", "comment", "additional_parameters"} & parameters.keys()
+    assert not {"partition", "gres", "setup", "comment"} & parameters.keys()
+    assert parameters["additional_parameters"] == {"requeue": True}
 
 
 def test_gpus_as_a_number_and_short_limits() -> None:
@@ -60,7 +73,7 @@ def test_gpus_as_a_number_and_short_limits() -> None:
 def test_memory_per_cpu_takes_the_place_of_memory() -> None:
     parameters = slurm_parameters(replace(CONFIG, extra={"mem-per-cpu": "3G"}), "x", "")
     assert "mem" not in parameters
-    assert parameters["additional_parameters"] == {"mem-per-cpu": "3G"}
+    assert parameters["additional_parameters"] == {"mem-per-cpu": "3G", "requeue": True}
 
 
 @pytest.mark.parametrize(
@@ -70,6 +83,7 @@ def test_memory_per_cpu_takes_the_place_of_memory() -> None:
         ("open_mode", "truncate", "set by the submission itself"),
         ("array", "0-3", "several jobs are several submits"),
         ("hold", True, "submitted held"),
+        ("no_requeue", True, "set slurm.max_requeues"),
         ("time", "1:00", "set slurm.time instead"),
         ("cpus-per-task", 3, "set slurm.cpus instead"),
         ("gres", "gpu:1", "set slurm.gpus instead"),
@@ -120,6 +134,7 @@ def test_the_script(tmp_path: Path) -> None:
 #SBATCH --output='{out}'
 #SBATCH --partition=day
 #SBATCH --qos=high
+#SBATCH --requeue
 #SBATCH --signal=USR2@90
 #SBATCH --time=1441
 
@@ -131,7 +146,14 @@ export X='a b'
 export SUBMITIT_EXECUTOR=slurm
 srun --unbuffered --output '{folder}/%j_%t_log.out' --error '{folder}/%j_%t_log.err' --cpus-per-task=4 \
 {python} -u -m submitit.core._submit '{folder}'
-"""
+
+
+# teardown
+code=$?
+if [ "$code" -eq 85 ]; then exec scontrol requeue "$SLURM_JOB_ID"; fi
+if [ "$code" -eq 86 ]; then exec scancel "$SLURM_JOB_ID"; fi
+exit "$code"
+"""[:-1]
     )
 
 

@@ -17,7 +17,12 @@ from tdmpc_lab.tracking.mirror import MlflowMirror
 from tdmpc_lab.tracking.run import RunStatus, run_info
 from tdmpc_lab.tracking.store import public_uri, store_uri
 
-RUN_STATUS: dict[str, RunStatus] = {"finished": "FINISHED", "failed": "FAILED", "stopped": "KILLED"}
+RUN_STATUS: dict[str, RunStatus] = {
+    "finished": "FINISHED",
+    "failed": "FAILED",
+    "stopped": "KILLED",
+    "timeout": "KILLED",
+}
 """The outcome of a job in MLflow's words."""
 
 
@@ -30,15 +35,20 @@ def start_mirror(
     attempt: int | None,
     node: str | None,
     gpu: str | None = None,
+    log: EventLog | None = None,
 ) -> MlflowMirror:
     """MLflow follows the job's files in a thread of its own, from here on; the run is named in the job's events.
+
+    `log` is the job's event log where its writer has one open.
 
     Raises UsageError when the store can't be where it is said to be.
     """
     uri = store_uri(project.root)
 
+    events = log or EventLog(paths.events)
+
     def on_run(run_id: str, experiment_id: str) -> None:
-        EventLog(paths.events).append("tracking", run_id=run_id, experiment_id=experiment_id, store=public_uri(uri))
+        events.append("tracking", run_id=run_id, experiment_id=experiment_id, store=public_uri(uri))
 
     info = run_info(record, flatten(to_dict(spec)), attempt=attempt, node=node, gpu=gpu)
     return MlflowMirror(uri, project.root, info, paths, submitted=record.submitted, on_run=on_run).start()

@@ -215,7 +215,7 @@ def copy_progress(old: JobPaths, new: JobPaths) -> None:
     """
     if old.metrics.exists():
         shutil.copyfile(old.metrics, new.metrics)
-    for checkpoint in old.checkpoints.iterdir():
+    for checkpoint in old.checkpoints.glob("step_*.pt"):
         shutil.copyfile(checkpoint, new.checkpoints / checkpoint.name)
     for kept, place in ((old.pool, new.pool), (old.opponents, new.opponents)):
         if kept.is_dir():

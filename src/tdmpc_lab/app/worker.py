@@ -7,27 +7,31 @@ MLflow. A note or a store that fails costs a warning, never the job.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import platform
-import signal
 import socket
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
+from datetime import datetime
 from pathlib import Path
-from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from tdmpc_lab.app.journal import mlflow_description, write_note
 from tdmpc_lab.app.mirroring import run_files, start_mirror
+from tdmpc_lab.app.stopping import TERMINATED_CODE, ending, signals_to
 from tdmpc_lab.config.loader import load_resolved
 from tdmpc_lab.config.schema import Spec
-from tdmpc_lab.errors import LabError, TrainingError
+from tdmpc_lab.errors import AttemptLostError, LabError, TrainingError
 from tdmpc_lab.jobs.events import EventLog, read_events
 from tdmpc_lab.jobs.paths import JobPaths, Project
-from tdmpc_lab.jobs.record import read_record
+from tdmpc_lab.jobs.record import JobRecord, read_record
+from tdmpc_lab.jobs.requests import read_requests
 from tdmpc_lab.jobs.state import SchedulerState
+from tdmpc_lab.launch.attempts import AttemptLease
+from tdmpc_lab.launch.sbatch import REQUEUE_CODE
 from tdmpc_lab.launch.slurm import running_id
 from tdmpc_lab.text import shorten
 from tdmpc_lab.tracking.mirror import MlflowMirror
@@ -35,12 +39,16 @@ from tdmpc_lab.tracking.run import RunStatus
 from tdmpc_lab.training.stop import StopFlag
 
 if TYPE_CHECKING:
+    from tdmpc_lab.training.checkpoints import CheckpointStore
     from tdmpc_lab.training.loop import Trainer, TrainResult
-    from tdmpc_lab.training.metrics import Row
+    from tdmpc_lab.training.metrics import JsonlSink, Row
     from tdmpc_lab.training.progress import Progress
 
 RUNNING = SchedulerState("RUNNING")
-STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+LOST_CODE = 87
+CLOSE_S, CLOSE_SOON_S = 120.0, 20.0  # the latter is short of what SLURM gives before it kills
+RESERVE_BYTES = 256 * 1024
+DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
 def run_job(root: str, job_id: str | None = None) -> dict[str, Any]:
@@ -50,59 +58,110 @@ def run_job(root: str, job_id: str | None = None) -> dict[str, Any]:
 
     Raises:
         LabError and whatever the training raises, after the outcome is on file.
+        SystemExit: in a SLURM job that was stopped; the batch script does what the code asks for.
     """
-    project = Project(Path(root))
-    job_id = job_id or running_id()
-    if job_id is None:
-        raise LabError("this process is in no SLURM job (SLURM_JOB_ID is not set), and no job id was given")
-    return _Run(project, project.job(job_id)).run()
+    stop = StopFlag()
+    with signals_to(stop):  # first of all: a signal that nobody expects ends the process
+        project = Project(Path(root))
+        job_id = job_id or running_id()
+        if job_id is None:
+            raise LabError("this process is in no SLURM job (SLURM_JOB_ID is not set), and no job id was given")
+        return _Run(project, project.job(job_id), stop).run()
 
 
 class _Run:
     """One attempt of one job."""
 
-    def __init__(self, project: Project, paths: JobPaths) -> None:
-        self.project, self.paths = project, paths
+    def __init__(self, project: Project, paths: JobPaths, stop: StopFlag) -> None:
+        self.project, self.paths, self.stop = project, paths, stop
         self.record = read_record(paths)
-        self.log = EventLog(paths.events)
-        self.attempt = 1 + sum(e.get("event") == "started" for e in read_events(paths.events))
-        self.stop = StopFlag()
+        started = sum(e.get("event") == "started" for e in read_events(paths.events))
+        self.lease = AttemptLease.claim(paths.attempts, 1 + started)
+        self.attempt = self.lease.number
+        self.log = EventLog(paths.events, guard=self.lease.guard)
         self.mirror: MlflowMirror | None = None
         self.progress: Progress | None = None
         self.trainer: Trainer | None = None
 
     def run(self) -> dict[str, Any]:
-        """Train, and put the outcome on file whatever happens."""
-        with signals_to(self.stop):  # before the job says that it has started: from then on it may be cancelled
-            self.log.append(
-                "started",
-                host=socket.gethostname(),
-                pid=os.getpid(),
-                attempt=self.attempt,
-                job=self.record.id,
-                python=platform.python_version(),
-            )
-            self._write_note()
-            try:
-                result = self._train()
-            except BaseException as error:
-                self.log.append(
-                    "failed",
-                    cause=cause_of(error),
-                    error=type(error).__name__,
-                    traceback=traceback.format_exc(),
-                    step=None if self.trainer is None else self.trainer.step,
-                    attempt=self.attempt,
-                )
-                self._finish("FAILED")
-                raise
-            if result.stopped is None:
-                self.log.append("finished", step=result.step, attempt=self.attempt)
-                self._finish("FINISHED")
-            else:
-                self.log.append("stopped", reason=result.stopped, step=result.step, attempt=self.attempt)
-                self._finish("KILLED")
+        """Train, and put the outcome on file whatever happens, unless a later attempt has taken over."""
+        self.lease.on_lost(self._lost)
+        try:
+            if not self.lease.wait(give_up=lambda: self.stop):
+                self._leave()
+            return self._run()
+        except AttemptLostError as error:
+            print(f"{error}; this process ends", file=sys.stderr, flush=True)
+            raise SystemExit(LOST_CODE) from error
+        finally:
+            self.lease.release()
+
+    def _leave(self) -> NoReturn:
+        """End without a word on file: it was stopped while an earlier attempt was still alive, or has lost."""
+        with self.lease.guard():
+            raise SystemExit(REQUEUE_CODE if self.stop.reason == "SIGUSR2" else TERMINATED_CODE)
+
+    def _lost(self, winner: int) -> None:
+        """In the lease's thread: training stops at its next step, and MLflow is left to the winner."""
+        self.stop.set(f"attempt {winner} has taken over")
+        if self.mirror is not None:
+            self.mirror.abandon()
+
+    def _run(self) -> dict[str, Any]:
+        keep_reserve(self.paths)
+        self.log.append(
+            "started",
+            host=node_name(self.record),
+            pid=os.getpid(),
+            attempt=self.attempt,
+            job=self.record.id,
+            python=platform.python_version(),
+        )
+        self._write_note()
+        try:
+            result = self._train()
+        except AttemptLostError:
+            raise
+        except BaseException as error:
+            self._failed(error)
+            raise
+        if result.stopped is None:
+            self.log.append("finished", step=result.step, attempt=self.attempt)
+            self._finish("FINISHED")
+        else:
+            self._stopped(result.stopped, result.step)
         return {"step": result.step, "stopped": result.stopped}
+
+    def _failed(self, error: BaseException) -> None:
+        """The outcome of an error, with the space kept for it where the disk is full."""
+        if disk_is_full(error):
+            self.paths.reserve.unlink(missing_ok=True)
+        try:
+            self.log.append(
+                "failed",
+                cause=cause_of(error),
+                error=type(error).__name__,
+                traceback="".join(traceback.format_exception(error)),
+                step=None if self.trainer is None else self.trainer.step,
+                attempt=self.attempt,
+            )
+            self._finish("FAILED")
+        except OSError as problem:  # nothing can be written: the error itself is to be seen, in the log
+            print(f"the outcome could not be put on file: {problem}", file=sys.stderr, flush=True)
+
+    def _stopped(self, reason: str, step: int) -> None:
+        """After the checkpoint: what the stop means, on file and for the batch script."""
+        spec = load_resolved(self.paths.resolved)
+        now = datetime.now().astimezone()
+        events, requests = read_events(self.paths.events), read_requests(self.paths)
+        end = ending(reason, self.record, spec.slurm, events, requests, now)
+        self.log.append(end.event, **end.fields, step=step, attempt=self.attempt)
+        if end.event == "preempted":
+            self._finish(None, SchedulerState("PENDING", f"{end.fields['why']} at step {step:,}; to go on from there"))
+        else:
+            self._finish("KILLED")
+        if end.exit_code is not None:
+            raise SystemExit(end.exit_code)
 
     def _train(self) -> TrainResult:
         from tdmpc_lab.app.opponents import frozen_opponents
@@ -112,8 +171,8 @@ class _Run:
         from tdmpc_lab.training.progress import make_progress
 
         spec = load_resolved(self.paths.resolved)
-        store = CheckpointStore(self.paths.checkpoints)
-        sink = JsonlSink(self.paths.metrics)
+        store = CheckpointStore(self.paths.checkpoints, guard=self.lease.guard)
+        sink = JsonlSink(self.paths.metrics, self.lease.guard)
         in_person = self.record.cluster == "debug"
         self.progress = make_progress({self.record.experiment: spec.train.steps}, None if in_person else sys.stdout)
         try:
@@ -129,25 +188,36 @@ class _Run:
             ready = hardware(trainer)
             self.log.append("ready", **asdict(ready))
             self.progress.message(self.record.experiment, f"training on {ready.device}; {ready.replay}")
-            self._resume(trainer, store)
+            self._resume(trainer, store, sink)
             self._start_mirror(spec, ready.gpu)
             return trainer.run()
         finally:
             self.progress.close()
             sink.close()
 
-    def _resume(self, trainer: Trainer, store: Any) -> None:
+    def _resume(self, trainer: Trainer, store: CheckpointStore, sink: JsonlSink) -> None:
+        store.sweep()
         state = store.load_latest()
         for problem in store.skipped:
             self._warn(f"checkpoint passed over: {problem}")
         if state is not None:
             trainer.load_state_dict(state)
+        else:
+            sink.rewind(0)  # what an attempt that never saved has logged is done again
 
     def _start_mirror(self, spec: Spec, gpu: str | None) -> MlflowMirror:
-        host = socket.gethostname()
         self.mirror = start_mirror(
-            self.project, self.paths, self.record, spec, attempt=self.attempt, node=host, gpu=gpu
+            self.project,
+            self.paths,
+            self.record,
+            spec,
+            attempt=self.attempt,
+            node=node_name(self.record),
+            gpu=gpu,
+            log=self.log,
         )
+        if self.lease.lost_to is not None:  # it was lost before there was anything to abandon
+            self.mirror.abandon()
         return self.mirror
 
     def _observe(self, row: Row) -> None:
@@ -164,48 +234,58 @@ class _Run:
     def _warn(self, message: str) -> None:
         self._on_event("warning", {"message": message})
 
-    def _write_note(self) -> str | None:
+    def _write_note(self, scheduler: SchedulerState = RUNNING) -> str | None:
         try:
-            note = write_note(self.project, self.paths, RUNNING)
+            with self.lease.guard():
+                note = write_note(self.project, self.paths, scheduler)
+        except AttemptLostError:
+            raise
         except LabError as error:
             self._warn(f"the note was not written: {error}")
             return None
         if self.mirror is not None:
-            self.mirror.set_description(mlflow_description(self.paths, RUNNING, note))
+            self.mirror.set_description(mlflow_description(self.paths, scheduler, note))
         return note
 
-    def _finish(self, status: RunStatus) -> None:
-        """Note and MLflow after the outcome; their troubles are put on file and change nothing."""
-        self._write_note()
+    def _finish(self, status: RunStatus | None, scheduler: SchedulerState = RUNNING) -> None:
+        """Note and MLflow after the outcome; their troubles are put on file and change nothing.
+
+        `status` None: the job goes on later, and so does its run.
+        """
+        self._write_note(scheduler)
         try:
             mirror = self.mirror or self._start_mirror(load_resolved(self.paths.resolved), None)
+        except AttemptLostError:
+            raise
         except LabError as error:  # it failed before training began, and its spec can't be read either
             self._warn(f"MLflow was not told: {error}")
             return
-        report = mirror.close(status, files=run_files(self.paths))
+        wait_s = CLOSE_S if status is not None else CLOSE_SOON_S
+        report = mirror.close(status, files=run_files(self.paths), timeout_s=wait_s)
         if report.problem is not None:
             self._warn(f"MLflow is not complete: {report.problem}")
-        self._write_note()  # again: only now the run's id is sure to be known
+        self._write_note(scheduler)  # again: only now the run's id is sure to be known
 
 
-@contextlib.contextmanager
-def signals_to(stop: StopFlag) -> Iterator[None]:
-    """Within, SIGTERM and SIGINT set the stop flag instead of ending the process; restored after.
+def node_name(record: JobRecord) -> str:
+    """The machine this attempt runs on, as SLURM calls it where SLURM started it."""
+    own_name = os.environ.get("SLURMD_NODENAME") if record.cluster == "slurm" else None
+    return own_name or socket.gethostname()
 
-    A second Ctrl-C interrupts at once: an environment that hangs never comes to the end of its step.
-    """
 
-    def handler(number: int, _frame: FrameType | None) -> None:
-        if stop and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        stop.set(signal.Signals(number).name)
+def keep_reserve(paths: JobPaths) -> None:
+    """Occupy some space, to be freed for the outcome should the disk be full then."""
+    with contextlib.suppress(OSError):  # it is full already: then the job will say so
+        paths.reserve.write_bytes(os.urandom(RESERVE_BYTES))
 
-    before = {number: signal.signal(number, handler) for number in STOP_SIGNALS}
-    try:
-        yield
-    finally:
-        for number, old in before.items():
-            signal.signal(number, old)
+
+def disk_is_full(error: BaseException | None) -> bool:
+    """Whether this error, or one behind it, says that no more can be written."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in DISK_FULL:
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def cause_of(error: BaseException) -> str:
@@ -213,6 +293,10 @@ def cause_of(error: BaseException) -> str:
 
     An environment's own exception hides behind ours; its type and words are in ours already.
     """
+    if disk_is_full(error):
+        return "the disk is full, or the quota used up: make room, then go on with tdmpc-lab resume; " + shorten(
+            f"{type(error).__name__}: {error}", 150
+        )
     text = str(error).strip() or "no message"
     if isinstance(error, LabError | TrainingError):
         return shorten(text, 300)

@@ -293,6 +293,8 @@ class SlurmConfig:
     """Memory per job, as SLURM writes it: `16G`, `800M`."""
     time: Annotated[timedelta, Duration()] = timedelta(hours=24)
     """Time limit: `HH:MM:SS` or `D-HH:MM:SS`."""
+    max_requeues: Annotated[int, Bounds(ge=0)] = 100
+    """Times that a job which reaches its time limit is started again and goes on; preemptions do not count."""
     setup: tuple[ShellLine, ...] = ()
     """Shell lines run before the job's Python starts."""
     extra: dict[SbatchOption, ShellLine | int | bool] = field(default_factory=dict)

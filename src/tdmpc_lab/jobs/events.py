@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from tdmpc_lab.files import append_jsonl, read_jsonl
 
-OUTCOMES = frozenset({"finished", "failed", "stopped"})
+OUTCOMES = frozenset({"finished", "failed", "stopped", "timeout"})
 """The events that end an attempt for good. `preempted` does not: the scheduler starts the job again."""
 
 
@@ -25,29 +26,38 @@ class EventLog:
     | `started` | host, pid, attempt, job, device, gpu, python, torch, replay |
     | `checkpoint` | step, file |
     | `resumed` | step, attempt |
-    | `preempted` | signal, step |
+    | `preempted` | signal, why, step, attempt: stopped to go on when the scheduler starts it again |
     | `finished` | step |
     | `failed` | cause (one line), error, traceback, step |
     | `stopped` | reason, step |
+    | `timeout` | reason, step: the time limit, and it is not to be started again |
     | `tracking` | run_id, experiment_id, store |
     | `warning` | message |
     | `episode_dropped` | why, and where |
     """
 
-    def __init__(self, path: Path, *, clock: Callable[[], datetime] = _now) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        clock: Callable[[], datetime] = _now,
+        guard: Callable[[], AbstractContextManager[object]] = nullcontext,
+    ) -> None:
         self.path = path
         self._clock = clock
+        self._guard = guard
 
     def append(self, kind: str, /, **fields: Any) -> dict[str, Any]:
         """Write one event with the time in ISO 8601; the row as written is returned.
 
-        Raises ValueError for a field called `time` or `event`, TypeError for what JSON can't hold, OSError
-        when writing fails.
+        `guard()` is entered around the write. Raises what it raises, ValueError for a field called `time` or
+        `event`, TypeError for what JSON can't hold, OSError when writing fails.
         """
         if taken := {"time", "event"} & fields.keys():
             raise ValueError(f"the log itself writes {' and '.join(sorted(taken))}")
         row = {"time": self._clock().isoformat(timespec="milliseconds"), "event": kind, **fields}
-        append_jsonl(self.path, row)
+        with self._guard():
+            append_jsonl(self.path, row)
         return row
 
 

@@ -93,6 +93,21 @@ class JobPaths:
         return self.folder / "log.err"
 
     @property
+    def attempts(self) -> Path:
+        """Folder of the attempts' signs of life."""
+        return self.folder / ".attempts"
+
+    @property
+    def requests(self) -> Path:
+        """What a person asked for, by the command line."""
+        return self.folder / "requests.jsonl"
+
+    @property
+    def reserve(self) -> Path:
+        """Space kept for the outcome of a job whose disk is full."""
+        return self.folder / ".reserve"
+
+    @property
     def note_lock(self) -> Path:
         """Held while the job's note is rewritten."""
         return self.folder / ".note.lock"

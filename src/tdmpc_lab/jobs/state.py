@@ -172,6 +172,8 @@ def _from_outcome(record: JobRecord, outcome: Event) -> tuple[State, str | None]
         cause = _text(outcome.get("cause")) or _text(outcome.get("error"))
         return State.FAILED, cause or f"it gave no cause; log: {_log(record)}"
     reason = _text(outcome.get("reason")) or "no reason given"
+    if kind == "timeout":
+        return State.TIMEOUT, reason
     return State.CANCELLED, f"stopped by {reason}" if reason.startswith("SIG") else reason
 
 

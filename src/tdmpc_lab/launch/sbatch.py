@@ -40,11 +40,23 @@ _TAKEN = {
     "quiet": "the answer of sbatch is read",
     "test-only": "use submit's --dry-run",
     "wait": "submit does not wait",
+    "requeue": "a job is always started again after a preemption; for its time limit set slurm.max_requeues",
+    "no-requeue": "a job is always started again after a preemption; for its time limit set slurm.max_requeues",
 }
 BEGIN = "now+1hour"
 _MEMORY_INSTEAD = ("mem-per-cpu", "mem-per-gpu")
 _GPUS_INSTEAD = ("gpus", "gpus-per-node", "gpus-per-task")
 _WARN_S = 90  # SLURM's USR2 comes this long before the time limit, or a quarter of a short one
+
+# How the job's process ends when SLURM is to do something. The batch script does it, not the process: in a
+# container there is no scontrol.
+REQUEUE_CODE, CANCEL_CODE = 85, 86
+_AFTERWARDS = (
+    "code=$?",
+    f'if [ "$code" -eq {REQUEUE_CODE} ]; then exec scontrol requeue "$SLURM_JOB_ID"; fi',
+    f'if [ "$code" -eq {CANCEL_CODE} ]; then exec scancel "$SLURM_JOB_ID"; fi',
+    'exit "$code"',
+)
 
 
 def submit_folder(project: Project) -> Path:
@@ -86,25 +98,34 @@ def slurm_parameters(config: SlurmConfig, job_name: str, comment: str) -> dict[s
     if problems:
         raise SpecError(problems)
     extra = {name.replace("_", "-"): value for name, value in config.extra.items() if value is not False}
-    minutes = max(1, math.ceil(config.time.total_seconds() / 60))
     parameters: dict[str, Any] = {
         "job_name": job_name,
         "comment": " ".join(comment.split()) or None,
         "partition": config.partition,
-        "time": minutes,
+        "time": _minutes(config),
         "nodes": 1,
         "ntasks_per_node": 1,
         "cpus_per_task": config.cpus,
         "mem": None if any(name in extra for name in _MEMORY_INSTEAD) else config.memory,
         "gres": None if config.gpus is None else f"gpu:{config.gpus}",
         "setup": list(config.setup) or None,
-        "signal_delay_s": min(_WARN_S, minutes * 60 // 4),
+        "teardown": list(_AFTERWARDS),
+        "signal_delay_s": warning_s(config),
         # From 22.05 on srun no longer takes this over from sbatch.
         "srun_args": [f"--cpus-per-task={config.cpus}"],
-        "additional_parameters": extra or None,
+        "additional_parameters": {**extra, "requeue": True},
     }
     wanted = {name: value for name, value in parameters.items() if value is not None}
     return {**wanted, "wckey": None}  # submitit sets one, which clusters that use them refuse
+
+
+def _minutes(config: SlurmConfig) -> int:
+    return max(1, math.ceil(config.time.total_seconds() / 60))
+
+
+def warning_s(config: SlurmConfig) -> int:
+    """Seconds between SLURM's USR2 and the time limit: what a job has to save and to say so."""
+    return min(_WARN_S, _minutes(config) * 60 // 4)
 
 
 def held_parameters(
@@ -119,7 +140,7 @@ def held_parameters(
     job with a `begin` of its own has to be held that way.
     """
     parameters = slurm_parameters(config, job_name, comment)
-    extra = parameters.get("additional_parameters", {})
+    extra = parameters["additional_parameters"]
     wait = {"hold": True} if "begin" in extra else {"begin": BEGIN}
     if workplace is not None:  # after the user's own lines, which may set PYTHONPATH and are written for the project
         parameters["setup"] = [*parameters.get("setup", []), *workplace.shell_lines()]

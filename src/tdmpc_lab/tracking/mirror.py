@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 _PROBLEM_WIDTH = 300
 _SYSTEM_ERROR = re.compile(r"new connection: \[Errno -?\d+\] ([\w ]+)")
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 1.0, 60.0
+_ABANDON_S = 5.0
 _CLOSING_WAIT_S, _CLOSING_TRIES = 1.0, 5  # a store that is down is given up sooner than one that is slow
 
 
@@ -50,7 +51,7 @@ class MirrorReport:
 class _Ending:
     """What `close` asks for."""
 
-    status: RunStatus
+    status: RunStatus | None
     files: Mapping[str, Path]
     deadline: float
 
@@ -82,6 +83,7 @@ class MlflowMirror:
         self._lock = threading.Lock()  # guards what the job's thread hands over
         self._tags: dict[str, str] = {}
         self._ending: _Ending | None = None
+        self._abandoned = False
         self._wake = threading.Event()
         self._done = threading.Event()
         # Below: the mirror's own thread only, but for the report's three.
@@ -114,15 +116,24 @@ class MlflowMirror:
         """Have the run's description (Markdown) set with the next batch."""
         self.set_tags({runs.DESCRIPTION_TAG: text})
 
+    def abandon(self) -> None:
+        """Another process of the job follows its files from now on: send nothing more, not even an outcome."""
+        self._abandoned = True
+        self._wake.set()
+        if self._thread.ident is not None:
+            self._done.wait(_ABANDON_S)
+
     def close(
         self,
-        status: RunStatus,
+        status: RunStatus | None,
         *,
         description: str | None = None,
         files: Mapping[str, Path] | None = None,
         timeout_s: float = 120.0,
     ) -> MirrorReport:
         """Send what is left, add `files` as artifacts by name, set the outcome; at most `timeout_s` seconds.
+
+        `status` None leaves the run RUNNING: the job goes on later.
 
         Never raises. What could not be sent stays in the job's files.
         """
@@ -148,7 +159,7 @@ class MlflowMirror:
     def _run(self) -> None:
         failures, closing = 0, False
         try:
-            while not self._complete:
+            while not self._complete and not self._abandoned:
                 ending = self._ending
                 if ending is not None and not closing:
                     failures, closing = 0, True
@@ -181,7 +192,8 @@ class MlflowMirror:
         self._send_tags(client, run_id)
         if ending is not None:
             runs.log_files(client, run_id, ending.files)
-            runs.end_run(client, run_id, ending.status)
+            if ending.status is not None:
+                runs.end_run(client, run_id, ending.status)
             self._complete = True
 
     def _attach(self, client: MlflowClient) -> str:

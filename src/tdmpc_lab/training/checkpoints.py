@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +25,15 @@ class CheckpointStore:
     Args:
         folder: made when the first checkpoint is written.
         keep: how many of the newest stay.
+        guard: entered around every change of the folder; what it raises leaves the folder as it is.
     """
 
-    def __init__(self, folder: Path, *, keep: int = 2) -> None:
+    def __init__(
+        self, folder: Path, *, keep: int = 2, guard: Callable[[], AbstractContextManager[object]] = nullcontext
+    ) -> None:
         self.folder = folder
         self.keep = keep
+        self._guard = guard
         self.made_of: Mapping[str, Any] = {}
         """Goes into every checkpoint, so that an agent can be built from it; see `load.header`."""
         self.skipped: list[str] = []  # what `load_latest` passed over, in words
@@ -47,10 +52,19 @@ class CheckpointStore:
     def save(self, step: int, state: dict[str, Any]) -> Path:
         """Write the state reached at environment step `step`; older ones beyond `keep` are removed after."""
         path = self.folder / f"step_{step:09d}.pt"
-        save_checkpoint(path, {"step": step, **self.made_of, **state})
-        for old in self.paths()[: -self.keep]:
-            old.unlink(missing_ok=True)
+        with self._guard():
+            self.folder.mkdir(parents=True, exist_ok=True)
+        save_checkpoint(path, {"step": step, **self.made_of, **state}, self._guard)
+        with self._guard():
+            for old in self.paths()[: -self.keep]:
+                old.unlink(missing_ok=True)
         return path
+
+    def sweep(self) -> None:
+        """Remove what a process that was killed while it saved left behind. Not while another one saves."""
+        with self._guard():
+            for temp in self.folder.glob(".step_*.pt.*.tmp"):
+                temp.unlink(missing_ok=True)
 
     def load_latest(self) -> dict[str, Any] | None:
         """The newest checkpoint that can be read, or None when there is none at all.
@@ -71,12 +85,17 @@ class CheckpointStore:
         return None
 
 
-def save_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
-    """Write one checkpoint, whole or not at all. Raises OSError."""
+def save_checkpoint(
+    path: Path, state: Mapping[str, Any], guard: Callable[[], AbstractContextManager[object]] = nullcontext
+) -> None:
+    """Write one checkpoint, whole or not at all; `guard()` is entered around its replacement of an older one.
+
+    Raises OSError, and what `guard` raises.
+    """
     buffer = io.BytesIO()
     torch.save({"format": FORMAT, **state}, buffer)
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomic(path, buffer.getvalue())
+    write_atomic(path, buffer.getvalue(), guard=guard)
 
 
 def step_of(path: Path) -> int:

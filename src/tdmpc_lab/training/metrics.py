@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -32,19 +33,26 @@ class MetricSink(Protocol):
 
 
 class JsonlSink:
-    """Rows appended to a JSONL file, one object a line; a mark is a byte offset."""
+    """Rows appended to a JSONL file, one object a line; a mark is a byte offset.
 
-    def __init__(self, path: Path) -> None:
-        self._writer = JsonlWriter(path)
+    `guard()` is entered around every change of the file; what it raises keeps the file as it is.
+    """
+
+    def __init__(self, path: Path, guard: Callable[[], AbstractContextManager[object]] = nullcontext) -> None:
+        self._guard = guard
+        with guard():
+            self._writer = JsonlWriter(path)
 
     def log(self, row: Mapping[str, Any]) -> None:
-        self._writer.append(row)
+        with self._guard():
+            self._writer.append(row)
 
     def mark(self) -> int:
         return self._writer.offset
 
     def rewind(self, mark: int) -> None:
-        self._writer.truncate_to(mark)
+        with self._guard():
+            self._writer.truncate_to(mark)
 
     def close(self) -> None:
         self._writer.close()
