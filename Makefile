@@ -24,7 +24,7 @@ help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-6s %s\n", $$1, $$2}' Makefile
 
 demo: $(BASE) ## Train the quickstart on this machine, then show its status, its note and the way to its curves
-	@job=$$($(BIN)/tdmpc-lab submit experiments/quickstart.yaml --cluster local --wait --json) || exit 1; \
+	@job=$$($(BIN)/tdmpc-lab submit experiments/quickstart.yaml --cluster local --again --wait --json) || exit 1; \
 	id=$$(printf '%s' "$$job" | $(BIN)/python -c 'import json, sys; print(json.load(sys.stdin)["jobs"][0]["id"])'); \
 	echo && $(BIN)/tdmpc-lab status && echo && $(BIN)/tdmpc-lab note "$$id" && echo
 	@echo "Its curves in MLflow: $(BIN)/tdmpc-lab ui"

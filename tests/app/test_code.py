@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
+import shutil
 import subprocess
 import sys
-import time
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -16,6 +18,7 @@ import tdmpc_lab
 from tdmpc_lab.app.code import code_now
 from tdmpc_lab.files import read_jsonl
 from tdmpc_lab.jobs.paths import Project
+from tdmpc_lab.tracking.store import ensure_store, store_uri
 
 SOURCE = Path(tdmpc_lab.__file__).parents[1]
 IDENTITY = ("-c", "user.name=A", "-c", "user.email=a@b.c", "-c", "commit.gpgsign=false")
@@ -36,13 +39,23 @@ def write_version(root: Path, version: str) -> None:
     (root / "words.txt").write_text(version)
 
 
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An empty MLflow store, which takes seconds to make."""
+    root = tmp_path_factory.mktemp("store")
+    ensure_store(store_uri(root), root)
+    return root / "mlruns" / "mlflow.db"
+
+
 @pytest.fixture
-def root(project: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def root(project: Path, store: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A project in a git repository, with one commit."""
     for name in ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(project), str(SOURCE)]))
     monkeypatch.setenv("TOLD", str(project.parent / "told"))
+    (project / "mlruns").mkdir()
+    shutil.copyfile(store, project / "mlruns" / "mlflow.db")
     write_specs(project)
     write_version(project, "old")
     (project / ".gitignore").write_text("jobs/\nmlruns/\n__pycache__/\n")
@@ -52,23 +65,52 @@ def root(project: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return project
 
 
-def lab(root: Path, *words: str, check: int = 0) -> subprocess.CompletedProcess[str]:
+class Place:
+    """The only place for local jobs: while it is taken, what is submitted waits."""
+
+    def __init__(self, root: Path) -> None:
+        self.slot = root / "jobs" / ".local" / "slot-0"
+        self.slot.parent.mkdir(parents=True)
+        self.take()
+
+    def take(self) -> None:
+        self.fd = os.open(self.slot, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC)
+        fcntl.flock(self.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+    def free(self) -> None:
+        os.close(self.fd)
+        self.fd = -1
+
+
+@pytest.fixture
+def place(root: Path) -> Iterator[Place]:
+    """Taken by the test itself."""
+    place = Place(root)
+    yield place
+    if place.fd >= 0:
+        place.free()
+
+
+def lab(
+    root: Path, *words: str, check: int = 0, environ: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
     done = subprocess.run(
         [sys.executable, "-m", "tdmpc_lab", *words],
         cwd=root,
+        env=environ,
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=150,
+        timeout=170,
         check=False,
     )
     assert done.returncode == check, f"{words}: {done.returncode}\n{done.stdout}\n{done.stderr}"
     return done
 
 
-def submit(root: Path, *words: str) -> Path:
-    """The folder of a job that was submitted."""
-    done = lab(root, "submit", *words, "--cluster", "local", "--json")
+def submit(root: Path, *words: str, command: str = "submit", environ: Mapping[str, str] | None = None) -> Path:
+    """The folder of the job that this makes."""
+    done = lab(root, command, *words, "--cluster", "local", "--json", environ=environ)
     return Path(json.loads(done.stdout)["jobs"][0]["folder"])
 
 
@@ -76,53 +118,50 @@ def record_of(folder: Path) -> dict:
     return json.loads((folder / "job.json").read_text())
 
 
-def test_a_job_that_waits_runs_the_code_of_its_submit(root: Path) -> None:
+def test_a_job_that_waits_runs_the_code_of_its_submit(root: Path, place: Place) -> None:
     told = root.parent / "told"
-    first = submit(root, "experiments/moody.yaml", "env.options={slow: 0.02}", "train.steps=2000")
     waiting = submit(root, "experiments/moody.yaml")
-    deadline = time.monotonic() + 60
-    while not (first / "metrics.jsonl").exists():
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
-    assert told.read_text() == "old old"
     write_version(root, "new")
-    told.unlink()
-    lab(root, "cancel", first.name)
+    later = submit(root, "experiments/moody.yaml", "train.seed=2")
+    told.unlink()  # each submit made the environment
+    lab(root, "cancel", later.name)
+    place.free()
     lab(root, "wait", waiting.name)
     assert told.read_text() == "old old"
 
-    later = submit(root, "experiments/moody.yaml", "train.seed=2", "--wait")
-    assert told.read_text() == "new new"
-    records = [record_of(folder) for folder in (first, waiting, later)]
-    assert records[0]["snapshot"] == records[1]["snapshot"] != records[2]["snapshot"]
-    assert [r["git_dirty"] for r in records] == [False, False, True]
+    before, after = record_of(waiting), record_of(later)
+    assert before["snapshot"] != after["snapshot"]
+    assert (before["git_dirty"], after["git_dirty"]) == (False, True)
     assert not (waiting / "code.diff").exists()
     assert "+new" in (later / "code.diff").read_text()
     note = (root / "notes" / f"{later.name}.md").read_text()
-    assert f"with changes, snapshot {records[2]['snapshot'][:8]}, tdmpc-lab {tdmpc_lab.__version__}" in note
+    assert f"with changes, snapshot {after['snapshot'][:8]}, tdmpc-lab {tdmpc_lab.__version__}" in note
     # What the job writes is in the project, and nothing of it in the snapshot.
-    assert [e["event"] for e in read_jsonl(later / "events.jsonl")[0]].count("finished") == 1
-    kept = root / "jobs" / ".snapshots" / records[2]["snapshot"]
+    assert [e["event"] for e in read_jsonl(waiting / "events.jsonl")[0]].count("finished") == 1
+    kept = root / "jobs" / ".snapshots" / before["snapshot"]
     assert not {"jobs", "notes", "mlruns"} & {path.name for path in kept.iterdir()}
 
 
-def test_without_a_snapshot_the_job_runs_the_working_tree_and_says_so(root: Path) -> None:
-    folder = submit(root, "experiments/moody.yaml", "--no-snapshot", "--wait")
+def test_without_a_snapshot_the_job_runs_the_working_tree_and_says_so(root: Path, place: Place) -> None:
+    folder = submit(root, "experiments/moody.yaml", "--no-snapshot")
     record = record_of(folder)
     assert (record["snapshot"], record["live_code"]) == (None, "--no-snapshot")
-    assert (root.parent / "told").read_text() == "old old"
     assert not (root / "jobs" / ".snapshots").exists()
-    assert "not kept (--no-snapshot)" in (root / "notes" / f"{folder.name}.md").read_text()
+    note = (root / "notes" / f"{folder.name}.md").read_text()
+    assert "not kept (--no-snapshot)" in note
+    assert "again: `tdmpc-lab submit experiments/moody.yaml --cluster local --no-snapshot --again`" in note
+    lab(root, "cancel", folder.name)
 
 
-def test_no_repository_is_a_warning(root: Path) -> None:
+def test_no_repository_is_a_warning(root: Path, place: Place) -> None:
     (root / ".git").rename(root / "no-git")
-    done = lab(root, "submit", "experiments/moody.yaml", "--cluster", "local", "--wait", "--json")
+    done = lab(root, "submit", "experiments/moody.yaml", "--cluster", "local", "--json")
     assert "warning: the code is not kept" in done.stderr
     assert "is in no git repository" in done.stderr
     record = record_of(Path(json.loads(done.stdout)["jobs"][0]["folder"]))
     assert record["snapshot"] is None
     assert "is in no git repository" in record["live_code"]
+    lab(root, "cancel", record["id"])
 
 
 def test_the_package_is_kept_where_it_is_part_of_the_repository() -> None:
@@ -138,3 +177,71 @@ def test_the_package_is_kept_where_it_is_part_of_the_repository() -> None:
     debug = code_now(Project(root), "debug")
     assert debug.snapshot is None
     assert debug.warning is None
+
+
+def test_a_rerun_has_the_code_and_the_config_of_the_old_job(root: Path, place: Place) -> None:
+    told = root.parent / "told"
+    old = submit(root, "experiments/moody.yaml", "train.seed=5")
+    lab(root, "cancel", old.name)
+    (root / "moody_env.py").write_text("raise RuntimeError('broken since')")
+    told.unlink()
+    place.free()
+    done = lab(root, "rerun", old.name, "agent.horizon=2", "--cluster", "local", "--wait", "--json")
+    assert told.read_text() == "old old"
+    new = Path(json.loads(done.stdout)["jobs"][0]["folder"])
+    before, record = record_of(old), record_of(new)
+    assert (record["rerun_of"], record["parent"]) == (old.name, None)
+    assert (record["snapshot"], record["git_commit"]) == (before["snapshot"], before["git_commit"])
+    assert (record["compare_to"], record["diff"]) == (old.name, ["agent.horizon 3 → 2"])
+    assert (record["experiment"], record["seed"]) == ("moody", 5)
+    rows, _ = read_jsonl(new / "metrics.jsonl")
+    assert [row["step"] for row in rows if "updates" in row] == [20, 40, 60, 80]  # from its beginning
+    note = (root / "notes" / f"{new.name}.md").read_text()
+    assert f"rerun of {old.name}" in note
+    again = f"tdmpc-lab rerun {old.name} agent.horizon=2 --cluster local"
+    assert f"again: `{again}`" in note
+
+    place.take()
+    third = json.loads(lab(root, *again.split()[1:], "--json").stdout)["jobs"][0]
+    assert record_of(Path(third["folder"]))["config_hash"] == record["config_hash"]
+    lab(root, "cancel", third["id"])
+
+
+def test_a_rerun_says_when_there_is_no_code_to_run(root: Path, place: Place) -> None:
+    live = submit(root, "experiments/moody.yaml", "--no-snapshot")
+    done = lab(root, "rerun", live.name, "--cluster", "local", "--json")
+    assert f"no code was kept for {live.name}: this runs the code as it is now" in done.stderr
+    new = Path(json.loads(done.stdout)["jobs"][0]["folder"])
+    assert record_of(new)["snapshot"] is not None
+    assert (new / "resolved.yaml").read_text() == (live / "resolved.yaml").read_text()
+    lab(root, "cancel", live.name, new.name)
+
+    shutil.rmtree(root / "jobs" / ".snapshots")
+    gone = lab(root, "rerun", new.name, "--cluster", "local", check=1)
+    assert "is gone" in gone.stderr
+    assert f"tdmpc-lab submit jobs/{new.name}/resolved.yaml" in gone.stderr
+    assert lab(root, "rerun", "local-nothing", check=2).stderr.startswith("error: ")
+    refused = lab(root, "rerun", live.name, "agent.horzon=2", check=2)
+    assert "did you mean 'horizon'" in refused.stderr
+
+
+def test_the_package_of_the_snapshot_reads_the_config_of_a_rerun(root: Path, place: Place) -> None:
+    """The old job's package may know other keys: its own words are kept, and it is asked for changed ones."""
+    shutil.copytree(SOURCE / "tdmpc_lab", root / "src" / "tdmpc_lab", ignore=shutil.ignore_patterns("__pycache__"))
+    own = {**os.environ, "PYTHONPATH": str(root / "src")}
+    old = submit(root, "experiments/quick.yaml", environ=own)
+    assert record_of(old)["package"] is None
+    schema = root / "src/tdmpc_lab/config/schema.py"
+    text = schema.read_text()
+    assert text.count("    seed: ") == 1
+    schema.write_text(text.replace("    seed: ", '    brand_new: int = 7\n    """New."""\n    seed: '))
+    now = submit(root, "experiments/quick.yaml", "--again", environ=own)
+    same = submit(root, old.name, command="rerun", environ=own)
+    lab(root, "cancel", old.name, now.name, same.name)
+    place.free()
+    changed = submit(root, old.name, "agent.horizon=2", "--wait", command="rerun", environ=own)
+    assert "brand_new: 7" in (now / "resolved.yaml").read_text()
+    assert (same / "resolved.yaml").read_text() == (old / "resolved.yaml").read_text()
+    assert "brand_new" not in (changed / "resolved.yaml").read_text()
+    assert "horizon: 2" in (changed / "resolved.yaml").read_text()
+    assert record_of(changed)["snapshot"] == record_of(old)["snapshot"] != record_of(now)["snapshot"]

@@ -54,7 +54,8 @@ def test_a_note_in_full() -> None:
         "- vs baseline: agent.horizon 18 → 9, reward.scale 2 → 1",
         "- quickstart · seed 1 · Pendulum-v1 · 5,000 steps · local (cpus 4) · code 1a2b3c4d with changes",
         "- COMPLETED in 3:12 on node7, step 5,000, return −150.2 ± 80.1 over 10 episodes",
-        "- again: `tdmpc-lab submit experiments/quickstart.yaml agent.horizon=9 'env.options={a: 1}' --cluster local`"
+        "- again: `tdmpc-lab submit experiments/quickstart.yaml agent.horizon=9 'env.options={a: 1}' --cluster local"
+        " --again`"
         " · folder `jobs/local-20260203-091422-123` · MLflow run `abc123` (tdmpc-lab ui)",
         "",
         "|  step |          return | lowest | highest |",
@@ -249,7 +250,7 @@ def test_words_from_outside_stay_words(text: str, line: str) -> None:
 def test_backticks_in_an_override_do_not_end_the_command() -> None:
     record = dataclasses.replace(RECORD, overrides=("about=`a``b`",), spec_file="`x`")
     note = render_note(record, DONE, [])
-    assert "again: ```tdmpc-lab submit '`x`' 'about=`a``b`' --cluster local``` ·" in note
+    assert "again: ```tdmpc-lab submit '`x`' 'about=`a``b`' --cluster local --again``` ·" in note
     assert " · MLflow run `` `r` ``\n" in render_note(record, dataclasses.replace(DONE, run_id="`r`"), [])
 
 

@@ -11,11 +11,10 @@ import tdmpc_lab
 from tdmpc_lab.errors import RecordError, SnapshotError
 from tdmpc_lab.jobs.git import code_diff, git_state
 from tdmpc_lab.jobs.paths import ROOT_VARIABLE, JobPaths, Project
-from tdmpc_lab.jobs.record import JobRecord
+from tdmpc_lab.jobs.record import NO_SNAPSHOT, JobRecord
 from tdmpc_lab.jobs.snapshot import SECRETS, repository_of, take_snapshot
 from tdmpc_lab.launch.environment import Workplace
 
-NOT_WANTED = "--no-snapshot"
 DEBUG = "a debug run uses the code of its own process"
 
 
@@ -37,7 +36,7 @@ class JobCode:
     @property
     def warning(self) -> str | None:
         """What a person who submits should know; None when all code is kept, or he wanted it so."""
-        if self.snapshot is None and self.live not in (NOT_WANTED, DEBUG):
+        if self.snapshot is None and self.live not in (NO_SNAPSHOT, DEBUG):
             return (
                 f"the code is not kept: {self.live}. The job runs the files as they are when it starts "
                 "(--no-snapshot: that is what you want)"
@@ -57,7 +56,7 @@ def code_now(project: Project, cluster: str, *, snapshot: bool = True, write: bo
         commit=commit,
         dirty=dirty,
         diff=code_diff(project.root, SECRETS) if commit is not None and dirty else None,
-        live=DEBUG if cluster == "debug" else NOT_WANTED,
+        live=DEBUG if cluster == "debug" else NO_SNAPSHOT,
         package=tdmpc_lab.__version__,
     )
     if not snapshot or cluster == "debug":

@@ -60,6 +60,8 @@ class Plan:
     """The job whose metrics and checkpoints the new one begins with."""
     rerun_of: JobPaths | None = None
     """The job whose config and code the new one begins with."""
+    resolved: str | None = None
+    """The values in force where another version of this package is to read them; by default this one's."""
 
 
 def choose_cluster(wanted: str) -> Cluster:
@@ -199,7 +201,8 @@ def _prepare(
             rerun_of=None if ready.rerun_of is None else ready.rerun_of.id,
         )
 
-    paths = prepare_job(project, job_id, ready.item.text, dump_yaml(spec), make_record)
+    resolved = ready.resolved or dump_yaml(spec)
+    paths = prepare_job(project, job_id, ready.item.text, resolved, make_record)
     try:
         write_note(project, paths, PENDING)
     except LabError as error:  # the job is recorded; its note can be written again at any time

@@ -10,6 +10,7 @@ from argparse import Namespace
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from tdmpc_lab.cli.repeats import refuse_repeats
 from tdmpc_lab.errors import UsageError
 
 if TYPE_CHECKING:
@@ -30,6 +31,8 @@ def submit(args: Namespace) -> int:
     specs, overrides = split_arguments(args.words)
     plans = plan(project, specs, overrides)
     cluster = choose_cluster(args.cluster)
+    if not args.again and cluster != "debug":  # which is for looking at one and the same thing many times
+        refuse_repeats(project, plans, args)
     if args.dry_run:
         return _dry_run(project, plans, cluster, args)
     return _launch(project, plans, cluster, args)
@@ -43,6 +46,24 @@ def resume(args: Namespace) -> int:
     project = _project()
     ready = plan_resume(project, _job_id(project, args.job), args.overrides, args.steps)
     return _launch(project, [ready], choose_cluster(args.cluster), args)
+
+
+def rerun(args: Namespace) -> int:
+    """`rerun ID [key=value ...]`."""
+    from tdmpc_lab.app.code import code_now
+    from tdmpc_lab.app.rerun import plan_rerun
+    from tdmpc_lab.app.submit import choose_cluster
+
+    project = _project()
+    ready, code = plan_rerun(project, _job_id(project, args.job), args.overrides)
+    cluster = choose_cluster(args.cluster)
+    if code is None:
+        assert ready.rerun_of is not None
+        print(f"note: no code was kept for {ready.rerun_of.id}: this runs the code as it is now", file=sys.stderr)
+        code = code_now(project, cluster)
+    elif cluster == "debug":
+        raise UsageError("a debug run uses the code of its own process, not what the old job ran; use --cluster local")
+    return _launch(project, [ready], cluster, args, code)
 
 
 def _launch(
@@ -91,6 +112,7 @@ def _announce(project: Project, ready: Plan, job: Submitted, args: Namespace) ->
     place = " (here, debug)" if job.cluster == "debug" else ""
     lines = [
         f"job {job.id}{place}: {spec.name}" + (f" - {spec.about}" if spec.about else ""),
+        *([f"  rerun   of {ready.rerun_of.id}"] if ready.rerun_of else []),
         *([f"  sweep   {ready.item.point}"] if ready.item.point else []),
         *(f"  changed {change}" for change in ready.diff),
         f"  folder  {job.folder.relative_to(project.root)}",

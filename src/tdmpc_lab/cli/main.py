@@ -40,6 +40,7 @@ def build_parser() -> argparse.ArgumentParser:
     sub = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     _add_submit(sub)
     _add_resume(sub)
+    _add_rerun(sub)
     _add_cancel(sub)
     _add_wait(sub)
     _add_status(sub)
@@ -58,6 +59,11 @@ def _add_submit(sub: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
     p.add_argument("words", nargs="+", metavar="SPEC|key=value", help="spec files, and overrides for all of them")
     _add_launch_options(p)
     _add_no_snapshot(p)
+    p.add_argument(
+        "--again",
+        action="store_true",
+        help="submit although a job of the same config and seed waits, runs or completed",
+    )
     p.add_argument("--dry-run", action="store_true", help="check everything, show what would be done, do nothing")
     p.set_defaults(run=commands.submit, rest="words")
 
@@ -101,6 +107,18 @@ def _add_resume(sub: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
     _add_launch_options(p)
     _add_no_snapshot(p)
     p.set_defaults(run=commands.resume, rest="overrides")
+
+
+def _add_rerun(sub: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    p = sub.add_parser(
+        "rerun",
+        help="do a job again from its beginning, with the config and the code it ran",
+        description="Do a job again from its beginning, as a new job, with the config and the code that it ran.",
+    )
+    p.add_argument("job", metavar="ID", help="a job id, or `last`")
+    p.add_argument("overrides", nargs="*", metavar="key=value", help="changes to the old job's config")
+    _add_launch_options(p)
+    p.set_defaults(run=commands.rerun, rest="overrides")
 
 
 def _add_cancel(sub: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

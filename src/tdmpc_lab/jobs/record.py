@@ -14,6 +14,9 @@ from tdmpc_lab.files import write_atomic
 from tdmpc_lab.jobs.paths import JobPaths
 from tdmpc_lab.text import parse_time
 
+NO_SNAPSHOT = "--no-snapshot"
+"""`live_code` of a job whose submit was told to run the project's own files."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class JobRecord:

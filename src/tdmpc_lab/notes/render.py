@@ -9,7 +9,7 @@ from typing import Any
 
 from tdmpc_lab.jobs.metrics import as_float, as_int, without_superseded
 from tdmpc_lab.jobs.points import place_text
-from tdmpc_lab.jobs.record import JobRecord
+from tdmpc_lab.jobs.record import NO_SNAPSHOT, JobRecord
 from tdmpc_lab.jobs.state import JobStatus, State
 from tdmpc_lab.text import duration, heading_time, number, one_line, shorten
 
@@ -136,14 +136,23 @@ def _code(record: JobRecord) -> str:
 
 
 def _where(record: JobRecord, status: JobStatus, tracking_hint: str | None) -> str:
-    what = ["submit", record.spec_file] if record.parent is None else ["resume", record.parent]
-    where = [] if record.cluster == "slurm" else ["--cluster", "local"]
-    again = shlex.join(["tdmpc-lab", *what, *record.overrides, *where])
+    again = shlex.join(["tdmpc-lab", *_command_again(record)])
     parts = [f"again: {_code_span(again)}", f"folder {_code_span(f'jobs/{record.id}')}"]
     if status.run_id:
         hint = f" ({markdown_line(tracking_hint)})" if tracking_hint else ""
         parts.append(f"MLflow run {_code_span(status.run_id)}{hint}")
     return " · ".join(parts)
+
+
+def _command_again(record: JobRecord) -> list[str]:
+    """The words that make the same job again."""
+    cluster = [] if record.cluster == "slurm" else ["--cluster", "local"]
+    if record.rerun_of is not None:
+        return ["rerun", record.rerun_of, *record.overrides, *cluster]
+    code = ["--no-snapshot"] if record.live_code == NO_SNAPSHOT else []
+    if record.parent is not None:
+        return ["resume", record.parent, *record.overrides, *cluster, *code]
+    return ["submit", record.spec_file, *record.overrides, *cluster, *code, "--again"]
 
 
 def _score(status: JobStatus, evals: Sequence[EvalRow]) -> str:

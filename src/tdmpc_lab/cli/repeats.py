@@ -1,0 +1,52 @@
+"""What `submit` does about jobs that have run already: it says so, and asks where there is somebody to ask."""
+
+from __future__ import annotations
+
+import sys
+from argparse import Namespace
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from tdmpc_lab.errors import UsageError
+
+if TYPE_CHECKING:
+    from tdmpc_lab.app.submit import Plan
+    from tdmpc_lab.jobs.paths import Project
+
+_SHOWN = 8
+
+
+def refuse_repeats(project: Project, plans: Sequence[Plan], args: Namespace) -> None:
+    """Return if all of the plans are to be submitted.
+
+    Raises UsageError where some run or ran already and the answer is no, or there is no terminal to ask at. A dry
+    run only tells.
+    """
+    from tdmpc_lab.app.code import code_now
+    from tdmpc_lab.app.repeats import find_repeats
+
+    found = find_repeats(project, plans, lambda: code_now(project, "local", snapshot=not args.no_snapshot, write=False))
+    for line in _shortened(found.said):
+        print(f"note: {line}", file=sys.stderr)
+    if not found.refused:
+        return
+    told = "\n".join(f"  {line}" for line in _shortened(found.refused))
+    head = "the same config and seed ran or runs already"
+    if args.dry_run:
+        print(f"note: {head}; submit would ask\n{told}", file=sys.stderr)
+        return
+    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        raise UsageError(f"{head}; nothing was done (--again: submit all the same)\n{told}")
+    print(f"{head}\n{told}", file=sys.stderr)
+    if not _yes("submit all the same?"):
+        raise UsageError("nothing was done")
+
+
+def _yes(question: str) -> bool:
+    """Ask at the terminal; anything but y or yes is no."""
+    print(f"{question} [y/N] ", end="", file=sys.stderr, flush=True)
+    return sys.stdin.readline().strip().lower() in ("y", "yes")
+
+
+def _shortened(lines: Sequence[str]) -> list[str]:
+    return [*lines[:_SHOWN], *([f"and {len(lines) - _SHOWN:,} more"] if len(lines) > _SHOWN else [])]

@@ -1,0 +1,181 @@
+"""Jobs that are submitted a second time: what is found, what is said, who is asked."""
+
+from __future__ import annotations
+
+import os
+import pty
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from app_fixtures import write_specs
+
+from tdmpc_lab.app.code import JobCode
+from tdmpc_lab.app.repeats import Repeats, find_repeats
+from tdmpc_lab.app.submit import Plan
+from tdmpc_lab.cli import commands
+from tdmpc_lab.cli.main import main
+from tdmpc_lab.config.diff import config_hash
+from tdmpc_lab.config.loader import load_spec
+from tdmpc_lab.config.serialize import dump_yaml
+from tdmpc_lab.jobs.events import EventLog
+from tdmpc_lab.jobs.ids import new_local_id
+from tdmpc_lab.jobs.paths import JobPaths, Project
+from tdmpc_lab.jobs.record import JobRecord, write_record
+from tdmpc_lab.text import parse_time
+
+QUICK = "experiments/quick.yaml"
+OUTCOMES = {
+    "COMPLETED": {"event": "finished", "step": 80},
+    "FAILED": {"event": "failed", "cause": "the puck left", "step": 7},
+    "CANCELLED": {"event": "stopped", "reason": "SIGTERM", "step": 7},
+}
+
+
+@pytest.fixture
+def lab(project: Path) -> Project:
+    write_specs(project)
+    return Project(project)
+
+
+def plan(lab: Project, *overrides: str) -> Plan:
+    return Plan(load_spec(lab.root / QUICK, overrides), ())
+
+
+def code(snapshot: str | None = "aaaa") -> Callable[[], JobCode]:
+    return lambda: JobCode(commit=None, dirty=None, diff=None, snapshot=snapshot)
+
+
+def add_job(lab: Project, number: int, state: str, *overrides: str, snapshot: str | None = "aaaa") -> JobPaths:
+    """A job of `quick` that ended like this; UNKNOWN left nothing, RUNNING was started on another machine."""
+    spec = load_spec(lab.root / QUICK, overrides).spec
+    submitted = parse_time(f"2026-02-03T09:{number // 60:02}:{number % 60:02}+00:00")
+    assert submitted is not None
+    paths = lab.job(new_local_id(submitted))
+    paths.folder.mkdir(parents=True)
+    paths.resolved.write_text(dump_yaml(spec))
+    paths.spec.write_text((lab.root / QUICK).read_text())
+    record = JobRecord(
+        id=paths.id,
+        experiment=spec.name,
+        group="0123456789",
+        config_hash=config_hash(spec),
+        seed=spec.train.seed,
+        snapshot=snapshot,
+        cluster="local",
+        spec_file=QUICK,
+        submitted_at=submitted.isoformat(),
+        steps_total=80,
+    )
+    write_record(paths, record)
+    if state in OUTCOMES:
+        fields = dict(OUTCOMES[state])
+        EventLog(paths.events).append(str(fields.pop("event")), **fields)
+    elif state == "RUNNING":
+        EventLog(paths.events).append("started", host="elsewhere", pid=1, attempt=1)
+    return paths
+
+
+def found(lab: Project, *plans: Plan) -> Repeats:
+    return find_repeats(lab, plans, code())
+
+
+@pytest.mark.parametrize(("state", "counts"), [("COMPLETED", True), ("RUNNING", True), ("FAILED", False),
+                                               ("CANCELLED", False), ("UNKNOWN", False)])  # fmt: skip
+def test_which_earlier_jobs_count(lab: Project, state: str, counts: bool) -> None:
+    job = add_job(lab, 1, state, "train.seed=3")
+    repeats = found(lab, plan(lab, "train.seed=3"))
+    (line,) = repeats.refused if counts else repeats.said
+    assert len(repeats.refused) + len(repeats.said) == 1
+    assert line.startswith(f"quick, seed 3: job {job.id}, with the same code: {state}")
+
+
+def test_what_is_the_same_and_what_is_not(lab: Project) -> None:
+    job = add_job(lab, 1, "COMPLETED", snapshot="bbbb")
+    for change in ("train.seed=2", "agent.horizon=2", "train.log_every=10", "train.device=auto"):
+        assert found(lab, plan(lab, change)) == Repeats((), ()), change
+    (line,) = found(lab, plan(lab, "about=other words", "slurm.partition=day", "why=x")).refused
+    assert f"{job.id}, with other code: COMPLETED, step 80" in line
+    (line,) = found(lab, plan(lab, "name=other")).said
+    assert line.startswith(f"other, seed 1: job {job.id} (as quick), with other code")
+    (line,) = find_repeats(lab, [plan(lab)], code(None)).refused
+    assert f"{job.id}: COMPLETED" in line  # without a snapshot nothing is known of the code
+
+
+def test_the_same_twice_in_one_call(lab: Project) -> None:
+    repeats = found(lab, plan(lab), plan(lab, "train.seed=2"), plan(lab, "about=x"), plan(lab, "name=other"))
+    assert repeats == Repeats(("quick, seed 1: given twice",), ("other, seed 1: the same config as quick",))
+
+
+def test_damaged_and_older_records_do_not_stop_a_submit(lab: Project) -> None:
+    job = add_job(lab, 1, "COMPLETED")
+    job.record.write_text(job.record.read_text().replace('"seed"', '"sed"'))
+    old = add_job(lab, 2, "COMPLETED")
+    old.record.write_text(old.record.read_text().replace("config_hash", "something_else"))
+    assert found(lab, plan(lab)) == Repeats((), ())
+
+
+def test_thousands_of_jobs_are_looked_through_in_no_time(lab: Project) -> None:
+    """5,000 jobs; the best of three, so that a busy machine does not decide."""
+    text = add_job(lab, 0, "COMPLETED").record.read_text()
+    for number in range(5000):
+        folder = lab.jobs / f"{1_000_000 + number}"
+        folder.mkdir()
+        other = text.replace('"config_hash": "', f'"config_hash": "{number:04x}')
+        (folder / "job.json").write_text(other)
+    times = []
+    for _ in range(3):
+        start = time.perf_counter()
+        assert len(found(lab, plan(lab)).refused) == 1
+        times.append(time.perf_counter() - start)
+    assert min(times) < 1, times
+
+
+def entries(lab: Project) -> list[str]:
+    return sorted(str(path.relative_to(lab.root)) for path in lab.root.rglob("*") if "__pycache__" not in path.parts)
+
+
+def test_without_a_terminal_nothing_is_done(lab: Project, capsys: pytest.CaptureFixture[str]) -> None:
+    job = add_job(lab, 1, "COMPLETED")
+    before = entries(lab)
+    assert main(["submit", QUICK, "--cluster", "local", "--json"]) == 2
+    output = capsys.readouterr()
+    assert output.out == ""
+    assert "the same config and seed ran or runs already; nothing was done (--again: submit all the same)" in output.err
+    assert f"  quick, seed 1: job {job.id}" in output.err
+    assert entries(lab) == before
+
+
+def test_a_dry_run_only_tells(lab: Project, capsys: pytest.CaptureFixture[str]) -> None:
+    job = add_job(lab, 1, "COMPLETED")
+    assert main(["submit", QUICK, "--cluster", "local", "--dry-run"]) == 0
+    output = capsys.readouterr()
+    assert "would run on local" in output.out
+    assert job.id in output.err
+
+
+@pytest.mark.parametrize(("typed", "code"), [("y\n", 0), ("Yes\n", 0), ("\n", 2), ("n\n", 2), ("what?\n", 2)])
+def test_at_a_terminal_it_asks(lab: Project, typed: str, code: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    add_job(lab, 1, "COMPLETED")
+    monkeypatch.setattr(commands, "_launch", lambda *_: 0)
+    there, here = pty.openpty()
+    os.write(there, typed.encode())
+    with os.fdopen(here, "r+b", buffering=0) as end:
+        with open(end.fileno(), closefd=False) as stdin, open(end.fileno(), "w", closefd=False) as stderr:
+            monkeypatch.setattr("sys.stdin", stdin)
+            monkeypatch.setattr("sys.stderr", stderr)
+            assert main(["submit", QUICK, "--cluster", "local"]) == code
+        shown = os.read(there, 10_000).decode()
+    os.close(there)
+    assert "submit all the same? [y/N]" in shown
+    assert ("nothing was done" in shown) == (code == 2)
+
+
+@pytest.mark.parametrize("words", [["--cluster", "local", "--again"], ["--cluster", "debug"]])
+def test_nobody_is_asked_who_has_said_so(lab: Project, words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    add_job(lab, 1, "COMPLETED")
+    launched = []
+    monkeypatch.setattr(commands, "_launch", lambda _project, plans, *_: launched.append(len(plans)) or 0)
+    assert main(["submit", QUICK, *words]) == 0
+    assert launched == [1]
