@@ -45,7 +45,7 @@ def plan_rerun(project: Project, job: str, overrides: Sequence[str]) -> tuple[Pl
         words.append(f"compare_to={old.id}")
     loaded = load_spec(old.resolved, words)
     if code is None:
-        check_environments([loaded])
+        check_environments(project, [loaded])
     diff = _differences(project, loaded, record, bool(words))
     item = replace(loaded, text=old.spec.read_text(encoding="utf-8"), overrides=tuple(overrides))
     resolved = None
