@@ -12,6 +12,8 @@ import pytest
 from app_fixtures import write_specs
 
 from tdmpc_lab.app.code import JobCode
+from tdmpc_lab.app import opponents
+from tdmpc_lab.app.opponents import freeze_opponents, frozen_opponents
 from tdmpc_lab.app.repeats import Repeats, find_repeats
 from tdmpc_lab.app.submit import Plan
 from tdmpc_lab.cli import commands
@@ -19,6 +21,7 @@ from tdmpc_lab.cli.main import main
 from tdmpc_lab.config.diff import config_hash
 from tdmpc_lab.config.loader import load_spec
 from tdmpc_lab.config.serialize import dump_yaml
+from tdmpc_lab.errors import UsageError
 from tdmpc_lab.jobs.events import EventLog
 from tdmpc_lab.jobs.ids import new_local_id
 from tdmpc_lab.jobs.paths import JobPaths, Project
@@ -155,6 +158,17 @@ def test_a_dry_run_only_tells(lab: Project, capsys: pytest.CaptureFixture[str]) 
     assert job.id in output.err
 
 
+def read_all(terminal: int) -> str:
+    """What was printed at the other end, which is closed."""
+    shown = b""
+    while True:
+        try:
+            shown += os.read(terminal, 10_000)
+        except OSError:  # there is no more
+            os.close(terminal)
+            return shown.decode()
+
+
 @pytest.mark.parametrize(("typed", "code"), [("y\n", 0), ("Yes\n", 0), ("\n", 2), ("n\n", 2), ("what?\n", 2)])
 def test_at_a_terminal_it_asks(lab: Project, typed: str, code: int, monkeypatch: pytest.MonkeyPatch) -> None:
     add_job(lab, 1, "COMPLETED")
@@ -166,8 +180,7 @@ def test_at_a_terminal_it_asks(lab: Project, typed: str, code: int, monkeypatch:
             monkeypatch.setattr("sys.stdin", stdin)
             monkeypatch.setattr("sys.stderr", stderr)
             assert main(["submit", QUICK, "--cluster", "local"]) == code
-        shown = os.read(there, 10_000).decode()
-    os.close(there)
+    shown = read_all(there)
     assert "submit all the same? [y/N]" in shown
     assert ("nothing was done" in shown) == (code == 2)
 
@@ -179,3 +192,20 @@ def test_nobody_is_asked_who_has_said_so(lab: Project, words: list[str], monkeyp
     monkeypatch.setattr(commands, "_launch", lambda _project, plans, *_: launched.append(len(plans)) or 0)
     assert main(["submit", QUICK, *words]) == 0
     assert launched == [1]
+
+
+def test_a_repeated_job_plays_against_the_same_agents(lab: Project) -> None:
+    """The copies of the old job are taken: the job that they came from may have learned since, or be gone."""
+    text = "env: {id: hockey, opponent: {weak: 0.5, '1971498': 0.5}}\n"
+    (lab.root / "experiments" / "game.yaml").write_text(text)
+    spec = load_spec(lab.root / "experiments" / "game.yaml").spec
+    old, new = lab.job("local-20260203-090000-001"), lab.job("local-20260203-090000-002")
+    old.opponents.mkdir(parents=True)
+    new.folder.mkdir()
+    with pytest.raises(UsageError, match="no job 1971498"):
+        freeze_opponents(lab, spec, new)
+    opponents._frozen(old, "1971498").write_bytes(b"an agent of old")
+    freeze_opponents(lab, spec, new, old)
+    (copy,) = new.opponents.iterdir()
+    assert copy.read_bytes() == b"an agent of old"
+    assert frozen_opponents(new)("1971498") == copy

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -72,18 +73,20 @@ def stand_in(project: Project, name: str) -> Opponent | None:
     return NoOpponent()
 
 
-def freeze_opponents(project: Project, spec: Spec, job: JobPaths) -> None:
+def freeze_opponents(project: Project, spec: Spec, job: JobPaths, repeated: JobPaths | None = None) -> None:
     """Copy the agents that a spec plays against into the job's folder: their own jobs go on, and prune checkpoints.
 
+    The copies of a job that is `repeated` are taken before anything newer.
     Raises:
         UsageError, CheckpointError: one can't be found or read.
     """
-    names = agents_named(spec)
-    if not names:
-        return
-    from tdmpc_lab.training.load import extract_copy
+    for name in agents_named(spec):
+        if repeated is not None and (old := _frozen(repeated, name)).is_file():
+            job.opponents.mkdir(exist_ok=True)
+            shutil.copyfile(old, _frozen(job, name))
+            continue
+        from tdmpc_lab.training.load import extract_copy
 
-    for name in names:
         extract_copy(find_checkpoint(project, name), _frozen(job, name))
 
 

@@ -170,7 +170,7 @@ def _prepare(
         if ready.goes_on_from is not None:  # before the record is written: no job without what it goes on from
             copy_progress(ready.goes_on_from, project.job(new_id))
         else:
-            freeze_opponents(project, spec, project.job(new_id))
+            freeze_opponents(project, spec, project.job(new_id), ready.rerun_of)
         return JobRecord(
             id=new_id,
             experiment=spec.name,
