@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from app_fixtures import write_specs
 
-from tdmpc_lab.app.code import JobCode
 from tdmpc_lab.app import opponents
+from tdmpc_lab.app.code import JobCode
 from tdmpc_lab.app.opponents import freeze_opponents, frozen_opponents
 from tdmpc_lab.app.repeats import Repeats, find_repeats
 from tdmpc_lab.app.submit import Plan
@@ -175,11 +175,10 @@ def test_at_a_terminal_it_asks(lab: Project, typed: str, code: int, monkeypatch:
     monkeypatch.setattr(commands, "_launch", lambda *_: 0)
     there, here = pty.openpty()
     os.write(there, typed.encode())
-    with os.fdopen(here, "r+b", buffering=0) as end:
-        with open(end.fileno(), closefd=False) as stdin, open(end.fileno(), "w", closefd=False) as stderr:
-            monkeypatch.setattr("sys.stdin", stdin)
-            monkeypatch.setattr("sys.stderr", stderr)
-            assert main(["submit", QUICK, "--cluster", "local"]) == code
+    with os.fdopen(here, closefd=False) as stdin, os.fdopen(here, "w") as stderr:
+        monkeypatch.setattr("sys.stdin", stdin)
+        monkeypatch.setattr("sys.stderr", stderr)
+        assert main(["submit", QUICK, "--cluster", "local"]) == code
     shown = read_all(there)
     assert "submit all the same? [y/N]" in shown
     assert ("nothing was done" in shown) == (code == 2)
