@@ -154,12 +154,17 @@ def test_state_and_cause(
     [
         ("TIMEOUT", State.TIMEOUT, "SLURM ended it at its time limit"),
         ("DEADLINE", State.TIMEOUT, "SLURM ended it at its deadline"),
-        ("CANCELLED by 1000", State.CANCELLED, "cancelled in SLURM"),
+        ("CANCELLED by anna", State.CANCELLED, "cancelled in SLURM by anna"),
         ("CANCELLED+", State.CANCELLED, "cancelled in SLURM"),
         ("OUT_OF_MEMORY", State.FAILED, "SLURM ended it: it used more host memory than it asked for"),
         ("NODE_FAIL", State.FAILED, "its node failed"),
         ("BOOT_FAIL", State.FAILED, "its node did not come up"),
-        ("FAILED 1:0", State.FAILED, "SLURM says it failed, and it left no outcome"),
+        ("FAILED (exit code 3)", State.FAILED, "SLURM says it failed and it left no outcome (exit code 3)"),
+        (
+            "PREEMPTED",
+            State.CANCELLED,
+            "a job of a higher partition took its place, and SLURM did not start it again",
+        ),
         ("COMPLETED", State.UNKNOWN, "its process 4242 on node7 is gone and left no outcome (COMPLETED)"),
         ("", State.UNKNOWN, "its process 4242 on node7 is gone and left no outcome"),
     ],
@@ -168,6 +173,28 @@ def test_what_slurm_knows_of_the_end_is_believed(reason: str, state: State, caus
     found = status([started(10)], SchedulerState("GONE", reason), record=SLURM)
     assert (found.state, found.cause) == (state, f"{cause}; log: jobs/1971498/log.err")
     assert found.state.ended is (state is not State.UNKNOWN)
+
+
+def test_the_remedy_is_named_where_there_is_a_checkpoint() -> None:
+    events = [started(10), event("checkpoint", 20, step=100)]
+    for reason, state, cause in (
+        ("TIMEOUT", State.TIMEOUT, "SLURM ended it at its time limit; go on with: tdmpc-lab resume 1971498"),
+        ("NODE_FAIL", State.FAILED, "its node failed; go on with: tdmpc-lab resume 1971498"),
+        ("CANCELLED by anna", State.CANCELLED, "cancelled in SLURM by anna"),
+    ):
+        found = status(events, SchedulerState("GONE", reason), record=SLURM)
+        assert (found.state, found.cause) == (state, f"{cause}; log: jobs/1971498/log.err")
+
+
+def test_a_job_that_stopped_to_be_started_again_and_was_not() -> None:
+    limit = event("preempted", 70, signal="SIGUSR2", why="time limit", step=40)
+    found = status([started(10), limit], SchedulerState("GONE", "FAILED (exit code 1)"), record=SLURM)
+    assert found.state is State.TIMEOUT
+    assert found.cause is not None
+    assert "saved and stopped (time limit), and SLURM did not start it again" in found.cause
+    assert status([started(10), limit], PENDING, record=SLURM).state is State.PENDING
+    for reason, state in (("CANCELLED by anna", State.CANCELLED), ("TIMEOUT", State.TIMEOUT)):
+        assert status([started(10), limit], SchedulerState("GONE", reason), record=SLURM).state is state
 
 
 def test_waiting_in_words() -> None:

@@ -7,44 +7,8 @@ import pytest
 from tdmpc_lab.config.schema import SlurmConfig
 from tdmpc_lab.errors import ExternalError, UsageError
 from tdmpc_lab.jobs.paths import Project
-from tdmpc_lab.jobs.state import SchedulerState
 from tdmpc_lab.launch import slurm
 from tdmpc_lab.launch.sbatch import submit_folder
-
-
-def test_what_squeue_says() -> None:
-    text = """7|RUNNING|None
-8|PENDING|JobHeldUser
-9|PENDING|Nodes required for job are DOWN, DRAINED or reserved | for others
-10|TIMEOUT|TimeLimit
-11|CANCELLED|None
-12|COMPLETING|None
-13_[0-2,5%2]|PENDING|Resources
-13_4|RUNNING|None
-14|NODE_FAIL|None
-14|PENDING|BeginTime
-15|SOMETHING_NEW|None
-123_[1,3%2]|PENDING|Priority
-123_[x-y]|PENDING|Priority
-4%1|RUNNING|None
-no line at all
-|RUNNING|None
-"""
-    waits = SchedulerState("PENDING", "Resources")
-    assert slurm.parse_squeue(text) == {
-        "7": SchedulerState("RUNNING"),
-        "8": SchedulerState("PENDING", "JobHeldUser"),
-        "9": SchedulerState("PENDING", "Nodes required for job are DOWN, DRAINED or reserved | for others"),
-        "10": SchedulerState("GONE", "TIMEOUT (TimeLimit)"),
-        "11": SchedulerState("GONE", "CANCELLED"),
-        "12": SchedulerState("RUNNING", "COMPLETING"),
-        **{f"13_{task}": waits for task in (0, 1, 2, 5)},
-        "13_4": SchedulerState("RUNNING"),
-        "14": SchedulerState("PENDING", "BeginTime"),
-        "15": SchedulerState("GONE", "SOMETHING_NEW"),
-        "123_1": SchedulerState("PENDING", "Priority"),
-        "123_3": SchedulerState("PENDING", "Priority"),
-    }
 
 
 def _script(folder: Path, name: str, text: str) -> None:
@@ -60,35 +24,6 @@ def commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder.mkdir()
     monkeypatch.setenv("PATH", str(folder))
     return folder
-
-
-def test_one_call_for_all_jobs(commands: Path, tmp_path: Path) -> None:
-    _script(commands, "squeue", f"echo \"$@\" >> {tmp_path}/calls; echo '7|RUNNING|None'; echo '5|RUNNING|None'")
-    states = slurm.slurm_states(["7", "8", "123_[1,3%2]", "local-x"])
-    gone = SchedulerState("GONE")
-    assert states == {"7": SchedulerState("RUNNING"), "8": gone, "123_[1,3%2]": gone, "local-x": gone}
-    assert (tmp_path / "calls").read_text().splitlines() == ["--noheader --array --format=%i|%T|%r --states=all --me"]
-    assert slurm.slurm_states([]) == {}
-    assert len((tmp_path / "calls").read_text().splitlines()) == 1
-
-
-def test_no_squeue_is_unreachable(commands: Path) -> None:
-    assert slurm.slurm_states(["7"])["7"].state == "UNREACHABLE"
-    assert "squeue is not on this machine" in slurm.slurm_states(["7"])["7"].reason
-
-
-def test_a_silent_controller_is_unreachable(commands: Path) -> None:
-    words = "slurm_load_jobs error: Unable to contact slurm controller (connect failure)"
-    _script(commands, "squeue", f"echo '{words}' >&2; exit 1")
-    state = slurm.slurm_states(["7"])["7"]
-    assert state.state == "UNREACHABLE"
-    assert words in state.reason
-
-
-def test_a_squeue_that_hangs_is_unreachable(commands: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(slurm, "_TIMEOUT_S", 0.2)
-    _script(commands, "squeue", "exec /bin/sleep 30")
-    assert "no answer" in slurm.slurm_states(["7"])["7"].reason
 
 
 def test_only_ids_reach_the_commands(commands: Path) -> None:

@@ -19,6 +19,7 @@ from tdmpc_lab.jobs.paths import JobPaths, Project
 from tdmpc_lab.jobs.state import SchedulerState
 from tdmpc_lab.launch import slurm
 from tdmpc_lab.launch.logs import link_logs
+from tdmpc_lab.launch.queue import slurm_states
 from tdmpc_lab.launch.sbatch import submit_folder
 
 SMALL = SlurmConfig(cpus=1, memory="200M", time=timedelta(minutes=2))
@@ -40,7 +41,7 @@ def submitted(project: Project) -> Iterator[list[str]]:
 
 def _wait_for(job_id: str, state: str, seconds: float = 60) -> SchedulerState:
     end = time.monotonic() + seconds
-    while (seen := slurm.slurm_states([job_id])[job_id]).state != state:
+    while (seen := slurm_states([job_id])[job_id]).state != state:
         assert time.monotonic() < end, f"{job_id} is {seen}"
         time.sleep(0.3)
     return seen
@@ -52,7 +53,8 @@ def test_a_real_job_waits_for_its_release(
     monkeypatch.setenv("SLURM_CPU_BIND", "leaked")
     job_id = slurm.submit_held(project, SMALL, "test · held", work, "hello", comment="a 'comment'")
     submitted.append(job_id)
-    assert slurm.slurm_states([job_id])[job_id] == SchedulerState("PENDING", "JobHeldUser")
+    held = slurm_states([job_id])[job_id]
+    assert (held.state, "JobHeldUser" in held.reason) == ("PENDING", True)
     paths = JobPaths(project.jobs / job_id)
     paths.folder.mkdir()
     link_logs(paths, submit_folder(project), job_id)

@@ -67,7 +67,7 @@ def scheduler_states(jobs: Sequence[tuple[JobPaths, JobRecord]]) -> dict[str, Sc
     states: dict[str, SchedulerState] = {}
     slurm = [record.id for _, record in jobs if record.cluster == "slurm"]
     if slurm:
-        from tdmpc_lab.launch.slurm import slurm_states
+        from tdmpc_lab.launch.queue import slurm_states
 
         states |= slurm_states(slurm)
     here = [(paths, record) for paths, record in jobs if record.cluster != "slurm"]

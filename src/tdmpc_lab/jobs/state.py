@@ -86,10 +86,11 @@ _SLURM_ENDS = {
     "TIMEOUT": (State.TIMEOUT, "SLURM ended it at its time limit"),
     "DEADLINE": (State.TIMEOUT, "SLURM ended it at its deadline"),
     "CANCELLED": (State.CANCELLED, "cancelled in SLURM"),
+    "PREEMPTED": (State.CANCELLED, "a job of a higher partition took its place, and SLURM did not start it again"),
     "OUT_OF_MEMORY": (State.FAILED, "SLURM ended it: it used more host memory than it asked for"),
     "NODE_FAIL": (State.FAILED, "its node failed"),
     "BOOT_FAIL": (State.FAILED, "its node did not come up"),
-    "FAILED": (State.FAILED, "SLURM says it failed, and it left no outcome"),
+    "FAILED": (State.FAILED, "SLURM says it failed and it left no outcome"),
 }
 
 
@@ -196,10 +197,10 @@ def _from_scheduler(
 
 
 def _gone(record: JobRecord, start: Event | None, current: Sequence[Event], reason: str) -> tuple[State, str | None]:
-    word = reason.split(maxsplit=1)[0].rstrip("+") if reason else ""
+    word, _, more = reason.partition(" ")
+    word = word.rstrip("+")
     if record.cluster == "slurm" and word in _SLURM_ENDS:
-        state, cause = _SLURM_ENDS[word]
-        return state, f"{cause}; log: {_log(record)}"
+        return _slurm_end(record, word, more.strip(), current)
     cause = _vanished(start, "gone")
     preemption = _last_preemption(current)
     if preemption is not None:
@@ -207,6 +208,20 @@ def _gone(record: JobRecord, start: Event | None, current: Sequence[Event], reas
         cause += f" after {_text(preemption.get('signal')) or 'a preemption'}"
         cause += f" at step {number(at)}" if at is not None else ""
     return State.UNKNOWN, f"{cause}{f' ({reason})' if reason else ''}; log: {_log(record)}"
+
+
+def _slurm_end(record: JobRecord, word: str, more: str, current: Sequence[Event]) -> tuple[State, str | None]:
+    """What SLURM's word for the end means; `more` is who cancelled it, or its exit code."""
+    state, cause = _SLURM_ENDS[word]
+    preemption = _last_preemption(current)
+    if word == "FAILED" and preemption is not None and preemption.get("signal") == "SIGUSR2":
+        state = State.TIMEOUT if preemption.get("why") == "time limit" else State.CANCELLED
+        cause = f"it saved and stopped ({_text(preemption.get('why'))}), and SLURM did not start it again"
+    elif more.startswith(("by ", "(")):
+        cause += f" {more}"
+    saved = any(event.get("event") in ("checkpoint", "resumed") for event in current)
+    remedy = f"; go on with: tdmpc-lab resume {record.id}" if saved and word != "CANCELLED" else ""
+    return state, f"{cause}{remedy}; log: {_log(record)}"
 
 
 def _vanished(start: Event | None, what: str) -> str:

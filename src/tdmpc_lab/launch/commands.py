@@ -1,0 +1,56 @@
+"""Running SLURM's own commands, and what their refusals mean."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+from collections.abc import Sequence
+
+from tdmpc_lab.errors import ExternalError, UsageError
+from tdmpc_lab.launch.environment import clean_environment
+
+_TIMEOUT_S = 60.0
+# What sbatch and its like say when it is not the job's fault.
+_UNREACHABLE = re.compile(
+    r"unable to contact slurm|connect failure|connection refused|timed out|unexpected message|"
+    r"zero bytes were transmitted|munge|credential|could not establish|configuration source",
+    re.IGNORECASE,
+)
+
+
+def command(words: Sequence[str]) -> str:
+    """What the command prints. Raises as `run`, and UsageError when SLURM refuses."""
+    done = run(words)
+    if done.returncode:
+        raise refusal(words[0], done.stderr or done.stdout, " ".join(words[1:]))
+    return done.stdout
+
+
+def run(words: Sequence[str]) -> subprocess.CompletedProcess[str]:
+    """Raises ExternalError when the command is missing or hangs."""
+    try:
+        return subprocess.run(
+            words,
+            env=clean_environment(os.environ),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=_TIMEOUT_S,
+            check=False,
+        )
+    except FileNotFoundError:
+        raise ExternalError(f"{words[0]} is not on this machine; go to the cluster's login node") from None
+    except subprocess.TimeoutExpired:
+        raise ExternalError(f"{words[0]} gave no answer in {_TIMEOUT_S:.0f} s; try again later") from None
+
+
+def refusal(command: str, words: str, about: str) -> ExternalError | UsageError:
+    """The error for what a SLURM command said, in its own words."""
+    said = " / ".join(line.strip() for line in words.splitlines() if line.strip()) or "nothing"
+    if _UNREACHABLE.search(said):
+        return ExternalError(f"SLURM does not answer; try again later. {command} says: {said}")
+    asked = f" ({about})" if about else ""
+    hint = "; change the slurm section of the spec" if command == "sbatch" else ""
+    return UsageError(f"{command} refused{asked}: {said}{hint}")
