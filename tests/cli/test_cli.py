@@ -260,3 +260,14 @@ def test_a_damaged_job_is_shown_and_keeps_all_keys(root, capsys):
     assert {"experiment", "step", "steps", "eta_s"} <= jobs[0].keys()
     assert main(["status"]) == 0
     assert "UNKNOWN" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("words", [["submit", "--cluster", "local", "--dry-run"], ["check"], ["describe"]])
+def test_what_an_environment_prints_stays_out_of_the_document(root, capsys, monkeypatch, words):
+    (root / "talkative.py").write_text("print('hello')\nimport gymnasium\n")
+    monkeypatch.syspath_prepend(root)
+    monkeypatch.delitem(sys.modules, "talkative", raising=False)
+    assert main([words[0], "experiments/quick.yaml", "env.id=talkative:Pendulum-v1", *words[1:], "--json"]) == 0
+    output = capsys.readouterr()
+    json.loads(output.out)
+    assert "hello" in output.err

@@ -42,7 +42,7 @@ def plan_rerun(project: Project, job: str, overrides: Sequence[str]) -> tuple[Pl
     code = code_of_job(project, old, record)
     words = list(overrides)
     if words and not any(word.startswith("compare_to=") for word in words):
-        words.append(f"compare_to={old.id}")
+        words.append(f'compare_to="{old.id}"')  # quoted: a SLURM id would be a number
     loaded = load_spec(old.resolved, words)
     if code is None:
         check_environments(project, [loaded])

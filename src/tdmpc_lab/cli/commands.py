@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
 import sys
 import traceback
 from argparse import Namespace
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from tdmpc_lab.cli.output import print_json
 from tdmpc_lab.cli.repeats import refuse_repeats
 from tdmpc_lab.errors import UsageError
 
@@ -78,8 +77,6 @@ def _launch(
         print(f"warning: {code.warning}", file=sys.stderr)
     done: list[Submitted] = []
     outcome = OK
-    # a job's own prints are not to get between the lines of the JSON document
-    talk = contextlib.redirect_stdout(sys.stderr) if args.json else contextlib.nullcontext()
     for ready in plans:
 
         def on_recorded(job: Submitted, ready: Plan = ready) -> None:
@@ -87,8 +84,7 @@ def _launch(
             _announce(project, ready, job, args)
 
         try:
-            with talk:
-                submit_one(project, ready, cluster, code=code, max_local=args.max_local, on_recorded=on_recorded)
+            submit_one(project, ready, cluster, code=code, max_local=args.max_local, on_recorded=on_recorded)
         except Exception:
             if cluster != "debug":
                 if done:
@@ -103,7 +99,7 @@ def _launch(
         from tdmpc_lab.app.submit import run_id_of
 
         jobs = [{**job.as_dict(), "mlflow_run": run_id_of(project.job(job.id))} for job in done]
-        _print_json({"jobs": jobs})
+        print_json({"jobs": jobs})
     return outcome
 
 
@@ -130,7 +126,7 @@ def _dry_run(project: Project, plans: Sequence[Plan], cluster: Cluster, args: Na
     code = code_now(project, cluster, snapshot=not args.no_snapshot, write=False)
     reports = [dry_run(project, ready, cluster, code) for ready in plans]
     if args.json:
-        _print_json({"dry_run": True, "jobs": reports})
+        print_json({"dry_run": True, "jobs": reports})
         return OK
     for plan, report in zip(plans, reports, strict=True):
         point = plan.item.point
@@ -156,7 +152,7 @@ def cancel(args: Namespace) -> int:
     project = _project()
     done = stop(project, [project.require_job(_job_id(project, job)).id for job in args.jobs])
     if args.json:
-        _print_json(done)
+        print_json(done)
     else:
         for job_id, what in done.items():
             print(f"{job_id}: {what}")
@@ -172,7 +168,7 @@ def wait(args: Namespace) -> int:
     steps = {v.id: v.status.steps if v.status else 0 for v in job_views(project, ids)}
     code = _wait(project, steps, args.json)
     if args.json:
-        _print_json([view.as_dict() for view in job_views(project, ids)])
+        print_json([view.as_dict() for view in job_views(project, ids)])
     return code
 
 
@@ -218,7 +214,7 @@ def status(args: Namespace) -> int:
     ids = [project.require_job(_job_id(project, job)).id for job in args.jobs] or None
     views = job_views(project, ids)
     if args.json:
-        _print_json([view.as_dict() for view in views])
+        print_json([view.as_dict() for view in views])
         return OK
     if not views:
         print("no jobs yet; start one with: tdmpc-lab submit experiments/quickstart.yaml")
@@ -260,7 +256,7 @@ def describe(args: Namespace) -> int:
 
     report = describe_spec(_project(), args.spec, args.overrides, args.obs_dim, args.action_dim)
     if args.json:
-        _print_json(report.as_dict())
+        print_json(report.as_dict())
     else:
         print(report)
     return OK
@@ -272,7 +268,7 @@ def check(args: Namespace) -> int:
 
     report = check_spec(_project(), args.spec, args.overrides, args.obs_dim, args.action_dim)
     if args.json:
-        _print_json(report)
+        print_json(report)
         return OK
     points = f"; {report['points']} points, of which the first is tried" if report["points"] > 1 else ""
     print(f"{report['spec']}: the spec is valid{points}")
@@ -293,7 +289,7 @@ def bench(args: Namespace) -> int:
 
     result = bench_spec(_project(), args.spec, args.overrides, args.obs_dim, args.action_dim, repeats=args.repeats)
     if args.json:
-        _print_json(result.as_dict())
+        print_json(result.as_dict())
         return OK
     print(
         f"{result.parameters:,} parameters, horizon {result.horizon}, on {result.gpu or result.device}, "
@@ -314,7 +310,7 @@ def schema(_args: Namespace) -> int:
     """`schema`."""
     from tdmpc_lab.config.json_schema import json_schema
 
-    _print_json(json_schema())
+    print_json(json_schema())
     return OK
 
 
@@ -336,7 +332,3 @@ def _job_id(project: Project, text: str) -> str:
 
 def _say(text: str, as_json: bool) -> None:
     print(text, file=sys.stderr if as_json else sys.stdout, flush=True)
-
-
-def _print_json(document: Any) -> None:
-    print(json.dumps(document, indent=2, ensure_ascii=False))

@@ -7,12 +7,14 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import sys
 from collections.abc import Sequence
 
 from tdmpc_lab import __version__
 from tdmpc_lab.cli import commands
+from tdmpc_lab.cli.output import documents_only
 from tdmpc_lab.errors import ExternalError, LabError
 
 EPILOG = """\
@@ -211,7 +213,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
     arguments = parse(argv)
     try:
-        return int(arguments.run(arguments))
+        with documents_only() if getattr(arguments, "json", False) else contextlib.nullcontext():
+            return int(arguments.run(arguments))
     except LabError as error:
         problems = getattr(error, "problems", ())
         count = f"{len(problems)} problems; nothing was done\n" if len(problems) > 1 else ""

@@ -1,0 +1,28 @@
+"""Standard output under `--json`: one document, whatever else a command or the user's environment prints."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+from collections.abc import Iterator
+from typing import Any, TextIO
+
+_for_documents: list[TextIO] = []
+
+
+@contextlib.contextmanager
+def documents_only() -> Iterator[None]:
+    """Within, everything that is printed goes to standard error, and only `print_json` to standard output."""
+    _for_documents.append(sys.stdout)
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            yield
+    finally:
+        _for_documents.pop()
+
+
+def print_json(document: Any) -> None:
+    """The document of a command, on standard output."""
+    stream = _for_documents[-1] if _for_documents else sys.stdout
+    print(json.dumps(document, indent=2, ensure_ascii=False), file=stream)
