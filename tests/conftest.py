@@ -17,7 +17,8 @@ FOREIGN_PREFIXES = ("TDMPC_LAB_", "MLFLOW_", "SLURM_", "SBATCH_", "SUBMITIT_")
 
 @pytest.fixture(autouse=True)
 def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The tests behave the same inside a SLURM job, and never write to the MLflow server of the person."""
+    """The tests behave the same inside a SLURM job, and never see the MLflow server or profiles of the person."""
+    monkeypatch.setenv("XDG_CONFIG_HOME", os.devnull)
     for name in [name for name in os.environ if name.startswith(FOREIGN_PREFIXES)]:
         monkeypatch.delenv(name)
 

@@ -33,7 +33,7 @@ def test_commands_and_options_are_what_scripts_rely_on():
     sizes = ["--action-dim", "--help", "--json", "--obs-dim", "-h"]
     launching = ["--cluster", "--help", "--json", "--max-local", "--wait", "-h"]
     assert options == {
-        "submit": sorted([*launching, "--again", "--dry-run", "--no-snapshot"]),
+        "submit": sorted([*launching, "--after", "--again", "--dry-run", "--no-snapshot", "--profile"]),
         "resume": sorted([*launching, "--steps", "--no-snapshot"]),
         "rerun": launching,
         "cancel": ["--help", "--json", "-h"],

@@ -48,9 +48,13 @@ def test_what_a_file_may_hold_beside_the_spec() -> None:
     assert {"type": "boolean"} in schema["properties"]["eval"]["anyOf"]
     # Required of a file that extends no other: the environment's id, but not the name.
     assert schema["if"] == {"not": {"required": ["extends"]}}
+    container = {"required": ["image"], "properties": {}}
     assert schema["then"] == {
         "required": ["env"],
-        "properties": {"env": {"required": ["id"], "properties": {}}},
+        "properties": {
+            "env": {"required": ["id"], "properties": {}},
+            "slurm": {"required": [], "properties": {"container": container}},
+        },
     }
 
 

@@ -98,9 +98,11 @@ agent:
     other = yaml.safe_load(text)
     assert other.pop("eval") is False
     assert other["env"].pop("self_play") is other["reward"].pop("shaping") is other["reward"].pop("backprop") is False
+    assert (other["slurm"]["mail"], other["slurm"]["container"]) == (False, False)
     mine = to_dict(spec)
     assert mine["env"].pop("self_play") is mine["reward"].pop("shaping") is mine["reward"].pop("backprop") is None
     del mine["eval"]
+    mine["slurm"].update(mail=False, container=False)
     assert other == mine
 
 

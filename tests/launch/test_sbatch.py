@@ -7,13 +7,17 @@ import sys
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tdmpc_lab.config.schema import SlurmConfig
+import tdmpc_lab
+from tdmpc_lab.config.schema import ContainerConfig, MailConfig, SlurmConfig
 from tdmpc_lab.errors import SpecError
 from tdmpc_lab.jobs.paths import Project
+from tdmpc_lab.launch.container import container_setup, python_command
 from tdmpc_lab.launch.environment import Workplace
+from tdmpc_lab.launch.options import option_problems
 from tdmpc_lab.launch.sbatch import held_parameters, sbatch_script, slurm_parameters, submit_folder
 
 CONFIG = SlurmConfig(
@@ -25,6 +29,11 @@ CONFIG = SlurmConfig(
     setup=("module load cuda", "export X='a b'"),
     extra={"qos": "high", "mail_type": "END,FAIL", "exclusive": True, "contiguous": False, "nice": 5},
 )
+RUNTIME = (
+    "TDMPC_LAB_CONTAINER=$(command -v apptainer || command -v singularity) || "
+    '{ echo "neither apptainer nor singularity is on this node: load its module in slurm.setup" >&2; exit 127; }'
+)
+THREADS = [f"export {name}_NUM_THREADS=4" for name in ("OMP", "MKL", "OPENBLAS", "NUMEXPR")]
 
 
 def test_what_a_job_asks_for() -> None:
@@ -38,7 +47,7 @@ def test_what_a_job_asks_for() -> None:
         "cpus_per_task": 4,
         "mem": "16G",
         "gres": "gpu:2080ti:1",
-        "setup": ["module load cuda", "export X='a b'"],
+        "setup": [*THREADS, "module load cuda", "export X='a b'"],
         "teardown": [
             "code=$?",
             'if [ "$code" -eq 85 ]; then exec scontrol requeue "$SLURM_JOB_ID"; fi',
@@ -60,7 +69,10 @@ def test_what_a_job_asks_for() -> None:
 
 def test_what_is_not_set_is_not_asked_for() -> None:
     parameters = slurm_parameters(SlurmConfig(), "x", "")
-    assert not {"partition", "gres", "setup", "comment"} & parameters.keys()
+    optional = {"partition", "gres", "comment", "account", "qos", "constraint", "exclude", "nodelist", "dependency"}
+    assert not (optional | {"mail_type", "mail_user"}) & parameters.keys()
+    assert parameters["mem"] == "16G"
+    assert parameters["setup"] == THREADS
     assert parameters["additional_parameters"] == {"requeue": True}
 
 
@@ -70,10 +82,32 @@ def test_gpus_as_a_number_and_short_limits() -> None:
     assert parameters["signal_delay_s"] == 30
 
 
-def test_memory_per_cpu_takes_the_place_of_memory() -> None:
-    parameters = slurm_parameters(replace(CONFIG, extra={"mem-per-cpu": "3G"}), "x", "")
+def test_memory_per_cpu_takes_the_place_of_the_default() -> None:
+    parameters = slurm_parameters(replace(CONFIG, memory=None, extra={"mem-per-cpu": "3G"}), "x", "")
     assert "mem" not in parameters
     assert parameters["additional_parameters"] == {"mem-per-cpu": "3G", "requeue": True}
+
+
+def test_options_with_keys_of_their_own() -> None:
+    config = SlurmConfig(
+        account="lab",
+        qos="high",
+        constraint="a100|h100",
+        exclude="node[1-3]",
+        nodelist="node7",
+        mail=MailConfig(user="stud421@example.org"),
+        after=("7", "afterany:8_1"),
+    )
+    found = slurm_parameters(config, "x", "")
+    assert {key: found[key] for key in ("account", "qos", "constraint", "exclude", "nodelist")} == {
+        "account": "lab",
+        "qos": "high",
+        "constraint": "a100|h100",
+        "exclude": "node[1-3]",
+        "nodelist": "node7",
+    }
+    assert (found["mail_type"], found["mail_user"]) == ("END,FAIL", "stud421@example.org")
+    assert found["dependency"] == "afterok:7,afterany:8_1"
 
 
 @pytest.mark.parametrize(
@@ -86,8 +120,10 @@ def test_memory_per_cpu_takes_the_place_of_memory() -> None:
         ("no_requeue", True, "set slurm.max_requeues"),
         ("time", "1:00", "set slurm.time instead"),
         ("cpus-per-task", 3, "set slurm.cpus instead"),
-        ("gres", "gpu:1", "set slurm.gpus instead"),
-        ("gpus", 1, "ask for GPUs twice"),
+        ("gres", "gpu:1", "--gres and slurm.gpus ask for the same twice"),
+        ("gpus", 1, "or set slurm.gpus=null"),
+        ("mem-per-cpu", "3G", "--mem-per-cpu and slurm.memory ask for the same twice"),
+        ("partition", "week", "--partition and slurm.partition ask"),
         ("--qos", "x", "without the dashes"),
         ("qos\n#SBATCH --x", "x", "without the dashes"),
         ("qos", "a\nrm -rf x", "several lines"),
@@ -105,6 +141,75 @@ def test_all_wrong_options_are_named_at_once() -> None:
     with pytest.raises(SpecError) as caught:
         slurm_parameters(replace(CONFIG, extra={"output": "x", "mem": "1G"}), "x", "")
     assert [p.key for p in caught.value.problems] == ["slurm.extra.output", "slurm.extra.mem"]
+
+
+@pytest.mark.parametrize(
+    ("extra", "key", "words"),
+    [
+        ({"exclusiv": True}, "slurm.extra.exclusiv", "sbatch has no option --exclusiv (did you mean 'exclusive'?)"),
+        ({"cpus_per_taks": 2}, "slurm.extra.cpus_per_taks", "no option --cpus-per-taks (set slurm.cpus instead)"),
+        ({"zzz": 2}, "slurm.extra.zzz", "no option --zzz (see `sbatch --help` for the long options)"),
+        ({"mem-per-cpu": "1G", "mem-per-gpu": "2G"}, "slurm.extra.mem-per-gpu", "exclude each other"),
+        ({"mem-bind": "a", "mem_bind": "b"}, "slurm.extra.mem_bind", "given twice, also as 'mem-bind'"),
+    ],
+)
+def test_options_that_do_not_exist_or_do_not_fit_together(extra: dict[str, Any], key: str, words: str) -> None:
+    (problem,) = option_problems(SlurmConfig(extra=extra))
+    assert problem.key == key
+    assert words in f"{problem.message} ({problem.hint})"
+
+
+def test_a_cluster_may_know_more_options() -> None:
+    config = SlurmConfig(extra={"pyxis-image": "x"})
+    assert option_problems(config)
+    assert option_problems(config, {"pyxis-image"}) == []
+    assert slurm_parameters(config, "x", "")["additional_parameters"]["pyxis-image"] == "x"
+
+
+@pytest.mark.parametrize(
+    ("changes", "command", "setup"),
+    [
+        (
+            {},
+            '"$TDMPC_LAB_CONTAINER" exec --nv --bind /data:/data --bind /home/me/x --bind /lab /lab/lab.sif python',
+            [RUNTIME],
+        ),
+        (
+            {"runtime": "singularity", "nv": False, "bind": (), "image": "~/my images/a.sif", "python": "python3"},
+            "singularity exec --bind /lab '/home/me/my images/a.sif' python3",
+            [],
+        ),
+        (
+            {"runtime": "apptainer", "bind": ("$UNSET:/x:ro",), "image": "docker://lab/image:1"},
+            "apptainer exec --nv --bind '$UNSET:/x:ro' --bind /lab docker://lab/image:1 python",
+            [],
+        ),
+    ],
+)
+def test_the_command_in_a_container(changes: dict[str, Any], command: str, setup: list[str]) -> None:
+    container = replace(ContainerConfig(image="lab.sif", bind=("/data:/data", "$HOME/x")), **changes)
+    config = SlurmConfig(container=container)
+    assert python_command(config, Path("/lab"), {"HOME": "/home/me"}) == command
+    source = Path(tdmpc_lab.__file__).parents[1]
+    path = f'export PYTHONPATH={shlex.quote(str(source))}"${{PYTHONPATH:+:$PYTHONPATH}}"'
+    assert container_setup(config) == [path, *setup]
+
+
+def test_the_runtime_is_found_on_the_node(tmp_path: Path) -> None:
+    """The lines as a shell runs them: the first runtime there is, else a sentence and exit code 127."""
+    lines = "\n".join(container_setup(SlurmConfig(container=ContainerConfig(image="x"))))
+    script = f'{lines}\necho "$TDMPC_LAB_CONTAINER"'
+
+    def run() -> subprocess.CompletedProcess[str]:
+        environ = {"PATH": str(tmp_path)}
+        return subprocess.run(["/bin/sh", "-c", script], env=environ, capture_output=True, text=True, check=False)
+
+    nothing = run()
+    assert (nothing.returncode, nothing.stdout) == (127, "")
+    assert "neither apptainer nor singularity is on this node" in nothing.stderr
+    for name in ("singularity", "apptainer"):
+        (tmp_path / name).touch(mode=0o755)
+        assert run().stdout == f"{tmp_path}/{name}\n"
 
 
 def test_the_script(tmp_path: Path) -> None:
@@ -139,6 +244,10 @@ def test_the_script(tmp_path: Path) -> None:
 #SBATCH --time=1441
 
 # setup
+export OMP_NUM_THREADS=4
+export MKL_NUM_THREADS=4
+export OPENBLAS_NUM_THREADS=4
+export NUMEXPR_NUM_THREADS=4
 module load cuda
 export X='a b'
 
@@ -157,6 +266,16 @@ exit "$code"
     )
 
 
+def test_the_script_of_a_job_in_a_container(tmp_path: Path) -> None:
+    container = ContainerConfig(image="lab.sif", runtime="apptainer")
+    script = sbatch_script(Project(tmp_path), replace(CONFIG, container=container), "x")
+    folder = tmp_path / "jobs" / ".submitit"
+    assert (
+        f"--cpus-per-task=4 apptainer exec --nv --bind {tmp_path} {tmp_path}/lab.sif python -u "
+        f"-m submitit.core._submit {folder}\n"
+    ) in script
+
+
 def test_the_script_shown_is_the_one_submitted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     srun = tmp_path / "bin" / "srun"  # submitit looks for it
     srun.parent.mkdir()
@@ -165,7 +284,7 @@ def test_the_script_shown_is_the_one_submitted(tmp_path: Path, monkeypatch: pyte
     from submitit import SlurmExecutor
 
     project = Project(tmp_path)
-    executor = SlurmExecutor(submit_folder(project))
+    executor = SlurmExecutor(submit_folder(project), python=python_command(CONFIG, project.root))
     executor.update_parameters(**held_parameters(project, CONFIG, "x", "y"))
     text = executor._make_submission_file_text(executor._submitit_command_str, "uid")
     assert text == sbatch_script(project, CONFIG, "x", "y")

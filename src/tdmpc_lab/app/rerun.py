@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from tdmpc_lab.app.code import JobCode, code_of_job
+from tdmpc_lab.app.resources import refuse_profile
 from tdmpc_lab.app.specs import check_environments, differences
 from tdmpc_lab.app.submit import Plan
 from tdmpc_lab.config.loader import LoadedSpec, load_spec
@@ -41,6 +42,7 @@ def plan_rerun(project: Project, job: str, overrides: Sequence[str]) -> tuple[Pl
     record = read_record(old)
     code = code_of_job(project, old, record)
     words = list(overrides)
+    refuse_profile(old.id, words)
     if words and not any(word.startswith("compare_to=") for word in words):
         words.append(f'compare_to="{old.id}"')  # quoted: a SLURM id would be a number
     loaded = load_spec(old.resolved, words)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from tdmpc_lab.app.resources import refuse_profile
 from tdmpc_lab.app.specs import check_environments
 from tdmpc_lab.app.status import job_views
 from tdmpc_lab.app.submit import Plan
@@ -47,6 +48,7 @@ def plan_resume(project: Project, job: str, overrides: Sequence[str], steps: int
         raise UsageError(f"job {old.id} is {view.status.state}; it goes on by itself")
     if not any(old.checkpoints.glob("step_*.pt")):
         raise UsageError(f"job {old.id} left no checkpoint to go on from; submit it again instead")
+    refuse_profile(old.id, overrides)
     words = list(overrides) + ([f"train.steps={steps}"] if steps is not None else [])
     loaded = load_spec(old.resolved, words)
     _refuse_what_no_checkpoint_fits(old, loaded.spec)

@@ -13,6 +13,7 @@ from tdmpc_lab.config.diff import diff
 from tdmpc_lab.config.fieldtypes import spec_types
 from tdmpc_lab.config.loader import LoadedSpec, load_resolved, load_spec, load_sweep
 from tdmpc_lab.config.phases import Phase, phases_of
+from tdmpc_lab.config.profiles import profile_files
 from tdmpc_lab.config.schema import EnvConfig, RewardConfig, Spec
 from tdmpc_lab.errors import EnvironmentSpecError, LabError, Problem, RecordError, SpecError, UsageError
 from tdmpc_lab.jobs.ids import is_job_id
@@ -69,9 +70,10 @@ def load_all(project: Project, specs: Sequence[str], overrides: Sequence[str]) -
     """
     loaded: list[LoadedSpec] = []
     problems: list[Problem] = []
+    profiles = profile_files(project.root)
     for text in specs:
         try:
-            loaded += load_sweep(find_spec(project, text), overrides)
+            loaded += load_sweep(find_spec(project, text), overrides, profiles=profiles)
         except SpecError as error:
             problems += [p for p in error.problems if p not in problems]
     if problems:

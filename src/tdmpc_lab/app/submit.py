@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -13,9 +13,11 @@ from typing import Any, Literal
 from tdmpc_lab.app.code import JobCode
 from tdmpc_lab.app.journal import write_note
 from tdmpc_lab.app.opponents import freeze_opponents
+from tdmpc_lab.app.resources import check_resources, settle_dependencies
 from tdmpc_lab.app.specs import check_environments, differences, load_all
 from tdmpc_lab.config.diff import config_hash, group_hash
 from tdmpc_lab.config.loader import LoadedSpec
+from tdmpc_lab.config.schema import SlurmConfig
 from tdmpc_lab.config.serialize import dump_yaml, plain
 from tdmpc_lab.errors import LabError
 from tdmpc_lab.files import write_atomic
@@ -82,8 +84,24 @@ def plan(project: Project, specs: Sequence[str], overrides: Sequence[str]) -> li
     """
     loaded = load_all(project, specs, overrides)
     changes = differences(project, loaded)
+    check_resources(loaded)
     check_environments(project, loaded)
     return [Plan(item, diff) for item, diff in zip(loaded, changes, strict=True)]
+
+
+def settle(project: Project, plans: Sequence[Plan]) -> list[Plan]:
+    """The plans for SLURM, without jobs in `slurm.after` that are over; each of those is told on standard error.
+
+    Raises:
+        SpecError: a job in `slurm.after` can't be waited for.
+    """
+    settled = []
+    for ready in plans:
+        item, said = settle_dependencies(project, ready.item)
+        settled.append(replace(ready, item=item))
+        for line in said:
+            print(f"slurm.after: {line}", file=sys.stderr)
+    return settled
 
 
 def dry_run(project: Project, ready: Plan, cluster: Cluster, code: JobCode) -> dict[str, Any]:
@@ -190,7 +208,7 @@ def _prepare(
             left_out=code.left_out,
             package=code.package,
             cluster=cluster,
-            resources=plain(asdict(spec.slurm)) if cluster == "slurm" else {},
+            resources=_resources(spec.slurm) if cluster == "slurm" else {},
             command=("tdmpc-lab", *sys.argv[1:]),
             spec_file=shown_path(project, ready.item.path),
             submitted_at=datetime.now().astimezone().isoformat(timespec="milliseconds"),
@@ -208,6 +226,14 @@ def _prepare(
     except LabError as error:  # the job is recorded; its note can be written again at any time
         print(f"warning: the note of {paths.id} was not written: {error}", file=sys.stderr)
     return paths
+
+
+def _resources(config: SlurmConfig) -> dict[str, Any]:
+    """What is asked for, for the record: keys that ask for nothing are left out."""
+    from tdmpc_lab.launch.sbatch import memory_asked_for
+
+    asked = plain(asdict(config)) | {"memory": memory_asked_for(config)}
+    return {key: value for key, value in asked.items() if value not in (None, [], {})}
 
 
 def copy_progress(old: JobPaths, new: JobPaths) -> None:

@@ -23,13 +23,18 @@ OK, FAILED = 0, 1
 
 def submit(args: Namespace) -> int:
     """`submit SPEC... [key=value ...]`."""
+    from tdmpc_lab.app.resources import launch_overrides
     from tdmpc_lab.app.specs import split_arguments
-    from tdmpc_lab.app.submit import choose_cluster, plan
+    from tdmpc_lab.app.submit import choose_cluster, plan, settle
 
     project = _project()
     specs, overrides = split_arguments(args.words)
-    plans = plan(project, specs, overrides)
     cluster = choose_cluster(args.cluster)
+    if args.after and cluster != "slurm":
+        raise UsageError(f"--after is for SLURM jobs, and this would run on {cluster}: local jobs queue by themselves")
+    plans = plan(project, specs, overrides + launch_overrides(project, args.profile, args.after))
+    if cluster == "slurm":
+        plans = settle(project, plans)
     if not args.again and cluster != "debug":  # which is for looking at one and the same thing many times
         refuse_repeats(project, plans, args)
     if args.dry_run:
@@ -40,22 +45,25 @@ def submit(args: Namespace) -> int:
 def resume(args: Namespace) -> int:
     """`resume ID [key=value ...] [--steps N]`."""
     from tdmpc_lab.app.resume import plan_resume
-    from tdmpc_lab.app.submit import choose_cluster
+    from tdmpc_lab.app.submit import choose_cluster, settle
 
     project = _project()
-    ready = plan_resume(project, _job_id(project, args.job), args.overrides, args.steps)
-    return _launch(project, [ready], choose_cluster(args.cluster), args)
+    cluster = choose_cluster(args.cluster)
+    ready = [plan_resume(project, _job_id(project, args.job), args.overrides, args.steps)]
+    return _launch(project, settle(project, ready) if cluster == "slurm" else ready, cluster, args)
 
 
 def rerun(args: Namespace) -> int:
     """`rerun ID [key=value ...]`."""
     from tdmpc_lab.app.code import code_now
     from tdmpc_lab.app.rerun import plan_rerun
-    from tdmpc_lab.app.submit import choose_cluster
+    from tdmpc_lab.app.submit import choose_cluster, settle
 
     project = _project()
     ready, code = plan_rerun(project, _job_id(project, args.job), args.overrides)
     cluster = choose_cluster(args.cluster)
+    if cluster == "slurm":
+        (ready,) = settle(project, [ready])
     if code is None:
         assert ready.rerun_of is not None
         print(f"note: no code was kept for {ready.rerun_of.id}: this runs the code as it is now", file=sys.stderr)

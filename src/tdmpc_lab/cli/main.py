@@ -66,6 +66,15 @@ def _add_submit(sub: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
         action="store_true",
         help="submit although a job of the same config and seed waits, runs or completed",
     )
+    _add_profile(p)
+    p.add_argument(
+        "--after",
+        action="append",
+        default=[],
+        metavar="[KIND:]ID",
+        help="SLURM starts the job when this one has finished well (afterok:ID, the default) or is over "
+        "(afterany:ID); may be given several times",
+    )
     p.add_argument("--dry-run", action="store_true", help="check everything, show what would be done, do nothing")
     p.set_defaults(run=commands.submit, rest="words")
 
@@ -181,6 +190,10 @@ def _add_spec_and_sizes(p: argparse.ArgumentParser) -> None:
     p.add_argument("--obs-dim", type=int, metavar="N", help="observation size, instead of making the environment")
     p.add_argument("--action-dim", type=int, metavar="M", help="action size, instead of making the environment")
     _add_json(p)
+
+
+def _add_profile(p: argparse.ArgumentParser) -> None:
+    p.add_argument("--profile", metavar="NAME", help="profile of clusters.yaml: the same as slurm.profile=NAME")
 
 
 def _add_json(p: argparse.ArgumentParser) -> None:

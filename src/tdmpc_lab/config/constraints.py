@@ -6,7 +6,7 @@ Standard library only. pydantic, the error messages and the JSON schema all read
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Literal
 
 from tdmpc_lab.config.durations import checked_duration
 
@@ -113,3 +113,31 @@ OpponentWeight = Annotated[float, Bounds(ge=0.0)]
 OpponentWeights = Annotated[
     dict[OpponentName, OpponentWeight], Whole("the weights of a mixture are one value: write all of them")
 ]
+
+WordOption = Annotated[str, Text(r"^[A-Za-z0-9_.,@+:-]+$", "a name as the cluster spells it, without spaces")]
+Constraint = Annotated[str, Text(rf"^[^\s{_CONTROL}]+$", "features of nodes, such as a100|h100, without spaces")]
+NodeNames = Annotated[str, Text(r"^[A-Za-z0-9_.,\[\]-]+$", "node names, such as node7 or node[1-4],node9")]
+MailAddress = Annotated[str, Text(rf"^[^\s{_CONTROL}]+$", "a mail address or a user's name")]
+MailType = Literal[
+    "BEGIN",
+    "END",
+    "FAIL",
+    "REQUEUE",
+    "INVALID_DEPEND",
+    "TIME_LIMIT",
+    "TIME_LIMIT_90",
+    "TIME_LIMIT_80",
+    "TIME_LIMIT_50",
+    "ARRAY_TASKS",
+    "ALL",
+]
+AfterJob = Annotated[
+    str,
+    Text(
+        r"^((afterok|afterany):)?[0-9]{1,12}(_[0-9]{1,9})?$",
+        "a job id, or afterok:ID (when it has finished well), or afterany:ID (when it is over)",
+    ),
+]
+FilePath = Annotated[str, Text(rf"^[^{_CONTROL}]+$", "a path, or a URI such as docker://…")]
+Bind = Annotated[str, Text(rf"^[^\s,:{_CONTROL}]+(:[^\s,:{_CONTROL}]+(:(ro|rw))?)?$", "DIR, DIR:DIR or DIR:DIR:ro")]
+ShellWord = Annotated[str, Text(rf"^[^\s{_CONTROL}]+$", "one word, without spaces")]

@@ -65,7 +65,7 @@ def _amend(section: type, schema: dict[str, Any], definitions: dict[str, Any]) -
             about["default"] = plain(defaults[name])  # pydantic writes the default as ISO 8601
         if kind.section:
             inside = _amend(kind.section, definitions[kind.section.__name__], definitions)
-            if inside["required"] and not bare_number_keys(kind.section):
+            if (inside["required"] or inside["properties"]) and not bare_number_keys(kind.section):
                 required["properties"][name] = inside
             if kind.nullable:
                 about["anyOf"].append({"type": "boolean"})  # off, and on for the defaults

@@ -168,6 +168,13 @@ def read_layers(path: Path) -> tuple[str, list[Layer]]:
     return text, layers
 
 
+def read_file(path: Path) -> Layer:
+    """One file by itself; what is wrong with it is in the layer."""
+    layer, _ = _read(path, None)
+    assert layer is not None  # without a child that could hold them, its problems are in a layer of its own
+    return layer
+
+
 def _read(path: Path, child: Layer | None) -> tuple[Layer | None, str]:
     """One file. A file that can't be opened is a problem of the file that extends it, if there is one."""
     try:

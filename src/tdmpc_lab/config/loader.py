@@ -30,6 +30,7 @@ from tdmpc_lab.config.messages import found_text
 from tdmpc_lab.config.overrides import parse_overrides
 from tdmpc_lab.config.phases import phase_problems
 from tdmpc_lab.config.plain import plain_layer
+from tdmpc_lab.config.profiles import profile_of
 from tdmpc_lab.config.rules import Rule, broken_rules
 from tdmpc_lab.config.schema import Spec
 from tdmpc_lab.config.serialize import to_dict
@@ -70,17 +71,18 @@ class LoadedSpec:
         return self.origins.get(key, Origin(str(self.path), None))
 
 
-def load_spec(path: Path | str, overrides: Sequence[str] = ()) -> LoadedSpec:
+def load_spec(path: Path | str, overrides: Sequence[str] = (), *, profiles: Sequence[Path] = ()) -> LoadedSpec:
     """Load a spec file with what it extends, and `key=value` overrides of the command line.
 
     The name is that of the file or of an override, never that of an extended file; default: the file's stem.
     Of a file with a sweep this is the first point; all of them are checked.
+    `profiles` are files that hold profiles for `slurm`, the strongest first; without them none is applied.
     Raises SpecError with every problem found, in the order of the files, the command line last.
     """
-    return load_sweep(path, overrides)[0]
+    return load_sweep(path, overrides, profiles=profiles)[0]
 
 
-def load_sweep(path: Path | str, overrides: Sequence[str] = ()) -> list[LoadedSpec]:
+def load_sweep(path: Path | str, overrides: Sequence[str] = (), *, profiles: Sequence[Path] = ()) -> list[LoadedSpec]:
     """Like `load_spec`, but every point of the file's sweep; one spec for a file without a sweep.
 
     A key that is overridden is no longer swept. The `overrides` of a point hold its own values too, and make
@@ -97,6 +99,7 @@ def load_sweep(path: Path | str, overrides: Sequence[str] = ()) -> list[LoadedSp
         parent.data.pop("name", None)
     if not any("name" in layer.data or layer.is_broken(_NAME) for layer in layers[:2]):
         _name_by_file(files[0], path)
+    layers += profile_of(layers, profiles)
     if not sweep.settings and not sweep.broken:
         origins = find_origins(layers, files[0], spec_types())
         return [LoadedSpec(_merged(layers), text, path, tuple(overrides), origins)]

@@ -13,14 +13,21 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from tdmpc_lab.config.constraints import (
     PYDANTIC_CONFIG,
+    AfterJob,
+    Bind,
     Bounds,
+    Constraint,
     Device,
     Duration,
     EnvId,
+    FilePath,
     Fraction,
     Gpus,
+    MailAddress,
+    MailType,
     Memory,
     Name,
+    NodeNames,
     OneLine,
     OpponentName,
     OpponentWeights,
@@ -28,6 +35,8 @@ from tdmpc_lab.config.constraints import (
     PositiveInt,
     SbatchOption,
     ShellLine,
+    ShellWord,
+    WordOption,
 )
 
 PolicyHead = Literal["squashed_gaussian", "clipped_gaussian"]
@@ -278,27 +287,78 @@ class EvalConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SlurmConfig:
-    """What a job asks SLURM for. Read by `--cluster slurm` only."""
+class MailConfig:
+    """Mails that SLURM sends about a job."""
 
     __pydantic_config__: ClassVar[dict[str, Any]] = PYDANTIC_CONFIG
 
+    types: tuple[MailType, ...] = ("END", "FAIL")
+    """What a mail is sent about, in SLURM's words: `[END, FAIL]`."""
+    user: MailAddress | None = None
+    """Who gets it. Default: the user who submits, at the cluster's mail server."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ContainerConfig:
+    """The image whose Python runs the job. It has to hold this project's dependencies, submitit among them."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = PYDANTIC_CONFIG
+
+    image: FilePath
+    """The image file, relative to the project's folder; `~` and `$VARIABLES` are filled in at submit."""
+    bind: tuple[Bind, ...] = ()
+    """Folders to be seen inside, `DIR` or `DIR:DIR`; the project's own is always one of them."""
+    runtime: Literal["auto", "apptainer", "singularity"] = "auto"
+    """The program that starts it; `auto` takes the one that the compute node has."""
+    nv: bool = True
+    """Hand the node's NVIDIA driver in (`--nv`)."""
+    python: ShellWord = "python"
+    """The Python inside."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SlurmConfig:
+    """What a job asks SLURM for. Read by `--cluster slurm` only.
+
+    Values come from the profile (`clusters.yaml`), then the spec, then the command line; later ones win.
+    """
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = PYDANTIC_CONFIG
+
+    profile: Name | None = None
+    """Profile in `clusters.yaml` that gives what stands nowhere else. Default: the one named `default`, if any."""
     partition: Partition | None = None
     """Partition; default: the cluster's own."""
     gpus: PositiveInt | Gpus | None = None
     """GPUs per job, as a number or with a type: `2`, `2080ti:1`."""
     cpus: PositiveInt = 4
-    """CPUs per job."""
-    memory: Memory = "16G"
-    """Memory per job, as SLURM writes it: `16G`, `800M`."""
+    """CPUs per job. The threads of OpenMP, MKL and OpenBLAS are set to as many."""
+    memory: Memory | None = None
+    """Memory per job, as SLURM writes it: `16G`, `800M`. Default: 16G, unless `extra` has mem-per-cpu or -gpu."""
     time: Annotated[timedelta, Duration()] = timedelta(hours=24)
     """Time limit: `HH:MM:SS` or `D-HH:MM:SS`."""
     max_requeues: Annotated[int, Bounds(ge=0)] = 100
     """Times that a job which reaches its time limit is started again and goes on; preemptions do not count."""
+    account: WordOption | None = None
+    """Account that the job is charged to."""
+    qos: WordOption | None = None
+    """Quality of service."""
+    constraint: Constraint | None = None
+    """Features that the node must have."""
+    exclude: NodeNames | None = None
+    """Nodes that are not to be used."""
+    nodelist: NodeNames | None = None
+    """Nodes that have to be used; for one node, its name."""
+    mail: MailConfig | None = None
+    """Mails about the job; `off` for none."""
+    after: tuple[AfterJob, ...] = ()
+    """Jobs of this project to wait for: `afterok:ID` (the default kind) or `afterany:ID`."""
+    container: ContainerConfig | None = None
+    """Run in a container; `off` for the Python that submits."""
     setup: tuple[ShellLine, ...] = ()
     """Shell lines run before the job's Python starts."""
     extra: dict[SbatchOption, ShellLine | int | bool] = field(default_factory=dict)
-    """Any other sbatch option, by its long name: `{qos: high, exclude: node7}`."""
+    """Any other sbatch option, by its long name: `{nice: 100, exclusive: true}`."""
 
 
 @dataclass(frozen=True, kw_only=True)

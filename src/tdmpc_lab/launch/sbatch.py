@@ -4,48 +4,20 @@ from __future__ import annotations
 
 import math
 import shlex
-import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from tdmpc_lab.config.schema import SlurmConfig
 from tdmpc_lab.errors import Problem, SpecError
 from tdmpc_lab.jobs.paths import Project
+from tdmpc_lab.launch.container import container_setup, python_command
 from tdmpc_lab.launch.environment import Workplace
+from tdmpc_lab.launch.options import KNOWN_OPTIONS, MEMORY_INSTEAD, extra_options, option_problems
 
-# Options with a key of their own in the spec.
-_OWN_KEYS = {
-    "partition": "slurm.partition",
-    "time": "slurm.time",
-    "cpus-per-task": "slurm.cpus",
-    "mem": "slurm.memory",
-    "gres": "slurm.gpus",
-    "job-name": "name",
-    "comment": "about",
-}
-# Options that the submission needs for itself, and why.
-_TAKEN = {
-    "output": "the log is log.out in the job's folder",
-    "error": "the log is log.err in the job's folder",
-    "open-mode": "the log of a second attempt is appended",
-    "signal": "the job is warned before its time limit",
-    "hold": "every job is submitted held, and released when its folder is complete",
-    "chdir": "jobs run in the project's folder",
-    "wrap": "the script is written by this tool",
-    "array": "several jobs are several submits",
-    "nodes": "a job is one process on one node",
-    "ntasks": "a job is one process on one node",
-    "ntasks-per-node": "a job is one process on one node",
-    "parsable": "the answer of sbatch is read",
-    "quiet": "the answer of sbatch is read",
-    "test-only": "use submit's --dry-run",
-    "wait": "submit does not wait",
-    "requeue": "a job is always started again after a preemption; for its time limit set slurm.max_requeues",
-    "no-requeue": "a job is always started again after a preemption; for its time limit set slurm.max_requeues",
-}
 BEGIN = "now+1hour"
-_MEMORY_INSTEAD = ("mem-per-cpu", "mem-per-gpu")
-_GPUS_INSTEAD = ("gpus", "gpus-per-node", "gpus-per-task")
+DEFAULT_MEMORY = "16G"
+_THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 _WARN_S = 90  # SLURM's USR2 comes this long before the time limit, or a quarter of a short one
 
 # How the job's process ends when SLURM is to do something. The batch script does it, not the process: in a
@@ -67,37 +39,16 @@ def submit_folder(project: Project) -> Path:
     return project.jobs / ".submitit"
 
 
-def extra_problems(config: SlurmConfig, file: str = "spec") -> list[Problem]:
-    """What is wrong with `slurm.extra`: options that have a key of their own, or that the submission sets."""
-    problems = []
-    for option, value in config.extra.items():
-        name = option.replace("_", "-")
-        message = hint = ""
-        if name in _OWN_KEYS:
-            message, hint = f"--{name} has a key of its own", f"set {_OWN_KEYS[name]} instead"
-        elif name in _TAKEN:
-            message, hint = f"--{name} is set by the submission itself", _TAKEN[name]
-        elif name in _GPUS_INSTEAD and config.gpus is not None:
-            message, hint = f"--{name} and slurm.gpus ask for GPUs twice", "leave one of them out"
-        elif not name.replace("-", "").isalnum() or not name.isascii() or name.startswith("-"):
-            message, hint = f"{option!r} is no sbatch option", "write its long name without the dashes"
-        elif "\n" in str(value) or "\r" in str(value):
-            message, hint = "a value of several lines can't stand in an sbatch script", "write it on one line"
-        if message:
-            problems.append(Problem(file=file, line=None, key=f"slurm.extra.{option}", message=message, hint=hint))
-    return problems
-
-
 def slurm_parameters(config: SlurmConfig, job_name: str, comment: str) -> dict[str, Any]:
     """The parameters for submitit's SlurmExecutor.
 
-    Minutes are rounded up; options that are false are left out; `mem-per-cpu` or `mem-per-gpu` among the
-    extra options takes the place of `memory`. Raises SpecError for an extra option that can't be used.
+    Minutes are rounded up; options that are false are left out. Whether sbatch knows an extra option is left
+    to it here. Raises SpecError for an extra option that can't be used.
     """
-    problems = extra_problems(config)
+    extra = extra_options(config)
+    problems = option_problems(config, KNOWN_OPTIONS | set(extra))
     if problems:
-        raise SpecError(problems)
-    extra = {name.replace("_", "-"): value for name, value in config.extra.items() if value is not False}
+        raise SpecError([Problem(file="spec", line=None, key=p.key, message=p.message, hint=p.hint) for p in problems])
     parameters: dict[str, Any] = {
         "job_name": job_name,
         "comment": " ".join(comment.split()) or None,
@@ -106,9 +57,17 @@ def slurm_parameters(config: SlurmConfig, job_name: str, comment: str) -> dict[s
         "nodes": 1,
         "ntasks_per_node": 1,
         "cpus_per_task": config.cpus,
-        "mem": None if any(name in extra for name in _MEMORY_INSTEAD) else config.memory,
+        "mem": memory_asked_for(config),
         "gres": None if config.gpus is None else f"gpu:{config.gpus}",
-        "setup": list(config.setup) or None,
+        "account": config.account,
+        "qos": config.qos,
+        "constraint": config.constraint,
+        "exclude": config.exclude,
+        "nodelist": config.nodelist,
+        "dependency": dependency(config.after),
+        "mail_type": ",".join(config.mail.types) if config.mail else None,
+        "mail_user": config.mail.user if config.mail else None,
+        "setup": [*thread_lines(config.cpus), *config.setup, *container_setup(config)],
         "teardown": list(_AFTERWARDS),
         "signal_delay_s": warning_s(config),
         # From 22.05 on srun no longer takes this over from sbatch.
@@ -126,6 +85,22 @@ def _minutes(config: SlurmConfig) -> int:
 def warning_s(config: SlurmConfig) -> int:
     """Seconds between SLURM's USR2 and the time limit: what a job has to save and to say so."""
     return min(_WARN_S, _minutes(config) * 60 // 4)
+
+
+def memory_asked_for(config: SlurmConfig) -> str | None:
+    """The job's memory; None where it is asked for in another way, by CPU or by GPU."""
+    elsewhere = any(name in MEMORY_INSTEAD for name in extra_options(config))
+    return config.memory or (None if elsewhere else DEFAULT_MEMORY)
+
+
+def thread_lines(cpus: int) -> list[str]:
+    """As many threads as CPUs: libraries count the node's otherwise, or take what the login shell had set."""
+    return [f"export {name}={cpus}" for name in _THREADS]
+
+
+def dependency(after: Sequence[str]) -> str | None:
+    """`afterok:7,afterany:8` for sbatch; a bare id waits for a good end."""
+    return ",".join(job if ":" in job else f"afterok:{job}" for job in after) or None
 
 
 def held_parameters(
@@ -154,6 +129,6 @@ def sbatch_script(
     from submitit.slurm.slurm import _make_sbatch_string
 
     folder = submit_folder(project).absolute()
-    command = f"{shlex.quote(sys.executable)} -u -m submitit.core._submit {shlex.quote(str(folder))}"
+    command = f"{python_command(config, project.root)} -u -m submitit.core._submit {shlex.quote(str(folder))}"
     parameters = held_parameters(project, config, name, comment, workplace)
     return str(_make_sbatch_string(command=command, folder=folder, **parameters))

@@ -17,6 +17,7 @@ from tdmpc_lab.files import file_lock
 from tdmpc_lab.jobs.ids import is_slurm_id
 from tdmpc_lab.jobs.paths import Project
 from tdmpc_lab.launch.commands import command, refusal, run
+from tdmpc_lab.launch.container import python_command
 from tdmpc_lab.launch.environment import Workplace, clean_process_environment
 from tdmpc_lab.launch.sbatch import held_parameters, submit_folder
 
@@ -27,6 +28,14 @@ _GONE_ALREADY = re.compile(r"invalid job id|already completing or completed", re
 def has_sbatch() -> bool:
     """Whether SLURM's commands are on this machine."""
     return shutil.which("sbatch") is not None and shutil.which("srun") is not None
+
+
+def sbatch_options() -> frozenset[str]:
+    """The long options that this machine's sbatch tells of in its help; none without it. Plug-ins add theirs."""
+    try:
+        return frozenset(re.findall(r"(?<!\S)--([a-z][a-z0-9-]+)", run(["sbatch", "--help"]).stdout))
+    except ExternalError:
+        return frozenset()
 
 
 def submit_held(
@@ -52,7 +61,7 @@ def submit_held(
     folder = submit_folder(project)
     with file_lock(folder / ".lock"):
         try:
-            job_id = _sbatch(folder, parameters, function, args)
+            job_id = _sbatch(folder, parameters, python_command(config, project.root), function, args)
         except LabError:
             _sweep(folder)
             raise
@@ -67,7 +76,11 @@ def submit_held(
 
 
 def _sbatch(
-    folder: Path, parameters: Mapping[str, Any], function: Callable[..., object], args: Sequence[object]
+    folder: Path,
+    parameters: Mapping[str, Any],
+    python: str,
+    function: Callable[..., object],
+    args: Sequence[object],
 ) -> str:
     from submitit import SlurmExecutor
     from submitit.core.utils import FailedJobError, FailedSubmissionError
@@ -75,7 +88,7 @@ def _sbatch(
     try:
         # What sbatch says is in the error; submitit would print it as well.
         with clean_process_environment(), contextlib.redirect_stderr(io.StringIO()):
-            executor = SlurmExecutor(folder)
+            executor = SlurmExecutor(folder, python=python)
             executor.update_parameters(**parameters)
             return str(executor.submit(function, *args).job_id)
     except FailedSubmissionError as error:
