@@ -145,7 +145,7 @@ def test_without_a_terminal_nothing_is_done(lab: Project, capsys: pytest.Capture
     assert main(["submit", QUICK, "--cluster", "local", "--json"]) == 2
     output = capsys.readouterr()
     assert output.out == ""
-    assert "the same config and seed ran or runs already; nothing was done (--again: submit all the same)" in output.err
+    assert "the same config and seed for a second time; nothing was done (--again: submit all the same)" in output.err
     assert f"  quick, seed 1: job {job.id}" in output.err
     assert entries(lab) == before
 
@@ -208,3 +208,15 @@ def test_a_repeated_job_plays_against_the_same_agents(lab: Project) -> None:
     (copy,) = new.opponents.iterdir()
     assert copy.read_bytes() == b"an agent of old"
     assert frozen_opponents(new)("1971498") == copy
+
+
+def test_a_rerun_can_be_tried_dry(lab: Project, capsys: pytest.CaptureFixture[str]) -> None:
+    job = add_job(lab, 1, "COMPLETED", snapshot=None)
+    before = entries(lab)
+    assert main(["rerun", job.id, "train.seed=4", "--cluster", "slurm", "--dry-run"]) == 0
+    output = capsys.readouterr()
+    assert "would run on slurm; nothing was written" in output.out
+    assert "seed: 4" in output.out
+    assert "#SBATCH" in output.out
+    assert f"no code was kept for {job.id}" in output.err
+    assert entries(lab) == before

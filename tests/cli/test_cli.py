@@ -35,7 +35,7 @@ def test_commands_and_options_are_what_scripts_rely_on():
     assert options == {
         "submit": sorted([*launching, "--after", "--again", "--dry-run", "--no-snapshot", "--profile"]),
         "resume": sorted([*launching, "--steps", "--no-snapshot"]),
-        "rerun": launching,
+        "rerun": sorted([*launching, "--dry-run"]),
         "cancel": ["--help", "--json", "-h"],
         "wait": ["--help", "--json", "-h"],
         "status": ["--help", "--json", "-h"],

@@ -67,10 +67,11 @@ def rerun(args: Namespace) -> int:
     if code is None:
         assert ready.rerun_of is not None
         print(f"note: no code was kept for {ready.rerun_of.id}: this runs the code as it is now", file=sys.stderr)
-        code = code_now(project, cluster)
+        code = code_now(project, cluster, write=not args.dry_run)
     elif cluster == "debug":
         raise UsageError("a debug run uses the code of its own process, not what the old job ran; use --cluster local")
-    return _launch(project, [ready], cluster, args, code)
+    launch = _dry_run if args.dry_run else _launch
+    return launch(project, [ready], cluster, args, code)
 
 
 def _launch(
@@ -112,6 +113,8 @@ def _launch(
 
 
 def _announce(project: Project, ready: Plan, job: Submitted, args: Namespace) -> None:
+    from tdmpc_lab.jobs.record import read_record
+
     spec = ready.item.spec
     place = " (here, debug)" if job.cluster == "debug" else ""
     lines = [
@@ -119,6 +122,7 @@ def _announce(project: Project, ready: Plan, job: Submitted, args: Namespace) ->
         *([f"  rerun   of {ready.rerun_of.id}"] if ready.rerun_of else []),
         *([f"  sweep   {ready.item.point}"] if ready.item.point else []),
         *(f"  changed {change}" for change in ready.diff),
+        *([f"  code    {code}"] if (code := read_record(project.job(job.id)).code) else []),
         f"  folder  {job.folder.relative_to(project.root)}",
         f"  note    {job.note.relative_to(project.root)}",
     ]
@@ -127,11 +131,13 @@ def _announce(project: Project, ready: Plan, job: Submitted, args: Namespace) ->
     _say("\n".join(lines), args.json)
 
 
-def _dry_run(project: Project, plans: Sequence[Plan], cluster: Cluster, args: Namespace) -> int:
+def _dry_run(
+    project: Project, plans: Sequence[Plan], cluster: Cluster, args: Namespace, code: JobCode | None = None
+) -> int:
     from tdmpc_lab.app.code import code_now
     from tdmpc_lab.app.submit import dry_run
 
-    code = code_now(project, cluster, snapshot=not args.no_snapshot, write=False)
+    code = code or code_now(project, cluster, snapshot=not args.no_snapshot, write=False)
     reports = [dry_run(project, ready, cluster, code) for ready in plans]
     if args.json:
         print_json({"dry_run": True, "jobs": reports})

@@ -75,7 +75,7 @@ def _add_submit(sub: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
         help="SLURM starts the job when this one has finished well (afterok:ID, the default) or is over "
         "(afterany:ID); may be given several times",
     )
-    p.add_argument("--dry-run", action="store_true", help="check everything, show what would be done, do nothing")
+    _add_dry_run(p)
     p.set_defaults(run=commands.submit, rest="words")
 
 
@@ -110,6 +110,10 @@ def _add_no_snapshot(p: argparse.ArgumentParser) -> None:
     )
 
 
+def _add_dry_run(p: argparse.ArgumentParser) -> None:
+    p.add_argument("--dry-run", action="store_true", help="check everything, show what would be done, do nothing")
+
+
 def _add_resume(sub: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     p = sub.add_parser("resume", help="go on from a job's last checkpoint, as a new job")
     p.add_argument("job", metavar="ID")
@@ -129,6 +133,7 @@ def _add_rerun(sub: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
     p.add_argument("job", metavar="ID", help="a job id, or `last`")
     p.add_argument("overrides", nargs="*", metavar="key=value", help="changes to the old job's config")
     _add_launch_options(p)
+    _add_dry_run(p)
     p.set_defaults(run=commands.rerun, rest="overrides")
 
 

@@ -31,7 +31,7 @@ def refuse_repeats(project: Project, plans: Sequence[Plan], args: Namespace) -> 
     if not found.refused:
         return
     told = "\n".join(f"  {line}" for line in _shortened(found.refused))
-    head = "the same config and seed ran or runs already"
+    head = "the same config and seed for a second time"
     if args.dry_run:
         print(f"note: {head}; submit would ask\n{told}", file=sys.stderr)
         return

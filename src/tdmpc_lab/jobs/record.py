@@ -89,6 +89,21 @@ class JobRecord:
             raise RecordError(f"job {self.id}: submitted_at is {self.submitted_at!r}, no ISO 8601 time")
         return moment
 
+    @property
+    def code(self) -> str:
+        """Which code it runs, in words: commit, whether the code differed from it, and the snapshot, or why there is
+        none; empty where nothing is known."""
+        parts = []
+        if self.git_commit is not None:
+            parts.append(f"{self.git_commit[:8]}{' with changes' if self.git_dirty else ''}")
+        if self.snapshot is not None:
+            parts.append(f"snapshot {self.snapshot[:8]}")
+        elif self.live_code is not None and self.cluster != "debug":  # which is not meant to be repeated
+            parts.append(f"not kept ({self.live_code})")
+        if self.package is not None:
+            parts.append(f"tdmpc-lab {self.package}")
+        return ", ".join(parts)
+
 
 def write_record(paths: JobPaths, record: JobRecord) -> None:
     """Write `job.json`, which makes the folder a job.

@@ -114,25 +114,11 @@ def _what(record: JobRecord) -> str:
         record.env_id,
         f"{number(record.steps_total)} steps",
         f"{record.cluster} ({asked})" if asked else record.cluster,
-        _code(record),
+        f"code {record.code}" if record.code else "",
         f"after {record.parent}" if record.parent else "",
         f"rerun of {record.rerun_of}" if record.rerun_of else "",
     ]
     return " · ".join(part for part in parts if part)
-
-
-def _code(record: JobRecord) -> str:
-    """Commit, whether the code differed from it, and what ran: a snapshot, or the files as they were at the start."""
-    parts = []
-    if record.git_commit is not None:
-        parts.append(f"{record.git_commit[:8]}{' with changes' if record.git_dirty else ''}")
-    if record.snapshot is not None:
-        parts.append(f"snapshot {record.snapshot[:8]}")
-    elif record.live_code is not None and record.cluster != "debug":  # which is not meant to be repeated
-        parts.append(f"not kept ({record.live_code})")
-    if record.package is not None:
-        parts.append(f"tdmpc-lab {record.package}")
-    return f"code {', '.join(parts)}" if parts else ""
 
 
 def _where(record: JobRecord, status: JobStatus, tracking_hint: str | None) -> str:

@@ -63,6 +63,8 @@ def run_info(
         "cluster": record.cluster,
         "slurm_job_id": record.id if record.cluster == "slurm" else None,
         "git_commit": f"{record.git_commit}{'-dirty' if record.git_dirty else ''}" if record.git_commit else None,
+        "snapshot": record.snapshot,
+        "rerun_of": record.rerun_of,
         "about": record.about or None,
         "variant": point_label(point_of(record), leave_out=("train.seed",)) or None,
         "sweep_point": point_text(record) or None,
