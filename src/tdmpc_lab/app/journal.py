@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from tdmpc_lab.errors import NoteError
+from tdmpc_lab.files import read_jsonl
 from tdmpc_lab.jobs.events import read_events
 from tdmpc_lab.jobs.metrics import eval_rows, latest_rows
 from tdmpc_lab.jobs.paths import JobPaths, Project
@@ -44,7 +45,15 @@ def write_note(project: Project, paths: JobPaths, scheduler: SchedulerState | No
     events = read_events(paths.events)
     status = status_of(paths, record, scheduler, events)
     warnings = [str(event.get("message")) for event in events if event.get("event") == "warning"]
-    text = render_note(record, status, eval_rows(paths), traceback_of(events), warnings=warnings)
+    text = render_note(
+        record,
+        status,
+        eval_rows(paths),
+        traceback_of(events),
+        warnings=warnings,
+        happened=[event for event in events if event.get("event") in ("phase", "video")],
+        later=read_jsonl(paths.evals)[0],
+    )
     update_note(project.note(paths.id), text, paths.note_lock)
     return text
 

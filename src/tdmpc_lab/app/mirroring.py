@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from tdmpc_lab.app.journal import mlflow_description
 from tdmpc_lab.config.loader import load_resolved
@@ -13,10 +15,14 @@ from tdmpc_lab.jobs.metrics import as_int
 from tdmpc_lab.jobs.paths import JobPaths, Project
 from tdmpc_lab.jobs.record import JobRecord, read_record
 from tdmpc_lab.launch.process import last_start
+from tdmpc_lab.text import parse_time
+from tdmpc_lab.tracking.later import add_points
 from tdmpc_lab.tracking.mirror import MlflowMirror
+from tdmpc_lab.tracking.points import Point, metric_name
 from tdmpc_lab.tracking.run import RunStatus, run_info
 from tdmpc_lab.tracking.store import public_uri, store_uri
 
+_LATER = ("return_mean", "win", "draw", "loss", "win_low", "win_high")
 RUN_STATUS: dict[str, RunStatus] = {
     "finished": "FINISHED",
     "failed": "FAILED",
@@ -56,7 +62,14 @@ def start_mirror(
 
 def run_files(paths: JobPaths) -> dict[str, Path]:
     """What a run gets as artifacts at its end."""
-    return {"spec.yaml": paths.spec, "resolved.yaml": paths.resolved}
+    videos = sorted(paths.videos.glob("*.mp4"))
+    newest = {} if not videos else {"video.mp4": videos[-1]}
+    return {
+        "spec.yaml": paths.spec,
+        "resolved.yaml": paths.resolved,
+        **newest,  # at the root: MLflow's compare page shows only what lies there
+        **{f"videos/{video.name}": video for video in videos},
+    }
 
 
 def end_run_of(project: Project, paths: JobPaths, note: str | None, timeout_s: float = 60.0) -> str | None:
@@ -80,3 +93,31 @@ def end_run_of(project: Project, paths: JobPaths, note: str | None, timeout_s: f
     mirror = start_mirror(project, paths, record, spec, attempt=attempt, node=node)
     status = RUN_STATUS[outcomes[-1]]
     return mirror.close(status, description=description, files=run_files(paths), timeout_s=timeout_s).problem
+
+
+def add_evaluation(
+    project: Project, paths: JobPaths, rows: Sequence[Mapping[str, Any]], description: str
+) -> str | None:
+    """Put rows of `evals.jsonl` into the job's MLflow run, as metrics `later/win_strong` and so on at the agent's step.
+
+    Returns what went wrong in MLflow, in one line.
+
+    Raises:
+        RecordError: a file of the job can't be read.
+        UsageError: the store can't be where it is said to be.
+    """
+    values = [(later_name(row, key), value, row) for row in rows for key, value in row.items() if key in _LATER]
+    points = [Point(name, float(value), _time_ms(row), int(row["step"])) for name, value, row in values]
+    return add_points(store_uri(project.root), project.root, read_record(paths), points, description)
+
+
+def later_name(row: Mapping[str, Any], key: str) -> str:
+    """`win` of a row against strong as `later/win_strong`; of the policy alone `later/policy_win_strong`."""
+    prefix = "policy_" if row.get("mode") == "policy" else ""
+    opponent = f"_{row['opponent']}" if row.get("opponent") else ""
+    return metric_name(f"later/{prefix}{key}{opponent}", "later")
+
+
+def _time_ms(row: Mapping[str, Any]) -> int:
+    moment = parse_time(row.get("time"))
+    return 0 if moment is None else int(moment.timestamp() * 1000)

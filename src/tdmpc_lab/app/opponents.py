@@ -101,10 +101,17 @@ def frozen_opponents(job: JobPaths) -> OpponentFiles:
 
 
 def opponents_of_project(project: Project) -> OpponentFiles:
-    """Where the agents that are named on the command line lie."""
+    """Where the agents that are named on the command line lie. The result raises UsageError for a job without one."""
 
     def find(name: str) -> Path | None:
-        return None if name in BOTS else find_checkpoint(project, name)
+        if name in BOTS:
+            return None
+        try:
+            return find_checkpoint(project, name)
+        except UsageError:
+            if is_job_id(name) or name.endswith(".pt"):
+                raise
+            return None  # the message about a misspelt bot is the better one
 
     return find
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 POLL_S = 0.5
 KEYS = (
     "id", "experiment", "about", "state", "cause", "step", "steps", "attempt", "node", "elapsed_s", "eta_s",
-    "steps_per_s", "return", "mlflow_run", "traceback", "sweep",
+    "steps_per_s", "return", "win", "mlflow_run", "traceback", "sweep",
 )  # fmt: skip
 
 
@@ -55,6 +55,7 @@ class JobView:
             "elapsed_s": s.elapsed_s,
             "eta_s": s.eta_s,
             "steps_per_s": s.steps_per_s,
+            "win": evaluation.get("win"),
             "return": evaluation.get("return_mean", s.latest_return),
             "mlflow_run": s.run_id,
             "traceback": self.traceback,

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 from tdmpc_lab.cli.output import print_json
 from tdmpc_lab.cli.repeats import refuse_repeats
 from tdmpc_lab.errors import UsageError
+from tdmpc_lab.cli.common import find_job_id as _job_id
+from tdmpc_lab.cli.common import project_here as _project
 
 if TYPE_CHECKING:
     from tdmpc_lab.app.code import JobCode
@@ -326,22 +328,6 @@ def schema(_args: Namespace) -> int:
 
     print_json(json_schema())
     return OK
-
-
-def _project() -> Project:
-    from tdmpc_lab.jobs.paths import find_project
-
-    return find_project()
-
-
-def _job_id(project: Project, text: str) -> str:
-    """`last` is the newest job."""
-    if text != "last":
-        return text
-    ids = project.job_ids()
-    if not ids:
-        raise UsageError("there are no jobs yet")
-    return ids[-1]
 
 
 def _say(text: str, as_json: bool) -> None:

@@ -13,7 +13,7 @@ import sys
 from collections.abc import Sequence
 
 from tdmpc_lab import __version__
-from tdmpc_lab.cli import commands
+from tdmpc_lab.cli import commands, looking
 from tdmpc_lab.cli.output import documents_only
 from tdmpc_lab.errors import ExternalError, LabError
 
@@ -48,6 +48,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_status(sub)
     _add_note(sub)
     _add_ui(sub)
+    _add_looking(sub)
     _add_spec_commands(sub)
     return parser
 
@@ -171,6 +172,35 @@ def _add_ui(sub: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     p.set_defaults(run=commands.ui)
 
 
+def _add_looking(sub: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    p = sub.add_parser("eval", help="play games with a trained agent: win rates, a video; kept with its job")
+    p.add_argument("target", metavar="JOB|CHECKPOINT|SPEC", help="a job id, `last`, a checkpoint, or an untrained spec")
+    p.add_argument(
+        "--opponent",
+        action="append",
+        metavar="NAME",
+        help="weak, strong, random, none, a job id or a checkpoint; more than once for several. Default: the spec's",
+    )
+    p.add_argument("--episodes", type=_positive, default=100, metavar="N", help="per opponent (default 100)")
+    p.add_argument("--policy", action="store_true", help="the policy's actions, without planning; opponents likewise")
+    p.add_argument("--video", metavar="FILE", help="film the first episode, as .mp4 or .gif")
+    p.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default auto)")
+    _add_json(p)
+    p.set_defaults(run=looking.evaluate)
+
+    p = sub.add_parser("rewards", help="draw what a spec's reward shaping and backprop make of some games")
+    p.add_argument("spec", metavar="SPEC")
+    p.add_argument("overrides", nargs="*", metavar="key=value")
+    p.add_argument("--player", default="strong", metavar="BOT", help="who plays for the agent (default strong)")
+    p.add_argument(
+        "--at", type=_count, default=0, metavar="EPISODE", help="training episode of the weights (default 0)"
+    )
+    p.add_argument("--episodes", type=_positive, default=30, metavar="N", help="played at most (default 30)")
+    p.add_argument("--out", metavar="FILE", help="picture: .png, .svg or .pdf (default NAME_rewards.png, here)")
+    _add_json(p)
+    p.set_defaults(run=looking.rewards, rest="overrides")
+
+
 def _add_spec_commands(sub: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     p = sub.add_parser("describe", help="print a spec's networks, parameter counts, optimizers and planner")
     _add_spec_and_sizes(p)
@@ -209,6 +239,13 @@ def _positive(text: str) -> int:
     value = int(text)
     if value < 1:
         raise argparse.ArgumentTypeError(f"{text} is not at least 1")
+    return value
+
+
+def _count(text: str) -> int:
+    value = int(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"{text} is below 0")
     return value
 
 

@@ -7,14 +7,15 @@ import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tdmpc_lab.jobs.metrics import as_float, as_int, without_superseded
+from tdmpc_lab.jobs.metrics import as_int, without_superseded
 from tdmpc_lab.jobs.points import place_text
 from tdmpc_lab.jobs.record import NO_SNAPSHOT, JobRecord
 from tdmpc_lab.jobs.state import JobStatus, State
+from tdmpc_lab.notes.results import later_line, latest_of_each, score, table
 from tdmpc_lab.text import duration, heading_time, number, one_line, shorten
 
 _DIFFERENCES = 8  # shown in the note; `compare` lists them all
-_TABLE_ROWS = 12
+_VIDEOS = 3  # the last ones
 _WARNINGS = 5  # the last ones; the job's events have all
 _TRACEBACK_LINES = 30
 _TRACEBACK_WIDTH = 400
@@ -31,11 +32,14 @@ def render_note(
     traceback: str | None = None,
     tracking_hint: str | None = None,
     warnings: Sequence[str] = (),
+    happened: Sequence[Mapping[str, Any]] = (),
+    later: Sequence[Mapping[str, Any]] = (),
 ) -> str:
     """The tool's part of a job's note as Markdown, without the markers, ending in a newline.
 
     `evals` are all evaluation rows; `traceback` is shown (its last lines) when the job failed;
-    `warnings` are what the job complained of; `tracking_hint` says in a few words where the MLflow run is seen.
+    `warnings` are what the job complained of; `happened` are its events about phases and videos; `later` are the rows
+    of evaluations after the training; `tracking_hint` says in a few words where the MLflow run is seen.
     """
     rows = without_superseded(evals)
     lines = [
@@ -48,9 +52,13 @@ def render_note(
         f"- {markdown_line(outcome_line(status, rows))}",
         f"- {_where(record, status, tracking_hint)}",
     ]
+    videos = [event for event in happened if event.get("event") == "video"]
+    phases = [event for event in happened if event.get("event") == "phase"]
+    lines += [f"- {markdown_line(_happened(event, record))}" for event in (*phases, *videos[-_VIDEOS:])]
+    lines += [f"- {markdown_line(later_line(row))}" for row in latest_of_each(later)]
     lines += [f"- warning: {markdown_line(text)}" for text in dict.fromkeys(warnings[-_WARNINGS:])]
     if rows:
-        lines += ["", *_table(record, rows)]
+        lines += ["", *table(rows, f"`jobs/{record.id}/metrics.jsonl`")]
     if traceback and traceback.strip() and status.state is State.FAILED:
         lines += ["", *_fenced(traceback)]
     return "\n".join(lines) + "\n"
@@ -142,42 +150,20 @@ def _command_again(record: JobRecord) -> list[str]:
 
 
 def _score(status: JobStatus, evals: Sequence[EvalRow]) -> str:
-    """`return −150.2 ± 80.1 over 10 episodes` of the last evaluation, or nothing."""
+    """The result of the last evaluation, or nothing."""
     row = evals[-1] if evals else status.latest_eval
-    if row is None or as_float(row.get("return_mean")) is None:
-        return ""
-    count = as_int(row.get("episodes"))
-    episodes = "" if count is None else f" over {number(count)} episode{'' if count == 1 else 's'}"
-    return f"return {_mean_and_std(row)}{episodes}"
+    return "" if row is None else score(row)
 
 
-def _mean_and_std(row: Mapping[str, Any]) -> str:
-    std = as_float(row.get("return_std"))
-    return number(as_float(row.get("return_mean"))) + ("" if std is None else f" ± {number(std)}")
-
-
-def _table(record: JobRecord, rows: Sequence[EvalRow]) -> list[str]:
-    shown = [rows[index] for index in evenly(len(rows), _TABLE_ROWS)]
-    cells = [("step", "return", "lowest", "highest")]
-    for row in shown:
-        ends = [number(as_float(row.get(key))) for key in ("return_min", "return_max")]
-        cells.append((number(as_int(row["step"])), _mean_and_std(row), ends[0], ends[1]))
-    widths = [max(len(line[column]) for line in cells) for column in range(4)]
-    lines = [f"| {' | '.join(cell.rjust(w) for cell, w in zip(line, widths, strict=True))} |" for line in cells]
-    lines.insert(1, f"|{'|'.join('-' * (width + 1) + ':' for width in widths)}|")
-    if len(shown) < len(rows):
-        lines += [
-            "",
-            f"{len(shown)} of {number(len(rows))} evaluations; all: `jobs/{record.id}/metrics.jsonl`",
-        ]
-    return lines
-
-
-def evenly(count: int, most: int) -> list[int]:
-    """At most `most` (two or more) of the indices below `count`: the first, the last, even steps between."""
-    if count <= most:
-        return list(range(count))
-    return [round(index * (count - 1) / (most - 1)) for index in range(most)]
+def _happened(event: Mapping[str, Any], record: JobRecord) -> str:
+    """A phase that began or a video that was made, in words."""
+    if event.get("event") == "video":
+        path = f"jobs/{record.id}/videos/{event.get('file')}"
+        return f"video at step {number(as_int(event.get('step')))}: `{path}` ({event.get('of')})"
+    changes = event.get("changes")
+    listed = ", ".join(str(change) for change in changes) if isinstance(changes, list) else ""
+    text = f"phase {event.get('phase')} from step {number(as_int(event.get('step')))}"
+    return f"{text}: {listed}" if listed else text
 
 
 def _fenced(traceback: str) -> list[str]:

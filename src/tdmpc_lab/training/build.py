@@ -115,7 +115,7 @@ def build_trainer(
     train = spec.train
     places = Places() if places is None else places
     set_threads(train)
-    worlds = Worlds(spec, places)
+    worlds = Worlds(spec, places.opponents, pool=places.pool)
     envs = EnvGroup(worlds.make, train.envs, train.seed)
     agent = build_agent(spec, envs.observation_dim, envs.action_dim, envs.episode_length)
     if places.checkpoints is not None:

@@ -33,6 +33,8 @@ class Case:
     seeds: tuple[int, ...]
     opponent: str | None = None
     """None where there is none."""
+    agent_starts: bool | None = None
+    """Who has the puck first; None where the environment decides."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,7 @@ class EpisodeResult:
     length: int  # steps
     opponent: str | None = None
     winner: int | None = None  # of a game: 1 the agent, −1 the opponent, 0 nobody
+    agent_started: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -96,6 +99,12 @@ class Evaluation:
             row["opponent"] = self.opponents[0]
         return row
 
+    def by_side(self) -> Row:
+        """The share of games won when the agent had the puck first, `win_starting`, and when not, `win_receiving`."""
+        sides = {True: "win_starting", False: "win_receiving"}
+        parts = {name: [e for e in self.episodes if e.agent_started is side] for side, name in sides.items()}
+        return {name: sum(e.winner == 1 for e in part) / len(part) for name, part in parts.items() if part}
+
     def shares(self) -> dict[str, float]:
         """Shares of games won, drawn and lost, and the 95 % Wilson interval of the first; nothing of other episodes."""
         winners = [e.winner for e in self.episodes]
@@ -113,7 +122,7 @@ def game_cases(make: Callable[..., MakeEnv], opponents: Iterable[str], *, seed: 
     """
     seeds = evaluation_seeds(seed, episodes)
     return tuple(
-        Case(make(opponent, starts), tuple(seeds[side::2]), opponent)
+        Case(make(opponent, starts), tuple(seeds[side::2]), opponent, starts)
         for opponent in opponents
         for side, starts in enumerate((True, False))
         if seeds[side::2]
@@ -133,10 +142,18 @@ class Evaluator:
         self._queue = [(case, seed_) for case in cases for seed_ in case.seeds]
         self._plan_seed, self._mode, self._side_by_side = seed, mode, side_by_side
 
-    def run(self, agent: Agent, stop: StopFlag | None = None, *, film: bool = False) -> Evaluation | None:
+    def run(
+        self,
+        agent: Agent,
+        stop: StopFlag | None = None,
+        *,
+        film: bool = False,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> Evaluation | None:
         """Play all episodes with the agent as it is, without exploration noise; None once `stop` is set.
 
-        With `film` the first episode is filmed, where its environment makes pictures.
+        With `film` the first episode is filmed, where its environment makes pictures. `progress` is told how many
+        episodes of how many are done.
         """
         stop = StopFlag() if stop is None else stop
         results: list[EpisodeResult] = []
@@ -147,13 +164,16 @@ class Evaluator:
             try:
                 for place, (case, _) in enumerate(batch):
                     envs.append(case.make(film=film and start + place == 0))
+                fps = envs[0].frames_per_second
                 played, frames = self._play(agent, envs, batch, stop, film=film and start == 0)
             finally:
                 for env in envs:
                     env.close()
             results += played
+            if progress is not None:
+                progress(len(results), len(self._queue))
             if frames:
-                pictures = Film(frames, envs[0].frames_per_second, _in_words(played[0]))
+                pictures = Film(frames, fps, _in_words(played[0]))
         if stop:
             return None
         return Evaluation(tuple(results), pictures)
@@ -185,9 +205,10 @@ class Evaluator:
                 else:
                     going_on.append(i)
             running = np.array(going_on, dtype=np.int64)
-        opponents = [case.opponent for case, _ in batch]
-        seeds = [seed for _, seed in batch]
-        results = [EpisodeResult(*e) for e in zip(seeds, totals, lengths, opponents, winners, strict=True)]
+        results = [
+            EpisodeResult(seed, totals[i], lengths[i], case.opponent, winners[i], case.agent_starts)
+            for i, (case, seed) in enumerate(batch)
+        ]
         return results, frames
 
     def _actions(

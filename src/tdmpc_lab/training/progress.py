@@ -52,6 +52,12 @@ class _Figures:
         return duration((self.steps - self.step) / self.rate)
 
 
+def _shares(row: Row) -> str:
+    """Shares of games won, drawn and lost, of an evaluation's row that has them."""
+    names = [name for name in ("win", "draw", "loss") if isinstance(row.get(name), float)]
+    return "".join(f", {name} {row[name]:.2f}" for name in names)
+
+
 class PlainProgress:
     """A line for every row of losses and every evaluation."""
 
@@ -66,7 +72,7 @@ class PlainProgress:
             self._print(
                 job,
                 f"step {figures.step:,}: evaluation, return {number(row['return_mean'])} ± "
-                f"{number(row['return_std'])} over {row['episodes']} episodes",
+                f"{number(row['return_std'])} over {row['episodes']} episodes{_shares(row)}",
             )
         elif "updates" in row:
             known = "".join(f"  {name} {number(value)}" for name, value in figures.values.items() if name != "eval")

@@ -5,69 +5,80 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Protocol
+from typing import Any
 
 from tdmpc_lab.config.phases import SELF, opponent_weights, phases_of
 from tdmpc_lab.config.schema import EnvConfig, EvalConfig, Spec
 from tdmpc_lab.config.serialize import dump_yaml
 from tdmpc_lab.envs import ControlEnv, Setting, evaluation_seeds, has_opponents, make_env
 from tdmpc_lab.envs.hockey.opponents import MixedOpponent, Opponent
-from tdmpc_lab.errors import ConfigError
+from tdmpc_lab.errors import EnvironmentSpecError
 from tdmpc_lab.training.evaluate import Case, MakeEnv, game_cases
 from tdmpc_lab.training.load import header
 from tdmpc_lab.training.opponents import (
     AgentOpponents,
+    Mode,
     OpponentFiles,
     SelfPlayPool,
     env_with_pool,
     evaluation_opponents,
+    no_files,
     split_mode,
 )
 
 
-class Folders(Protocol):
-    """What of a job's places the environments need."""
+def made_of(spec: Spec, spec_yaml: str) -> dict[str, Any]:
+    """The `load.header` of a spec's checkpoints: makes its environment to ask for the sizes.
 
-    @property
-    def pool(self) -> Path | None:
-        """Folder of the agent's past copies."""
-
-    @property
-    def opponents(self) -> OpponentFiles:
-        """The checkpoints of the opponents that are agents."""
+    Raises:
+        EnvironmentSpecError: it can't be made or is not supported.
+    """
+    env = make_env(replace(spec.env, opponent=None))  # who plays changes no size
+    try:
+        return header(spec_yaml, env.observation_dim, env.action_dim, env.episode_length)
+    finally:
+        env.close()
 
 
 class Worlds:
     """Makes the environments of a spec; the opponents' agents are shared by all of them."""
 
-    def __init__(self, spec: Spec, folders: Folders) -> None:
+    def __init__(
+        self,
+        spec: Spec,
+        opponents: OpponentFiles = no_files,
+        *,
+        pool: Path | None = None,
+        mode: Mode = "policy",
+        device: str | None = None,
+    ) -> None:
         """Makes one environment to ask for its sizes.
 
+        Args:
+            opponents: the checkpoints of the opponents that are agents.
+            pool: folder for the agent's past copies; needed to train against them.
+            mode: how an opponent acts that has no mode in its name.
+            device: of the opponents' networks, default that of the training.
+
         Raises:
-            EnvironmentSpecError: it can't be made or is not supported.
-            ConfigError: the spec plays against past copies, and there is no folder for them.
+            EnvironmentSpecError: the environment can't be made or is not supported.
         """
         self._spec = spec
         self.phases = phases_of(spec)
-        bare = make_env(replace(spec.env, opponent=None))
-        self.made_of = header(dump_yaml(spec), bare.observation_dim, bare.action_dim, bare.episode_length)
-        bare.close()
+        self.made_of = made_of(spec, dump_yaml(spec))
         self._agents = AgentOpponents(
-            folders.opponents,
-            device=spec.train.device,
+            opponents,
+            device=device or spec.train.device,
             observation_dim=self.made_of["observation_dim"],
             action_dim=self.made_of["action_dim"],
+            default=mode,
         )
-        self.pool = self._make_pool(folders.pool)
+        self.pool = None if pool is None else self._make_pool(pool)
 
-    def _make_pool(self, folder: Path | None) -> SelfPlayPool | None:
+    def _make_pool(self, folder: Path) -> SelfPlayPool | None:
         named = {split_mode(name)[0] for phase in self.phases for name in opponent_weights(phase.env)}
-        if SELF not in named:
-            return None
         config = self._spec.env.self_play
-        if folder is None or config is None:
-            raise ConfigError("the opponent 'self' needs env.self_play and a folder for the agent's copies")
-        return SelfPlayPool(config, folder, self.made_of)
+        return None if SELF not in named or config is None else SelfPlayPool(config, folder, self.made_of)
 
     def make(self, setting: Setting) -> ControlEnv:
         """The environment for training episodes of a setting. Raises EnvironmentSpecError."""
@@ -87,7 +98,8 @@ class Worlds:
         ref, mode = split_mode(name)
         if ref != SELF:
             return self._agents.find(name)
-        assert self.pool is not None
+        if self.pool is None:
+            raise EnvironmentSpecError("opponent 'self': there is no folder for the agent's copies in this training")
         members = self.pool.members(copies)
         return MixedOpponent([(self._agents.from_file(path, SELF, mode), 1.0) for path in members])
 

@@ -1,0 +1,167 @@
+"""`eval`: play games with a trained agent, and keep what came of it with its job."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from tdmpc_lab.app.journal import mlflow_description, write_note
+from tdmpc_lab.app.mirroring import add_evaluation
+from tdmpc_lab.app.opponents import find_checkpoint, opponents_of_project
+from tdmpc_lab.app.specs import find_spec
+from tdmpc_lab.config.loader import load_spec
+from tdmpc_lab.config.schema import EvalConfig, Spec
+from tdmpc_lab.config.serialize import dump_yaml
+from tdmpc_lab.errors import EnvironmentSpecError, LabError, UsageError
+from tdmpc_lab.files import append_jsonl
+from tdmpc_lab.jobs.paths import JobPaths, Project
+
+if TYPE_CHECKING:
+    from tdmpc_lab.training.evaluate import Evaluation, Evaluator
+    from tdmpc_lab.training.load import LoadedAgent
+
+SIDE_BY_SIDE = 32
+Mode = Literal["plan", "policy"]
+
+
+@dataclass(frozen=True)
+class Target:
+    """What is evaluated: an agent, and the job it belongs to if it does."""
+
+    loaded: LoadedAgent
+    job: JobPaths | None
+    words: str
+
+
+@dataclass(frozen=True)
+class Report:
+    """What an evaluation found: one row per opponent."""
+
+    target: Target
+    rows: list[dict[str, Any]]
+    video: Path | None
+
+    def as_dict(self) -> dict[str, Any]:
+        """For scripts."""
+        return {
+            "job": None if self.target.job is None else self.target.job.id,
+            "agent": self.target.words,
+            "rows": self.rows,
+            "video": None if self.video is None else str(self.video),
+        }
+
+
+def evaluate(
+    project: Project,
+    target: str,
+    *,
+    opponents: Sequence[str],
+    episodes: int,
+    mode: Mode,
+    video: Path | None,
+    device: str,
+    progress: Callable[[int, int], None],
+) -> Report:
+    """Play `episodes` episodes with an agent (against each opponent, from both sides in turn) and report.
+
+    `target` is a job id, a checkpoint's path, or a spec for its agent before any training. What was found for a job
+    lands in its folder, its note and its MLflow run; troubles of the last two are told and lose nothing.
+
+    Raises:
+        UsageError: no such job, checkpoint or spec; opponents for an environment that has none.
+        CheckpointError, EnvironmentSpecError: an agent can't be read, or plays another game.
+        TrainingError: an environment fails, or the video can't be made.
+    """
+    if video is not None and video.suffix not in (".mp4", ".gif"):
+        raise UsageError(f"--video {video}: a video's name ends in .mp4 or .gif")
+    found = load_target(project, target, device)
+    evaluator = _evaluator(project, found.loaded.spec, opponents, episodes, mode, device)
+    evaluation = evaluator.run(found.loaded.agent, film=video is not None, progress=progress)
+    assert evaluation is not None  # nobody stops it
+    if video is not None:
+        _write_video(video, evaluation)
+    rows = _rows(evaluation, found, mode)
+    if found.job is not None:
+        for row in rows:
+            append_jsonl(found.job.evals, row)
+        _tell(project, found.job, rows)
+    return Report(found, rows, video)
+
+
+def load_target(project: Project, target: str, device: str) -> Target:
+    """The agent meant by a job id, a checkpoint's path or a spec. Raises as `evaluate`."""
+    from tdmpc_lab.training.load import load_agent
+
+    if target.endswith((".yaml", ".yml")):
+        return Target(_untrained(project, target, device), None, f"the agent of {target} before any training")
+    checkpoint = find_checkpoint(project, target)
+    folder = checkpoint.absolute().parent.parent
+    job = JobPaths(folder) if folder.parent == project.jobs.absolute() and (folder / "job.json").is_file() else None
+    loaded = load_agent(checkpoint, device=device)
+    words = f"{target} at step {loaded.step:,}" if job is None else f"{job.id} at step {loaded.step:,}"
+    return Target(loaded, job, words)
+
+
+def _untrained(project: Project, target: str, device: str) -> LoadedAgent:
+    from tdmpc_lab.training.build import build_agent, set_threads
+    from tdmpc_lab.training.load import LoadedAgent
+    from tdmpc_lab.training.worlds import made_of
+
+    spec = load_spec(find_spec(project, target)).spec
+    set_threads(spec.train)
+    sizes = made_of(spec, dump_yaml(spec))
+    spec = replace(spec, train=replace(spec.train, device=device))
+    agent = build_agent(spec, sizes["observation_dim"], sizes["action_dim"], sizes["episode_length"])
+    return LoadedAgent(agent, spec, 0)
+
+
+def _evaluator(
+    project: Project, spec: Spec, opponents: Sequence[str], episodes: int, mode: Mode, device: str
+) -> Evaluator:
+    from tdmpc_lab.envs import has_opponents
+    from tdmpc_lab.training.evaluate import Evaluator
+    from tdmpc_lab.training.worlds import Worlds
+
+    if opponents and not has_opponents(spec.env.id):
+        raise UsageError(f"--opponent: '{spec.env.id}' is played alone; leave it out")
+    for name in opponents:
+        if name.partition(":")[0] == "self":
+            raise UsageError("--opponent self: name the job or the checkpoint to play against")
+    worlds = Worlds(spec, opponents_of_project(project), mode=mode, device=device)
+    cases = worlds.cases(EvalConfig(episodes=episodes, opponents=tuple(opponents)))
+    return Evaluator(cases, seed=spec.train.seed, mode=mode, side_by_side=SIDE_BY_SIDE)
+
+
+def _rows(evaluation: Evaluation, target: Target, mode: Mode) -> list[dict[str, Any]]:
+    """One row per opponent; one in all without any."""
+    common = {
+        "time": datetime.now().astimezone().isoformat(timespec="seconds"),
+        "step": target.loaded.step,
+        "mode": mode,
+        "seed": target.loaded.spec.train.seed,
+    }
+    parts = [evaluation.against(name) for name in evaluation.opponents] or [evaluation]
+    return [{**common, **part.row(), **part.by_side()} for part in parts]
+
+
+def _write_video(path: Path, evaluation: Evaluation) -> None:
+    from tdmpc_lab.training.video import write_video
+
+    if evaluation.film is None:
+        raise EnvironmentSpecError("no video: the environment makes no pictures (render mode rgb_array)")
+    write_video(path, evaluation.film.frames, fps=evaluation.film.fps)
+
+
+def _tell(project: Project, job: JobPaths, rows: Sequence[dict[str, Any]]) -> None:
+    """Note and MLflow. The rows are safe in the job's folder, so trouble is only said."""
+    try:
+        note = write_note(project, job, None)
+        problem = add_evaluation(project, job, rows, mlflow_description(job, None, note))
+    except LabError as error:
+        problem = str(error)
+    if problem is not None:
+        print(f"warning: {problem}; nothing is lost: the results are in {job.evals}", file=sys.stderr)

@@ -1,0 +1,27 @@
+"""What several commands need: the project they work in, and the job that was meant."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tdmpc_lab.errors import UsageError
+
+if TYPE_CHECKING:
+    from tdmpc_lab.jobs.paths import Project
+
+
+def project_here() -> Project:
+    """The project around the working directory. Raises UsageError when there is none."""
+    from tdmpc_lab.jobs.paths import find_project
+
+    return find_project()
+
+
+def find_job_id(project: Project, text: str) -> str:
+    """The id that was typed; `last` is the newest job. Raises UsageError for `last` without any job."""
+    if text != "last":
+        return text
+    ids = project.job_ids()
+    if not ids:
+        raise UsageError("there are no jobs yet")
+    return ids[-1]
