@@ -136,21 +136,27 @@ class Trainer:
         actions = self._actions(count)
         results = self.envs.step(actions)
         self.step += count
-        self._enter_phases()
+        finished = []
         for i, (action, result) in enumerate(zip(actions, results, strict=True)):
             recorder = self._recorders[i]
             recorder.add(action, result)
+            self._observations[i] = result.obs
             if recorder.done:
-                setting, before = self.envs.episode_setting(i), self.replay.episodes_added
-                episode, row = self.curriculum.finish(recorder, setting, before)
-                self.replay.add(episode)
-                self._log("train", {"env": i, **row})
-                self._start_episode(i)
-            else:
-                self._observations[i] = result.obs
+                self._finish_episode(i, recorder)
+                finished.append(i)
+        self._enter_phases()
+        for i in finished:
+            self._start_episode(i)
         if self._base is None and self.step >= self.seed_steps:
             self._base = (self.step, max(self.seed_steps, 1))  # as many updates as there were seed steps
             self._event("warm_up", {"step": self.step, "updates": self._due()})
+
+    def _finish_episode(self, i: int, recorder: EpisodeRecorder) -> None:
+        """Into the replay with the rewards of its phase, and into the metrics."""
+        setting, before = self.envs.episode_setting(i), self.replay.episodes_added
+        episode, row = self.curriculum.finish(recorder, setting, before)
+        self.replay.add(episode)
+        self._log("train", {"env": i, **row})
 
     def _enter_phases(self) -> None:
         for phase in self.curriculum.enter(self.step, self.replay.episodes_added):
