@@ -36,6 +36,8 @@ def test_commands_and_options_are_what_scripts_rely_on():
         "submit": sorted([*launching, "--after", "--again", "--dry-run", "--no-snapshot", "--profile"]),
         "resume": sorted([*launching, "--steps", "--no-snapshot"]),
         "rerun": sorted([*launching, "--dry-run"]),
+        "eval": sorted(["--device", "--episodes", "--help", "--json", "--opponent", "--policy", "--video", "-h"]),
+        "rewards": sorted(["--at", "--episodes", "--help", "--json", "--out", "--player", "-h"]),
         "cancel": ["--help", "--json", "-h"],
         "wait": ["--help", "--json", "-h"],
         "status": ["--help", "--json", "-h"],

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from tdmpc_lab.jobs.record import JobRecord
 from tdmpc_lab.jobs.state import JobStatus, State
 from tdmpc_lab.notes.note import BEGIN, END, replace_machine_part
-from tdmpc_lab.notes.render import describe_for_mlflow, evenly, markdown_line, outcome_line, render_note
+from tdmpc_lab.notes.render import describe_for_mlflow, markdown_line, outcome_line, render_note
+from tdmpc_lab.notes.results import evenly
 
 RECORD = JobRecord(
     id="local-20260203-091422-123",

@@ -69,7 +69,7 @@ def stand_in(project: Project, name: str) -> Opponent | None:
         except UsageError as error:
             if not is_job_id(ref) and not ref.endswith(".pt"):
                 return None
-            raise EnvironmentSpecError(f"env.opponent {name!r} is no agent: {error}") from error
+            raise EnvironmentSpecError(f"opponent {name!r} is no agent: {error}") from error
     return NoOpponent()
 
 

@@ -8,11 +8,11 @@ from argparse import Namespace
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from tdmpc_lab.cli.common import find_job_id as _job_id
+from tdmpc_lab.cli.common import project_here as _project
 from tdmpc_lab.cli.output import print_json
 from tdmpc_lab.cli.repeats import refuse_repeats
 from tdmpc_lab.errors import UsageError
-from tdmpc_lab.cli.common import find_job_id as _job_id
-from tdmpc_lab.cli.common import project_here as _project
 
 if TYPE_CHECKING:
     from tdmpc_lab.app.code import JobCode

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from argparse import Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tdmpc_lab.cli.common import find_job_id, project_here
+from tdmpc_lab.cli.output import print_json
 
 if TYPE_CHECKING:
     from tdmpc_lab.app.evaluate import Report
@@ -32,7 +32,7 @@ def evaluate(args: Namespace) -> int:
         progress=_progress,
     )
     if args.json:
-        print(json.dumps(report.as_dict(), indent=2, ensure_ascii=False))
+        print_json(report.as_dict())
     else:
         _show(report, policy=args.policy)
     return OK
@@ -70,7 +70,7 @@ def rewards(args: Namespace) -> int:
         out=None if args.out is None else Path(args.out),
     )
     if args.json:
-        print(json.dumps(shown.as_dict(), indent=2, ensure_ascii=False))
+        print_json(shown.as_dict())
         return OK
     from tdmpc_lab.cli.tables import print_rewards
 
