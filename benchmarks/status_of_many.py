@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import resource
 import statistics
 import subprocess
 import sys
@@ -76,14 +77,14 @@ def events(number: int, job_id: str, submitted: datetime) -> list[str]:
     elif number % 50 != 3:
         rows.append({"event": "finished", "step": STEPS, "attempt": 1})
     times = (submitted + timedelta(minutes=9 * index) for index in range(len(rows)))
-    return [json.dumps({"time": t.isoformat(timespec="milliseconds"), **r}) for t, r in zip(times, rows, strict=True)]
+    return [dump({"time": t.isoformat(timespec="milliseconds"), **r}) for t, r in zip(times, rows, strict=True)]
 
 
 def metrics() -> str:
     """Episodes, losses and evaluations, as the trainer writes them."""
-    rows = []
+    rows: list[dict[str, object]] = []
     for index in range(1, 601):
-        row = {"step": index * STEPS // 600, "split": "train", "attempt": 1, "wall_s": 61.5 * index}
+        row: dict[str, object] = {"step": index * STEPS // 600, "split": "train", "attempt": 1, "wall_s": 61.5 * index}
         if index % 3 == 0:
             names = ("total", "consistency", "reward", "value", "termination", "policy", "grad", "scale")
             rows.append({**row, **{f"loss/{n}": 0.123456789 for n in names}, "updates": 1000, "steps_per_s": 8.1})
@@ -92,15 +93,20 @@ def metrics() -> str:
         else:
             rows.append({**row, "env": 0, "return": -4.25, "episode_length": 250})
     rows.append({"step": STEPS, "split": "eval", "attempt": 1, "return_mean": 7.5, "return_std": 3.0, "episodes": 20})
-    return "".join(json.dumps(row) + "\n" for row in rows)
+    return "".join(dump(row) + "\n" for row in rows)
+
+
+def dump(row: dict[str, object]) -> str:
+    """A row as the job writes it."""
+    return json.dumps(row, separators=(",", ":"), ensure_ascii=False)
 
 
 METRICS = metrics()
 
 
-def timed(root: Path, words: list[str], repeats: int) -> list[float]:
-    """Seconds that the command takes, from the start of Python to its end."""
-    times = []
+def timed(root: Path, words: list[str], repeats: int) -> None:
+    """Seconds that the command takes, from the start of Python to its end, and how many of them a processor's."""
+    times, before = [], resource.getrusage(resource.RUSAGE_CHILDREN)
     for _ in range(repeats):
         began = time.perf_counter()
         done = subprocess.run(
@@ -108,7 +114,12 @@ def timed(root: Path, words: list[str], repeats: int) -> list[float]:
         )
         times.append(time.perf_counter() - began)
         assert done.returncode == 0, done.stderr.decode()
-    return times
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    busy = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    print(
+        f"tdmpc-lab {' '.join(words)}: median {statistics.median(times):.2f} s, best {min(times):.2f} s, "
+        f"{busy / repeats:.2f} s of a processor"
+    )
 
 
 def main() -> None:
@@ -123,11 +134,7 @@ def main() -> None:
         for number in range(args.jobs):
             make_job(root, number)
         for words in (["--version"], ["status"], ["status", "--json"]):
-            times = timed(root, words, args.repeats)
-            print(
-                f"tdmpc-lab {' '.join(words)}: median {statistics.median(times):.2f} s, best {min(times):.2f} s "
-                f"({args.jobs:,} jobs, {args.repeats} times)"
-            )
+            timed(root, words, args.repeats)
 
 
 if __name__ == "__main__":

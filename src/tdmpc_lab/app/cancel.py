@@ -2,39 +2,121 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
 
-from tdmpc_lab.app.status import job_views
-from tdmpc_lab.errors import LabError
-from tdmpc_lab.jobs.events import read_events
+from tdmpc_lab.app.closing import catch_up_notes
+from tdmpc_lab.app.status import JobView, job_views
+from tdmpc_lab.errors import LabError, UsageError
+from tdmpc_lab.jobs.events import OUTCOMES, read_events
+from tdmpc_lab.jobs.ids import is_slurm_id, natural_key
 from tdmpc_lab.jobs.paths import Project
+from tdmpc_lab.jobs.record import all_records
+from tdmpc_lab.jobs.requests import ask
+from tdmpc_lab.jobs.state import State
+
+SAVE_S = 60.0
+_POLL_S = 0.5
 
 
-def cancel(project: Project, ids: Sequence[str]) -> dict[str, str]:
+def chosen(project: Project, words: Sequence[str], experiment: str | None) -> list[str]:
+    """The ids meant by job ids, ids of whole arrays, and the name of an experiment, whose jobs that are over are
+    left out; each once.
+
+    Raises UsageError for what is no job or experiment of this project.
+    """
+    ids: dict[str, None] = {}
+    for word in words:
+        tasks = [name for name in project.folder_names() if name.startswith(f"{word}_")] if is_slurm_id(word) else []
+        if tasks and not project.job(word).record.exists():
+            ids |= dict.fromkeys(sorted(tasks, key=natural_key))
+        else:
+            ids[project.require_job(word).id] = None
+    if experiment is not None:
+        names = {r.id: r.experiment for _, r in all_records(project) if not isinstance(r, Exception)}
+        if experiment not in names.values():
+            known = ", ".join(sorted(set(names.values()))) or "none yet"
+            raise UsageError(f"no job of experiment {experiment!r} in {project.jobs}; experiments with jobs: {known}")
+        views = job_views(project, [job_id for job_id, name in names.items() if name == experiment])
+        ids |= {view.id: None for view in views if view.status is not None and not view.status.state.ended}
+    return list(ids)
+
+
+def cancel(
+    project: Project,
+    ids: Sequence[str],
+    *,
+    save: bool = False,
+    wait_s: float = SAVE_S,
+    tell: Callable[[str], None] = lambda _text: None,
+) -> dict[str, str]:
     """Cancel the jobs named; what was done to each, in words.
 
-    A job that waits never starts; a running local one saves a checkpoint and stops.
+    A job that waits never starts. A running local one saves a checkpoint and stops; one in SLURM does so with
+    `save`, and then is waited for, at most `wait_s` seconds: `tell` is told of that. Without it SLURM kills the
+    job after some seconds, within which it saves if it can.
 
     Raises:
         ExternalError: SLURM can't be reached.
         LabError: a job could not be told, because it runs on another machine.
     """
     from tdmpc_lab.launch.local import cancel_local
-    from tdmpc_lab.launch.slurm import cancel_ids
+    from tdmpc_lab.launch.slurm import cancel_ids, signal_ids
 
     done: dict[str, str] = {}
-    slurm: list[str] = []
+    kill: list[str] = []
+    saving: list[str] = []
     for view in job_views(project, ids):
+        paths = project.job(view.id)
         if view.status is not None and view.status.state.ended:
             done[view.id] = f"was over already: {view.status.state}"
         elif view.record is not None and view.record.cluster == "slurm":
-            slurm.append(view.id)
-        else:
-            paths = project.job(view.id)
-            if not cancel_local(paths, read_events(paths.events)):
-                raise LabError(f"{view.id}: no process of it lives on this machine; see tdmpc-lab status {view.id}")
+            ask(paths, "cancel", save=save)
+            (saving if save and _can_save(project, view) else kill).append(view.id)
+        elif cancel_local(paths, read_events(paths.events)):
             done[view.id] = "asked to stop"
-    if slurm:
-        cancel_ids(slurm)
-        done |= dict.fromkeys(slurm, "cancelled in SLURM")
+        else:
+            raise LabError(f"{view.id}: no process of it lives on this machine; see tdmpc-lab status {view.id}")
+    cancel_ids(kill)
+    done |= dict.fromkeys(kill, "cancelled in SLURM")
+    signal_ids(saving, "USR1")
+    if saving:
+        tell(f"asked to save and stop: {', '.join(saving)}; waiting for it, at most {wait_s:.0f} s")
+    done |= _wait_for_saves(project, saving, wait_s)
+    catch_up_notes(project, kill)
     return {job_id: done[job_id] for job_id in ids}
+
+
+def _can_save(project: Project, view: JobView) -> bool:
+    """Whether a process of the job runs that has something to save, and knows what the signal means."""
+    if view.status is None or view.status.state is not State.RUNNING:
+        return False
+    marks = [e["event"] for e in read_events(project.job(view.id).events) if e.get("event") in ("started", "preempted")]
+    return bool(marks) and marks[-1] == "started"
+
+
+def _wait_for_saves(project: Project, ids: Sequence[str], wait_s: float) -> dict[str, str]:
+    """What became of each job that was asked to save, at most `wait_s` seconds later."""
+    end = time.monotonic() + wait_s
+    done: dict[str, str] = {}
+    while True:
+        for job_id in ids:
+            if job_id not in done and (last := _outcome(project, job_id)) is not None:
+                step = last.get("step")
+                at = f" at step {step:,}" if isinstance(step, int) else ""
+                done[job_id] = f"saved{at} and stopped" if last["event"] == "stopped" else f"it {last['event']}{at}"
+        if len(done) == len(ids) or time.monotonic() >= end:
+            busy = f"asked to save and stop, and still busy after {wait_s:.0f} s; to kill it: tdmpc-lab cancel "
+            return {job_id: done.get(job_id, f"{busy}{job_id}") for job_id in ids}
+        time.sleep(_POLL_S)
+
+
+def _outcome(project: Project, job_id: str) -> dict[str, Any] | None:
+    """The outcome of the last attempt, if it is on file."""
+    for event in reversed(read_events(project.job(job_id).events)):
+        if event.get("event") in OUTCOMES:
+            return dict(event)
+        if event.get("event") == "started":
+            return None
+    return None

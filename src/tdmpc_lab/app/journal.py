@@ -9,7 +9,7 @@ from typing import Any
 from tdmpc_lab.errors import NoteError
 from tdmpc_lab.files import read_jsonl
 from tdmpc_lab.jobs.events import read_events
-from tdmpc_lab.jobs.metrics import eval_rows, latest_rows
+from tdmpc_lab.jobs.metrics import LATEST, eval_rows, latest_rows
 from tdmpc_lab.jobs.paths import JobPaths, Project
 from tdmpc_lab.jobs.record import JobRecord, read_record
 from tdmpc_lab.jobs.state import JobStatus, SchedulerState, derive_status
@@ -28,10 +28,15 @@ def status_of(
     record: JobRecord,
     scheduler: SchedulerState | None,
     events: list[dict[str, Any]] | None = None,
+    *,
+    max_bytes: int = LATEST,
 ) -> JobStatus:
-    """The job's status now, from its files and what the scheduler says. Raises RecordError."""
+    """The job's status now, from its files and what the scheduler says; `max_bytes` of its metrics are read.
+
+    Raises RecordError.
+    """
     events = read_events(paths.events) if events is None else events
-    return derive_status(record, events, latest_rows(paths), datetime.now().astimezone(), scheduler)
+    return derive_status(record, events, latest_rows(paths, max_bytes), datetime.now().astimezone(), scheduler)
 
 
 def write_note(project: Project, paths: JobPaths, scheduler: SchedulerState | None) -> str:

@@ -45,7 +45,11 @@ def plan_resume(project: Project, job: str, overrides: Sequence[str], steps: int
     if view.status is None or view.record is None:
         raise RecordError(f"job {old.id} can't be read: {view.problem}")
     if view.status.state in (State.PENDING, State.RUNNING):
-        raise UsageError(f"job {old.id} is {view.status.state}; it goes on by itself")
+        why = f" ({view.status.cause})" if view.status.cause else ""
+        raise UsageError(
+            f"job {old.id} is {view.status.state}{why}; it goes on by itself. To go on as a new job instead, first: "
+            f"tdmpc-lab cancel {old.id} --save"
+        )
     if not any(old.checkpoints.glob("step_*.pt")):
         raise UsageError(f"job {old.id} left no checkpoint to go on from; submit it again instead")
     refuse_profile(old.id, overrides)

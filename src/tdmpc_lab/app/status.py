@@ -2,23 +2,34 @@
 
 from __future__ import annotations
 
+import math
+import os
+import re
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tdmpc_lab.app.journal import status_of, traceback_of
 from tdmpc_lab.errors import LabError, RecordError
 from tdmpc_lab.files import read_jsonl
-from tdmpc_lab.jobs.events import read_events
+from tdmpc_lab.jobs.events import OUTCOMES, read_brief, read_events
 from tdmpc_lab.jobs.paths import JobPaths, Project
-from tdmpc_lab.jobs.record import JobRecord, read_record
+from tdmpc_lab.jobs.record import JobRecord, all_records, read_record
+from tdmpc_lab.jobs.requests import cancelled_since, read_requests
 from tdmpc_lab.jobs.state import JobStatus, SchedulerState, State
+from tdmpc_lab.text import parse_time, shorten
 
 if TYPE_CHECKING:
     from tdmpc_lab.training.progress import Progress
 
 POLL_S = 0.5
+ASK_S = 5.0  # between two questions to SLURM
+UNKNOWN_S = 30.0
+_LAST_WORDS = 4096  # bytes at the end of a log
+_LAST_ROWS = 2048  # bytes at the end of the metrics of a job that is over
+_ERROR_LINE = re.compile(r"^(?:[a-z_]\w*\.)*[A-Z]\w*(?:Error|Exception|Interrupt|Exit)(?::[^\n]*)?$", re.MULTILINE)
 KEYS = (
     "id", "experiment", "about", "state", "cause", "step", "steps", "attempt", "node", "elapsed_s", "eta_s",
     "steps_per_s", "return", "win", "mlflow_run", "traceback", "sweep",
@@ -80,65 +91,143 @@ def scheduler_states(jobs: Sequence[tuple[JobPaths, JobRecord]]) -> dict[str, Sc
     return states
 
 
-def job_views(project: Project, ids: Sequence[str] | None = None) -> list[JobView]:
-    """All jobs of the project (or those named), oldest first. A damaged job is shown as such, the others go on."""
-    readable: list[tuple[JobPaths, JobRecord]] = []
-    problems: dict[str, str] = {}
-    wanted = project.job_ids() if ids is None else list(ids)
-    for job_id in wanted:
-        paths = project.job(job_id)
-        try:
-            readable.append((paths, read_record(paths)))
-        except RecordError as error:
-            problems[job_id] = str(error)
-    ended_by_file: dict[str, JobView] = {}
-    open_jobs: list[tuple[JobPaths, JobRecord]] = []
-    for paths, record in readable:  # an outcome on file needs no scheduler
-        view = _view(paths, record, None)
-        if view.status is None or view.status.state.ended:
-            ended_by_file[record.id] = view
+def job_views(project: Project, ids: Sequence[str] | None = None, asked: Asked | None = None) -> list[JobView]:
+    """All jobs of the project (or those named), oldest first. A damaged job is shown as such, the others go on.
+
+    Every file is read once, and only at its end where that says enough. `asked` remembers the scheduler's answer
+    for a while, for callers that look again and again.
+    """
+    views: list[JobView | None] = []
+    open_jobs: list[tuple[int, JobPaths, JobRecord]] = []
+    for paths, record in all_records(project) if ids is None else [_record(project, job_id) for job_id in ids]:
+        if isinstance(record, RecordError):
+            view: JobView | None = JobView(paths.id, None, None, str(record))
         else:
-            open_jobs.append((paths, record))
-    states = scheduler_states(open_jobs)
-    views = ended_by_file | {r.id: _view(p, r, states.get(r.id)) for p, r in open_jobs}
-    return [views.get(i) or JobView(i, None, None, problems[i]) for i in wanted]
+            view = _ended_by_file(paths, record)
+            if view is None:
+                open_jobs.append((len(views), paths, record))
+        views.append(view)
+    states = (asked or Asked()).states([(paths, record) for _, paths, record in open_jobs])
+    for index, paths, record in open_jobs:
+        views[index] = _view(paths, record, states.get(record.id))
+    return [view for view in views if view is not None]
+
+
+def _record(project: Project, job_id: str) -> tuple[JobPaths, JobRecord | RecordError]:
+    paths = project.job(job_id)
+    try:
+        return paths, read_record(paths)
+    except RecordError as error:
+        return paths, error
+
+
+def _ended_by_file(paths: JobPaths, record: JobRecord) -> JobView | None:
+    """A job whose outcome is on file, which needs no scheduler; None for the others."""
+    try:
+        events = read_brief(paths.events)
+        if not any(event.get("event") in OUTCOMES for event in events):
+            return None
+        status = status_of(paths, record, None, events, max_bytes=_LAST_ROWS)
+        if status.latest_eval is None and status.state.ended:  # it may stand farther up
+            status = status_of(paths, record, None, events)
+    except LabError as error:
+        return JobView(record.id, record, None, str(error))
+    return _seen(paths, record, status, events) if status.state.ended else None
 
 
 def _view(paths: JobPaths, record: JobRecord, scheduler: SchedulerState | None) -> JobView:
     try:
         events = read_events(paths.events)
         status = status_of(paths, record, scheduler, events)
-        failed = status.state is State.FAILED
-        return JobView(record.id, record, status, traceback=traceback_of(events) if failed else None)
+        gone = status.state is State.UNKNOWN and scheduler is not None and scheduler.state == "GONE"
+        if gone and (by := _who_asked(paths, events)):  # SLURM has forgotten it: what was asked of it tells the end
+            status = status_of(paths, record, SchedulerState("GONE", f"CANCELLED by {by}"), events)
+        if status.state is State.FAILED and (error := last_error(paths.log_err)):
+            status = replace(status, cause=f"{error}; {status.cause}")
+        return _seen(paths, record, status, events)
     except LabError as error:
         return JobView(record.id, record, None, str(error))
+
+
+def _seen(paths: JobPaths, record: JobRecord, status: JobStatus, events: Sequence[dict[str, Any]]) -> JobView:
+    failed = status.state is State.FAILED
+    return JobView(paths.id, record, status, traceback=traceback_of(events) if failed else None)
+
+
+def _who_asked(paths: JobPaths, events: Sequence[dict[str, Any]]) -> str | None:
+    """Who asked for the job's end since it last started."""
+    starts = [parse_time(event.get("time")) for event in events if event.get("event") == "started"]
+    return cancelled_since(read_requests(paths), starts[-1] if starts else None)
+
+
+def last_error(log: Path) -> str | None:
+    """The exception that ended a process, from the end of what it printed; None where it names none."""
+    try:
+        with log.open("rb") as file:
+            file.seek(max(0, os.fstat(file.fileno()).st_size - _LAST_WORDS))
+            text = file.read().decode(errors="replace")
+    except OSError:
+        return None
+    found = _ERROR_LINE.findall(text)
+    return shorten(found[-1], 200) if found else None
+
+
+class Asked:
+    """What the schedulers said, asked again only after a while: they serve everybody."""
+
+    def __init__(self, every_s: float = 0.0) -> None:
+        self._every_s = every_s
+        self._next = -math.inf
+        self._states: dict[str, SchedulerState] = {}
+
+    def states(self, jobs: Sequence[tuple[JobPaths, JobRecord]]) -> dict[str, SchedulerState]:
+        """The states of these jobs: of local ones now, of SLURM's as far as `every_s` seconds old."""
+        slurm = [(paths, record) for paths, record in jobs if record.cluster == "slurm"]
+        if slurm and (time.monotonic() >= self._next or any(r.id not in self._states for _, r in slurm)):
+            self._states |= scheduler_states(slurm)
+            self._next = time.monotonic() + self._every_s
+        here = [(paths, record) for paths, record in jobs if record.cluster != "slurm"]
+        return self._states | scheduler_states(here)
 
 
 def wait(project: Project, ids: Sequence[str], progress: Progress) -> list[JobView]:
     """Show the jobs' progress until all have ended; returns how they ended.
 
-    A job that is UNKNOWN (its process is gone without a word) counts as ended.
+    A job that is UNKNOWN for a while (its process is gone without a word) counts as ended; for a moment a SLURM
+    job can be, between the queue and the accounts.
     """
     offsets = dict.fromkeys(ids, 0)
     events_seen = dict.fromkeys(ids, 0)
+    asked = Asked(ASK_S)
+    unknown_since: dict[str, float] = {}
     while True:
-        views = job_views(project, ids)
+        views = job_views(project, ids, asked)
         for job_id in ids:
             paths = project.job(job_id)
             rows, offsets[job_id] = read_jsonl(paths.metrics, offsets[job_id])
             for row in rows:
                 progress.row(job_id, row)
             events_seen[job_id] = _show_events(paths, events_seen[job_id], progress)
-        over = all(v.status is None or v.status.state not in (State.PENDING, State.RUNNING) for v in views)
-        if over and not _closing(project, views):
+        if not any(_goes_on(view, unknown_since) for view in views) and not _closing(project, views, asked):
             return job_views(project, ids)
         time.sleep(POLL_S)
 
 
-def _closing(project: Project, views: Sequence[JobView]) -> bool:
+def _goes_on(view: JobView, unknown_since: dict[str, float]) -> bool:
+    """Whether this job is to be waited for; `unknown_since` keeps when each became UNKNOWN."""
+    if view.status is None or view.record is None:
+        return False
+    if view.status.state is not State.UNKNOWN:
+        unknown_since.pop(view.id, None)
+        return not view.status.state.ended
+    since = unknown_since.setdefault(view.id, time.monotonic())
+    return view.record.cluster == "slurm" and time.monotonic() - since < UNKNOWN_S
+
+
+def _closing(project: Project, views: Sequence[JobView], asked: Asked) -> bool:
     """A process is still busy with a job whose outcome is known: its note and its MLflow run are being finished."""
     jobs = [(project.job(view.id), view.record) for view in views if view.record is not None]
-    return any(found.state in ("PENDING", "RUNNING") for found in scheduler_states(jobs).values())
+    return any(found.state in ("PENDING", "RUNNING") for found in asked.states(jobs).values())
 
 
 def _show_events(paths: JobPaths, seen: int, progress: Progress) -> int:

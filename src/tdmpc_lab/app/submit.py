@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import sys
 from collections.abc import Callable, Sequence
@@ -20,10 +21,12 @@ from tdmpc_lab.config.loader import LoadedSpec
 from tdmpc_lab.config.schema import SlurmConfig
 from tdmpc_lab.config.serialize import dump_yaml, plain
 from tdmpc_lab.errors import LabError
-from tdmpc_lab.files import write_atomic
+from tdmpc_lab.files import JsonlWriter, write_atomic
+from tdmpc_lab.jobs.metrics import end_of_step
 from tdmpc_lab.jobs.paths import JobPaths, Project
 from tdmpc_lab.jobs.prepare import prepare_job
 from tdmpc_lab.jobs.record import JobRecord
+from tdmpc_lab.jobs.requests import ask
 from tdmpc_lab.jobs.state import SchedulerState
 
 Cluster = Literal["local", "slurm", "debug"]
@@ -221,6 +224,9 @@ def _prepare(
 
     resolved = ready.resolved or dump_yaml(spec)
     paths = prepare_job(project, job_id, ready.item.text, resolved, make_record)
+    if ready.goes_on_from is not None:
+        with contextlib.suppress(OSError):  # the old job's folder may be somebody else's; the new one names it too
+            ask(ready.goes_on_from, "resume", job=paths.id)
     try:
         write_note(project, paths, PENDING)
     except LabError as error:  # the job is recorded; its note can be written again at any time
@@ -237,13 +243,16 @@ def _resources(config: SlurmConfig) -> dict[str, Any]:
 
 
 def copy_progress(old: JobPaths, new: JobPaths) -> None:
-    """What training goes on from, out of one job's folder into that of another: metrics (the worker cuts them at the
-    checkpoint), checkpoints, and the agents it plays against.
+    """What training goes on from, out of one job's folder into that of another: metrics up to the last checkpoint (the
+    worker cuts them to the byte), checkpoints, and the agents it plays against.
 
-    Raises OSError.
+    Raises OSError and RecordError.
     """
+    steps = [int(path.stem.removeprefix("step_")) for path in old.checkpoints.glob("step_*.pt")]
     if old.metrics.exists():
         shutil.copyfile(old.metrics, new.metrics)
+        with JsonlWriter(new.metrics) as rows:
+            rows.truncate_to(end_of_step(new, max(steps, default=0)))
     for checkpoint in old.checkpoints.glob("step_*.pt"):
         shutil.copyfile(checkpoint, new.checkpoints / checkpoint.name)
     for kept, place in ((old.pool, new.pool), (old.opponents, new.opponents)):

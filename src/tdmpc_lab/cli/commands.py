@@ -162,16 +162,22 @@ def _dry_run(
 
 
 def cancel(args: Namespace) -> int:
-    """`cancel ID...`."""
+    """`cancel ID... [--experiment NAME] [--save]`."""
     from tdmpc_lab.app.cancel import cancel as stop
+    from tdmpc_lab.app.cancel import chosen
 
+    if not args.jobs and args.experiment is None:
+        raise UsageError("name the jobs to cancel, or give --experiment NAME")
     project = _project()
-    done = stop(project, [project.require_job(_job_id(project, job)).id for job in args.jobs])
+    ids = chosen(project, [_job_id(project, job) for job in args.jobs], args.experiment)
+    done = stop(project, ids, save=args.save, tell=lambda text: print(text, file=sys.stderr, flush=True))
     if args.json:
         print_json(done)
-    else:
-        for job_id, what in done.items():
-            print(f"{job_id}: {what}")
+        return OK
+    for job_id, what in done.items():
+        print(f"{job_id}: {what}")
+    if not done:
+        print(f"no job of {args.experiment} waits or runs; nothing was done")
     return OK
 
 
@@ -190,6 +196,7 @@ def wait(args: Namespace) -> int:
 
 def _wait(project: Project, steps: dict[str, int], as_json: bool) -> int:
     """Follow the jobs to their end; 0 if all completed."""
+    from tdmpc_lab.app.closing import catch_up_notes
     from tdmpc_lab.app.status import wait as follow
     from tdmpc_lab.training.progress import make_progress
 
@@ -203,6 +210,7 @@ def _wait(project: Project, steps: dict[str, int], as_json: bool) -> int:
     progress.close()
     for view in views:
         _say(_outcome(view), as_json)
+    catch_up_notes(project, list(steps))
     return OK if _completed(project, list(steps)) else FAILED
 
 
@@ -237,16 +245,19 @@ def status(args: Namespace) -> int:
         return OK
     from tdmpc_lab.cli.tables import print_status
 
-    print_status(views, in_full=ids is not None)
+    print_status(views, in_full=ids is not None, every=args.all)
     return OK
 
 
 def note(args: Namespace) -> int:
     """`note ID`."""
+    from tdmpc_lab.app.closing import catch_up_notes
     from tdmpc_lab.app.journal import read_note
 
     project = _project()
-    print(read_note(project, project.require_job(_job_id(project, args.job)).id), end="")
+    job = project.require_job(_job_id(project, args.job)).id
+    catch_up_notes(project, [job])
+    print(read_note(project, job), end="")
     return OK
 
 

@@ -140,7 +140,9 @@ def _add_rerun(sub: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
 
 def _add_cancel(sub: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     p = sub.add_parser("cancel", help="ask jobs to stop; a running local one saves a checkpoint first")
-    p.add_argument("jobs", nargs="+", metavar="ID", help="job ids, or `last`")
+    p.add_argument("jobs", nargs="*", metavar="ID", help="job ids, or `last`; the id of an array for all its tasks")
+    p.add_argument("--experiment", metavar="NAME", help="every job of this experiment that waits or runs")
+    p.add_argument("--save", action="store_true", help="SLURM jobs that run save a checkpoint first; waits up to 60 s")
     _add_json(p)
     p.set_defaults(run=commands.cancel, rest="jobs")
 
@@ -155,6 +157,7 @@ def _add_wait(sub: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 def _add_status(sub: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     p = sub.add_parser("status", help="one table of all jobs: what each is, its state, step, return and time")
     p.add_argument("jobs", nargs="*", metavar="ID", help="only these jobs (default: all)")
+    p.add_argument("--all", action="store_true", help="the table holds every job, also where there are hundreds")
     _add_json(p)
     p.set_defaults(run=commands.status, rest="jobs")
 

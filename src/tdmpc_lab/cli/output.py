@@ -10,6 +10,8 @@ from typing import Any, TextIO
 
 _for_documents: list[TextIO] = []
 
+LONG_LIST = 100
+
 
 @contextlib.contextmanager
 def documents_only() -> Iterator[None]:
@@ -25,4 +27,8 @@ def documents_only() -> Iterator[None]:
 def print_json(document: Any) -> None:
     """The document of a command, on standard output."""
     stream = _for_documents[-1] if _for_documents else sys.stdout
-    print(json.dumps(document, indent=2, ensure_ascii=False), file=stream)
+    if isinstance(document, list) and len(document) > LONG_LIST:  # to indent thousands of jobs takes long
+        lines = ",\n".join(json.dumps(item, ensure_ascii=False) for item in document)
+        print(f"[\n{lines}\n]", file=stream)
+    else:
+        print(json.dumps(document, indent=2, ensure_ascii=False), file=stream)

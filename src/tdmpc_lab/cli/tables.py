@@ -17,6 +17,7 @@ from tdmpc_lab.notes.results import mean_and_std, opponents_of, share_with_inter
 from tdmpc_lab.text import duration, number, one_line
 
 WIDTH_OF_A_FILE = 200  # what is piped or redirected is not cut to a terminal's width
+MOST_SHOWN = 100
 STYLES = {
     State.PENDING: "yellow",
     State.RUNNING: "cyan",
@@ -29,8 +30,15 @@ STYLES = {
 WITH_CAUSE = (State.FAILED, State.TIMEOUT, State.UNKNOWN, State.CANCELLED, State.PENDING)
 
 
-def print_status(views: Sequence[JobView], *, in_full: bool) -> None:
-    """One line a job; below, why the jobs that did not end well did not, and `in_full` their tracebacks."""
+def print_status(views: Sequence[JobView], *, in_full: bool, every: bool = False) -> None:
+    """One line a job; below, why the jobs that did not end well did not, and `in_full` their tracebacks.
+
+    Of very many jobs the newest are shown, and all that wait or run, unless `every` is asked for.
+    """
+    left_out = 0
+    if not (in_full or every):
+        shown = newest_and_active(views)
+        views, left_out = shown, len(views) - len(shown)
     console = Console() if sys.stdout.isatty() else Console(width=WIDTH_OF_A_FILE)
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("job", no_wrap=True)
@@ -43,6 +51,10 @@ def print_status(views: Sequence[JobView], *, in_full: bool) -> None:
     for view in views:
         table.add_row(*_cells(view, games=games))
     console.print(table)
+    if left_out:
+        console.print(
+            f"\n{number(left_out)} older jobs are over and not shown; all: tdmpc-lab status --all", highlight=False
+        )
     causes = [(v.id, v.status.state.value if v.status else "UNKNOWN", _cause(v)) for v in views if _cause(v)]
     if causes:
         console.print()
@@ -51,6 +63,13 @@ def print_status(views: Sequence[JobView], *, in_full: bool) -> None:
     for view in views:
         if in_full and view.traceback:
             console.print(Text(f"\n{view.id}:\n{view.traceback.rstrip()}"), soft_wrap=True)
+
+
+def newest_and_active(views: Sequence[JobView]) -> list[JobView]:
+    """The last MOST_SHOWN jobs, and before them those that wait or run."""
+    older, newer = views[:-MOST_SHOWN], views[-MOST_SHOWN:]
+    active = [v for v in older if v.status is not None and v.status.state in (State.PENDING, State.RUNNING)]
+    return [*active, *newer]
 
 
 def _cause(view: JobView) -> str:

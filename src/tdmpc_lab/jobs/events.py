@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from tdmpc_lab.files import append_jsonl, read_jsonl
+from tdmpc_lab.errors import RecordError
+from tdmpc_lab.files import append_jsonl, decode_jsonl, read_jsonl, read_whole
 
 OUTCOMES = frozenset({"finished", "failed", "stopped", "timeout"})
 """The events that end an attempt for good. `preempted` does not: the scheduler starts the job again."""
@@ -65,3 +67,23 @@ def read_events(path: Path) -> list[dict[str, Any]]:
     """All whole events in the order written; none when the file is missing. Raises RecordError."""
     rows, _ = read_jsonl(path)
     return rows
+
+
+def read_brief(path: Path) -> list[dict[str, Any]]:
+    """As `read_events`, without the checkpoints that another event of the same attempt follows: those are most of
+    a long job's events, and the last one tells all that a status needs. Raises RecordError.
+    """
+    try:
+        data = read_whole(path)
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise RecordError(f"{path}: can't be read: {error.strerror}") from error
+    whole = data[: data.rfind(b"\n") + 1]
+    return decode_jsonl(path, _PASSED_CHECKPOINT.sub(b"\n", whole))
+
+
+# Emptied, not removed: the lines keep their numbers, for error messages.
+_PASSED_CHECKPOINT = re.compile(
+    rb'^\{"time":"[^"\n]*","event":"checkpoint"[^\n]*\n(?=\{"time":"[^"\n]*","event":"(?!started"))', re.MULTILINE
+)

@@ -14,13 +14,16 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from tdmpc_lab.files import read_jsonl, tail_jsonl
+from tdmpc_lab.files import decode_jsonl, read_jsonl, tail_jsonl
 from tdmpc_lab.jobs.paths import JobPaths
 
 Row = dict[str, Any]
 
+LATEST = 65536
+"""Bytes at the end of the metrics that tell how a job that runs is doing."""
 
-def latest_rows(paths: JobPaths, max_bytes: int = 65536) -> list[Row]:
+
+def latest_rows(paths: JobPaths, max_bytes: int = LATEST) -> list[Row]:
     """The last rows, in order, reading only the end of the file. Raises RecordError."""
     return tail_jsonl(paths.metrics, max_bytes)
 
@@ -29,6 +32,20 @@ def eval_rows(paths: JobPaths) -> list[Row]:
     """Every evaluation, in the order written; reads the whole file. Raises RecordError."""
     rows, _ = read_jsonl(paths.metrics)
     return [row for row in rows if row.get("split") == "eval"]
+
+
+def end_of_step(paths: JobPaths, step: int) -> int:
+    """The byte after the last row at `step` or before it; rows rise by step. Raises RecordError, OSError."""
+    end = 0
+    with paths.metrics.open("rb") as file:
+        lines = file.read().splitlines(keepends=True)
+    for index in range(len(lines) - 1, -1, -1):
+        rows = decode_jsonl(paths.metrics, lines[index]) if lines[index].endswith(b"\n") else []
+        found = last_step(rows)
+        if found is not None and found <= step:
+            end = sum(len(line) for line in lines[: index + 1])
+            break
+    return end
 
 
 def last_step(rows: Iterable[Mapping[str, Any]]) -> int | None:

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from tdmpc_lab.errors import RecordError, UsageError
-from tdmpc_lab.jobs.ids import ID_HELP, is_job_id, is_local_id, natural_key
+from tdmpc_lab.errors import UsageError
+from tdmpc_lab.jobs.ids import ID_HELP, is_job_id, is_local_id
 
 ROOT_VARIABLE = "TDMPC_LAB_ROOT"
 _SHORTHAND_LENGTH = 4  # shorter than this is a slip of the keyboard, not a choice
@@ -159,22 +159,23 @@ class Project:
 
         A job whose record can't be read is listed too, at the time its record was written.
         """
+        # Imported here: the record module needs the paths.
+        from tdmpc_lab.jobs.record import all_records
+
+        return [paths.id for paths, _ in all_records(self)]
+
+    def folder_names(self) -> list[str]:
+        """The names of all folders that may be jobs, in no order."""
         try:
-            names = [entry.name for entry in os.scandir(self.jobs) if is_job_id(entry.name)]
+            return [entry.name for entry in os.scandir(self.jobs) if is_job_id(entry.name)]
         except (FileNotFoundError, NotADirectoryError):
             return []
-        found = [(_submitted(self.job(name)), natural_key(name), name) for name in names]
-        return [name for moment, _, name in sorted(found) if moment >= 0]
 
     def raw_records(self) -> Iterator[tuple[str, bytes]]:
         """The ids of all jobs with their records as they are on file, in no order: to look something up in
         thousands of them. Raises OSError when one can't be read.
         """
-        try:
-            names = [entry.name for entry in os.scandir(self.jobs) if is_job_id(entry.name)]
-        except (FileNotFoundError, NotADirectoryError):
-            return
-        for name in names:
+        for name in self.folder_names():
             try:
                 yield name, self.job(name).record.read_bytes()
             except (FileNotFoundError, NotADirectoryError):  # no job, or not yet
@@ -187,31 +188,17 @@ class Project:
         that is itself an id: a mistyped SLURM id must not reach another job.
         Raises UsageError, naming the nearest and the newest jobs, when there is no such job.
         """
-        ids = self.job_ids()
-        if text in ids:
-            return self.job(text)
         if is_job_id(text):
-            raise UsageError(f"no job {text} in {self.jobs}; {_suggest(text, ids)}")
+            if self.job(text).record.exists():
+                return self.job(text)
+            raise UsageError(f"no job {text} in {self.jobs}; {_suggest(text, self.job_ids())}")
+        ids = self.job_ids()
         matches = [i for i in ids if is_local_id(i) and (i.startswith(text) or i.endswith(text))]
         if len(text) < _SHORTHAND_LENGTH or not matches:
             raise UsageError(f"{text!r} is no job id: {ID_HELP}; {_suggest(text, ids)}")
         if len(matches) > 1:
             raise UsageError(f"{text!r} fits {len(matches)} jobs: {_newest(matches)}; write one id in full")
         return self.job(matches[0])
-
-
-def _submitted(paths: JobPaths) -> float:
-    """When the job was submitted, in seconds since 1970; negative where the folder holds no record."""
-    # Imported here: the record module needs the paths.
-    from tdmpc_lab.jobs.record import read_record
-
-    try:
-        return max(0.0, read_record(paths).submitted.timestamp())
-    except RecordError:
-        try:
-            return paths.record.stat().st_mtime
-        except OSError:
-            return -1.0
 
 
 def _suggest(text: str, ids: list[str]) -> str:

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from tdmpc_lab.errors import RecordError
-from tdmpc_lab.files import write_atomic
-from tdmpc_lab.jobs.paths import JobPaths
+from tdmpc_lab.files import read_whole, write_atomic
+from tdmpc_lab.jobs.ids import natural_key
+from tdmpc_lab.jobs.paths import JobPaths, Project
 from tdmpc_lab.text import parse_time
 
 NO_SNAPSHOT = "--no-snapshot"
@@ -124,15 +125,17 @@ def read_record(paths: JobPaths) -> JobRecord:
     """
     data = _read_object(paths.record)
     values: dict[str, Any] = {}
-    for spec in fields(JobRecord):
-        if spec.name in data:
-            accepted, convert, wanted = _TYPES[str(spec.type)]
-            value = data[spec.name]
+    for name, required, plain_types, (accepted, convert, wanted) in _FIELDS:
+        if name in data:
+            value = data[name]
+            if type(value) in plain_types:  # nearly always: `status` reads thousands of records
+                values[name] = value
+                continue
             if not accepted(value):
-                raise RecordError(f"{paths.record}: {spec.name} is {value!r}; it should be {wanted}")
-            values[spec.name] = convert(value)
-        elif spec.default is MISSING and spec.default_factory is MISSING:
-            raise RecordError(f"{paths.record}: {spec.name} is missing")
+                raise RecordError(f"{paths.record}: {name} is {value!r}; it should be {wanted}")
+            values[name] = convert(value)
+        elif required:
+            raise RecordError(f"{paths.record}: {name} is missing")
     record = JobRecord(**values)
     if record.id != paths.id:
         raise RecordError(f"{paths.record}: says it is job {record.id}; was the folder copied or renamed?")
@@ -141,9 +144,30 @@ def read_record(paths: JobPaths) -> JobRecord:
     return record
 
 
+def all_records(project: Project) -> list[tuple[JobPaths, JobRecord | RecordError]]:
+    """Every job of the project with its record, or with the reason why that can't be read; each is read once.
+
+    By submit time, then id; a job whose record can't be read stands at the time its record was written. Folders
+    that are no job, or not yet, are left out.
+    """
+    found: list[tuple[float, tuple[int, ...], JobPaths, JobRecord | RecordError]] = []
+    for job_id in project.folder_names():
+        paths = JobPaths(project.jobs / job_id)
+        try:
+            record: JobRecord | RecordError = read_record(paths)
+            moment = max(0.0, record.submitted.timestamp()) if isinstance(record, JobRecord) else 0.0
+        except RecordError as error:
+            try:
+                record, moment = error, paths.record.stat().st_mtime
+            except OSError:  # no job, or not yet
+                continue
+        found.append((moment, natural_key(job_id), paths, record))
+    return [(paths, record) for _, _, paths, record in sorted(found, key=lambda job: job[:2])]
+
+
 def _read_object(path: Path) -> dict[str, Any]:
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = json.loads(read_whole(path).decode())
     except FileNotFoundError:
         raise RecordError(f"{path}: missing; {path.parent.name} is no job, or is still being made") from None
     except (OSError, ValueError, RecursionError) as error:
@@ -184,3 +208,20 @@ _TYPES: dict[str, tuple[Callable[[Any], bool], Callable[[Any], Any], str]] = {
     "dict[str, Any]": (lambda value: isinstance(value, dict), _same, "an object"),
     "dict[str, Any] | None": (_or_none(lambda value: isinstance(value, dict)), _same, "an object or null"),
 }
+_PLAIN_TYPES: dict[str, tuple[type, ...]] = {
+    "str": (str,),
+    "str | None": (str, type(None)),
+    "int": (int,),
+    "int | None": (int, type(None)),
+    "bool | None": (bool, type(None)),
+    "dict[str, Any]": (dict,),
+}  # types that are accepted as they are
+_FIELDS = [
+    (
+        spec.name,
+        spec.default is MISSING and spec.default_factory is MISSING,
+        _PLAIN_TYPES.get(str(spec.type), ()),
+        _TYPES[str(spec.type)],
+    )
+    for spec in fields(JobRecord)
+]  # name, whether it is required, and what is accepted

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -133,9 +133,9 @@ def derive_status(
         steps_per_s=rate,
         eta_s=max(0, record.steps_total - (step or 0)) / rate if running and rate is not None else None,
         elapsed_s=_elapsed(attempts, outcome, now if running else None),
-        latest_return=_last([as_float(r.get("return")) for r in last_rows if r.get("split") == "train"]),
-        latest_eval=_last([dict(row) for row in last_rows if row.get("split") == "eval"]),
-        run_id=_last([_text(e.get("run_id")) or None for e in events if e.get("event") == "tracking"]),
+        latest_return=_first(as_float(r.get("return")) for r in reversed(last_rows) if r.get("split") == "train"),
+        latest_eval=_first(dict(row) for row in reversed(last_rows) if row.get("split") == "eval"),
+        run_id=_first(_text(e.get("run_id")) or None for e in reversed(events) if e.get("event") == "tracking"),
     )
 
 
@@ -241,7 +241,7 @@ def _waits_for(record: JobRecord) -> str:
 
 
 def _last_preemption(current: Sequence[Event]) -> Event | None:
-    return _last([event for event in current if event.get("event") == "preempted"])
+    return _first(event for event in reversed(current) if event.get("event") == "preempted")
 
 
 def _log(record: JobRecord) -> str:
@@ -265,7 +265,7 @@ def _is_of(row: Row, attempt: int) -> bool:
 
 def _rate(rows: Sequence[Row]) -> float | None:
     """Steps per second: what the last rows say themselves, else what their steps and times give."""
-    stated = _last([as_float(row.get("steps_per_s")) for row in rows])
+    stated = _first(as_float(row.get("steps_per_s")) for row in reversed(rows))
     if stated is not None:
         return stated if stated > 0 else None
     points = [
@@ -303,5 +303,5 @@ def _text(value: object) -> str:
     return value.strip() if isinstance(value, str) else ""
 
 
-def _last(values: Sequence[T | None]) -> T | None:
-    return next((value for value in reversed(values) if value is not None), None)
+def _first(values: Iterable[T | None]) -> T | None:
+    return next((value for value in values if value is not None), None)

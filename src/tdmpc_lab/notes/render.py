@@ -123,7 +123,7 @@ def _what(record: JobRecord) -> str:
         f"{number(record.steps_total)} steps",
         f"{record.cluster} ({asked})" if asked else record.cluster,
         f"code {record.code}" if record.code else "",
-        f"after {record.parent}" if record.parent else "",
+        f"goes on from [{record.parent}]({record.parent}.md)" if record.parent else "",
         f"rerun of {record.rerun_of}" if record.rerun_of else "",
     ]
     return " · ".join(part for part in parts if part)

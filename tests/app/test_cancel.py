@@ -1,0 +1,145 @@
+"""`cancel` with stand-ins for SLURM's commands: who is meant, what is asked of SLURM, what is told."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import threading
+import time
+from dataclasses import asdict
+from datetime import datetime
+from pathlib import Path
+
+import pytest
+
+from tdmpc_lab.app.cancel import cancel, chosen
+from tdmpc_lab.app.status import job_views
+from tdmpc_lab.errors import UsageError
+from tdmpc_lab.files import read_jsonl, write_atomic
+from tdmpc_lab.jobs.events import EventLog
+from tdmpc_lab.jobs.paths import JobPaths, Project
+from tdmpc_lab.jobs.record import JobRecord
+from tdmpc_lab.jobs.requests import person
+from tdmpc_lab.jobs.state import State
+
+RECORD = JobRecord(
+    id="7",
+    experiment="reference",
+    group="0",
+    seed=1,
+    cluster="slurm",
+    spec_file="experiments/reference.yaml",
+    submitted_at=datetime.now().astimezone().isoformat(),
+    steps_total=1000,
+)
+
+
+@pytest.fixture
+def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
+    """A project, and SLURM's commands as scripts that say what `queue` in it holds and note `scancel`'s words."""
+    (tmp_path / "bin").mkdir()
+    for name, text in {
+        "squeue": f'while read -r x; do echo "$x"; done < {tmp_path}/queue',
+        "sacct": "echo 'Slurm accounting storage is disabled' >&2; exit 1",
+        "scancel": f'echo "$@" >> {tmp_path}/cancelled',
+    }.items():
+        (tmp_path / "bin" / name).write_text(f"#!/bin/sh\n{text}\n")
+        (tmp_path / "bin" / name).chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    (tmp_path / "queue").touch()
+    return Project(tmp_path)
+
+
+def job(project: Project, job_id: str, experiment: str = "reference", *events: str) -> JobPaths:
+    paths = project.job(job_id)
+    paths.folder.mkdir(parents=True)
+    record = dataclasses.replace(RECORD, id=job_id, experiment=experiment)
+    write_atomic(paths.record, json.dumps(asdict(record)))
+    for kind in events:
+        EventLog(paths.events).append(kind, step=40, attempt=1, host="node7", pid=1)
+    return paths
+
+
+def queue(project: Project, **states: str) -> None:
+    lines = [f"{name.removeprefix('j')}|{state}|day|10:00|None" for name, state in states.items()]
+    (project.root / "queue").write_text("".join(f"{line}\n" for line in lines))
+
+
+def told_slurm(project: Project) -> list[str]:
+    path = project.root / "cancelled"
+    return path.read_text().splitlines() if path.exists() else []
+
+
+def test_who_is_meant(lab: Project) -> None:
+    job(lab, "7")
+    job(lab, "8", "other", "started")
+    job(lab, "9", "other", "started", "finished")
+    for task in (0, 2, 10):
+        job(lab, f"20_{task}", "sweep")
+    queue(lab, j7="RUNNING", j8="RUNNING", j9="RUNNING")
+    assert chosen(lab, ["7", "7"], None) == ["7"]
+    assert chosen(lab, ["20"], None) == ["20_0", "20_2", "20_10"]
+    assert chosen(lab, [], "other") == ["8"]  # what is over is left out
+    assert chosen(lab, ["9"], "other") == ["9", "8"]
+    with pytest.raises(UsageError, match="experiments with jobs: other, reference, sweep"):
+        chosen(lab, [], "refrence")
+    with pytest.raises(UsageError, match="no job 99"):
+        chosen(lab, ["99"], None)
+    assert told_slurm(lab) == []
+
+
+def test_jobs_that_wait_and_run_and_are_over(lab: Project) -> None:
+    job(lab, "7")
+    job(lab, "8", "reference", "started")
+    job(lab, "9", "reference", "started", "finished")
+    queue(lab, j7="PENDING", j8="RUNNING", j9="COMPLETED")
+    done = cancel(lab, ["9", "8", "7"])
+    assert done == {"9": "was over already: COMPLETED", "8": "cancelled in SLURM", "7": "cancelled in SLURM"}
+    assert told_slurm(lab) == ["8 7"]
+    (request,) = read_jsonl(lab.job("7").requests)[0]
+    assert (request["request"], request["by"], request["save"]) == ("cancel", person(), False)
+    assert not lab.job("9").requests.exists()
+
+
+def test_a_request_is_the_cause_where_slurm_has_forgotten_the_job(lab: Project) -> None:
+    job(lab, "7")
+    queue(lab, j7="PENDING")
+    cancel(lab, ["7"])
+    queue(lab)
+    (view,) = job_views(lab, ["7"])
+    assert view.status is not None
+    assert (view.status.state, view.status.cause) == (
+        State.CANCELLED,
+        f"cancelled in SLURM by {person()}; log: jobs/7/log.err",
+    )
+    EventLog(lab.job("7").events).append("started", attempt=1)  # somebody let it run again after all
+    (view,) = job_views(lab, ["7"])
+    assert view.status is not None
+    assert view.status.state is State.UNKNOWN
+
+
+def test_saving_is_waited_for(lab: Project) -> None:
+    paths = job(lab, "8", "reference", "started")
+    job(lab, "9", "reference", "started", "preempted")  # waits to be started again: nothing new to save
+    queue(lab, j8="RUNNING", j9="PENDING")
+    told: list[str] = []
+
+    def save() -> None:
+        while not told_slurm(lab):
+            time.sleep(0.02)
+        EventLog(paths.events).append("stopped", reason="cancelled by anna", step=1234, attempt=1)
+
+    thread = threading.Thread(target=save)
+    thread.start()
+    done = cancel(lab, ["8", "9"], save=True, wait_s=20, tell=told.append)
+    thread.join()
+    assert done == {"8": "saved at step 1,234 and stopped", "9": "cancelled in SLURM"}
+    assert told_slurm(lab) == ["9", "--signal=USR1 8"]
+    assert told == ["asked to save and stop: 8; waiting for it, at most 20 s"]
+
+
+def test_the_wait_for_a_save_ends(lab: Project) -> None:
+    job(lab, "8", "reference", "started")
+    queue(lab, j8="RUNNING")
+    done = cancel(lab, ["8"], save=True, wait_s=0.1)
+    assert "still busy after 0 s; to kill it: tdmpc-lab cancel 8" in done["8"]

@@ -1,0 +1,70 @@
+"""What `status` makes of a job's files and the scheduler's answers, and how often it asks."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from test_cancel import job, lab, queue  # noqa: F401 - `lab` is a fixture
+
+from tdmpc_lab.app.closing import catch_up_notes
+from tdmpc_lab.app.status import Asked, job_views, last_error
+from tdmpc_lab.cli.tables import newest_and_active
+from tdmpc_lab.jobs.events import read_brief, read_events
+from tdmpc_lab.jobs.paths import Project
+from tdmpc_lab.jobs.state import State
+
+
+def test_a_python_error_before_the_job_could_say_anything(lab: Project) -> None:  # noqa: F811
+    paths = job(lab, "7")
+    paths.log_err.write_text(
+        'Traceback (most recent call last):\n  File "x.py"\nModuleNotFoundError: No module\nsrun: x\n'
+    )
+    queue(lab, j7="FAILED")
+    (view,) = job_views(lab, ["7"])
+    assert view.status is not None
+    assert view.status.state is State.FAILED
+    assert view.status.cause is not None
+    assert view.status.cause.startswith("ModuleNotFoundError: No module; SLURM says it failed")
+    catch_up_notes(lab, ["7"])
+    assert "FAILED" in lab.note("7").read_text()
+
+
+def test_the_last_error_of_a_log(tmp_path: Path) -> None:
+    log = tmp_path / "log.err"
+    assert last_error(log) is None
+    log.write_text("all is well\nErrors: none\n")
+    assert last_error(log) is None
+    log.write_text("torch.cuda.OutOfMemoryError: CUDA out of memory\nsubmitit says\nKeyboardInterrupt\n")
+    assert last_error(log) == "KeyboardInterrupt"
+
+
+def test_slurm_is_asked_again_only_after_a_while(lab: Project) -> None:  # noqa: F811
+    job(lab, "7")
+    job(lab, "8")
+    queue(lab, j7="PENDING", j8="PENDING")
+    asked = Asked(60)
+    assert [v.status.state for v in job_views(lab, ["7"], asked) if v.status] == [State.PENDING]
+    queue(lab, j7="RUNNING", j8="RUNNING")
+    assert [v.status.state for v in job_views(lab, ["7"], asked) if v.status] == [State.PENDING]
+    assert [v.status.state for v in job_views(lab, ["7", "8"], asked) if v.status] == [State.RUNNING] * 2
+
+
+def test_passed_checkpoints_are_left_out_and_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "events.jsonl"
+    kinds = ["started", "checkpoint", "checkpoint", "warning", "checkpoint", "started", "checkpoint", "checkpoint"]
+    rows = [{"time": f"2026-02-03T09:00:{n:02}", "event": kind, "step": n} for n, kind in enumerate(kinds)]
+    path.write_text("".join(json.dumps(row, separators=(",", ":")) + "\n" for row in rows) + '{"time":"torn')
+    kept = [0, 3, 4, 5, 7]
+    assert read_brief(path) == [rows[n] for n in kept]
+    assert len(read_events(path)) == len(rows)
+    assert read_brief(tmp_path / "none") == []
+
+
+def test_of_many_jobs_the_newest_and_the_active_are_shown(lab: Project, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+    monkeypatch.setattr("tdmpc_lab.cli.tables.MOST_SHOWN", 2)
+    for number in range(1, 6):
+        job(lab, str(number), "reference", *([] if number == 2 else ["started", "finished"]))
+    queue(lab, j2="PENDING")
+    assert [view.id for view in newest_and_active(job_views(lab))] == ["2", "4", "5"]
