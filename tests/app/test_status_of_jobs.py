@@ -56,7 +56,7 @@ def test_passed_checkpoints_are_left_out_and_nothing_else(tmp_path: Path) -> Non
     kinds = ["started", "checkpoint", "checkpoint", "warning", "checkpoint", "started", "checkpoint", "checkpoint"]
     rows = [{"time": f"2026-02-03T09:00:{n:02}", "event": kind, "step": n} for n, kind in enumerate(kinds)]
     path.write_text("".join(json.dumps(row, separators=(",", ":")) + "\n" for row in rows) + '{"time":"torn')
-    kept = [0, 3, 4, 5, 7]
+    kept = [0, 2, 3, 4, 5, 7]
     assert read_brief(path) == [rows[n] for n in kept]
     assert len(read_events(path)) == len(rows)
     assert read_brief(tmp_path / "none") == []

@@ -70,8 +70,8 @@ def read_events(path: Path) -> list[dict[str, Any]]:
 
 
 def read_brief(path: Path) -> list[dict[str, Any]]:
-    """As `read_events`, without the checkpoints that another event of the same attempt follows: those are most of
-    a long job's events, and the last one tells all that a status needs. Raises RecordError.
+    """As `read_events`, without the checkpoints that another checkpoint follows: those are most of a long job's
+    events, and the last one tells all that a status needs. Raises RecordError.
     """
     try:
         data = read_whole(path)
@@ -85,5 +85,5 @@ def read_brief(path: Path) -> list[dict[str, Any]]:
 
 # Emptied, not removed: the lines keep their numbers, for error messages.
 _PASSED_CHECKPOINT = re.compile(
-    rb'^\{"time":"[^"\n]*","event":"checkpoint"[^\n]*\n(?=\{"time":"[^"\n]*","event":"(?!started"))', re.MULTILINE
+    rb'^\{"time":"[^"\n]*","event":"checkpoint"[^\n]*\n(?=\{"time":"[^"\n]*","event":"checkpoint")', re.MULTILINE
 )
