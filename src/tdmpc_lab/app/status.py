@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import math
 import os
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,7 +30,7 @@ POLL_S = 0.5
 ASK_S = 5.0  # between two questions to SLURM
 UNKNOWN_S = 30.0
 _LAST_WORDS = 4096  # bytes at the end of a log
-_LAST_ROWS = 2048  # bytes at the end of the metrics of a job that is over
+_LAST_ROWS = 1536  # bytes at the end of the metrics of a job that is over
 _ERROR_LINE = re.compile(r"^(?:[a-z_]\w*\.)*[A-Z]\w*(?:Error|Exception|Interrupt|Exit)(?::[^\n]*)?$", re.MULTILINE)
 KEYS = (
     "id", "experiment", "about", "state", "cause", "step", "steps", "attempt", "node", "elapsed_s", "eta_s",
@@ -97,6 +99,23 @@ def job_views(project: Project, ids: Sequence[str] | None = None, asked: Asked |
     Every file is read once, and only at its end where that says enough. `asked` remembers the scheduler's answer
     for a while, for callers that look again and again.
     """
+    with _no_garbage():
+        return _views(project, ids, asked or Asked())
+
+
+@contextlib.contextmanager
+def _no_garbage() -> Iterator[None]:
+    """Within, Python does not look for cycles: it would, again and again, among the rows of thousands of jobs."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
+
+
+def _views(project: Project, ids: Sequence[str] | None, asked: Asked) -> list[JobView]:
     views: list[JobView | None] = []
     open_jobs: list[tuple[int, JobPaths, JobRecord]] = []
     for paths, record in all_records(project) if ids is None else [_record(project, job_id) for job_id in ids]:
@@ -107,7 +126,7 @@ def job_views(project: Project, ids: Sequence[str] | None = None, asked: Asked |
             if view is None:
                 open_jobs.append((len(views), paths, record))
         views.append(view)
-    states = (asked or Asked()).states([(paths, record) for _, paths, record in open_jobs])
+    states = asked.states([(paths, record) for _, paths, record in open_jobs])
     for index, paths, record in open_jobs:
         views[index] = _view(paths, record, states.get(record.id))
     return [view for view in views if view is not None]

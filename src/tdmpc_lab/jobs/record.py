@@ -151,8 +151,9 @@ def all_records(project: Project) -> list[tuple[JobPaths, JobRecord | RecordErro
     that are no job, or not yet, are left out.
     """
     found: list[tuple[float, tuple[int, ...], JobPaths, JobRecord | RecordError]] = []
+    jobs = project.jobs
     for job_id in project.folder_names():
-        paths = JobPaths(project.jobs / job_id)
+        paths = JobPaths(jobs / job_id)
         try:
             record: JobRecord | RecordError = read_record(paths)
             moment = max(0.0, record.submitted.timestamp()) if isinstance(record, JobRecord) else 0.0

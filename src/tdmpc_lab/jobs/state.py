@@ -11,7 +11,7 @@ from typing import Any, Literal, TypeVar
 from tdmpc_lab.jobs.events import OUTCOMES
 from tdmpc_lab.jobs.metrics import as_float, as_int, last_step
 from tdmpc_lab.jobs.record import JobRecord
-from tdmpc_lab.text import number, parse_time, shorten
+from tdmpc_lab.text import number, one_line, parse_time, shorten
 
 Event = Mapping[str, Any]
 Row = Mapping[str, Any]
@@ -117,7 +117,7 @@ def derive_status(
     else:
         state, cause = _from_scheduler(record, start, current, scheduler)
     step = _step(outcome, current, last_rows, attempt)
-    rate = _rate([row for row in last_rows if _is_of(row, attempt)])
+    rate = _rate(last_rows, attempt)
     running = state is State.RUNNING
     here = start if start is not None and state is not State.PENDING else {}
     return JobStatus(
@@ -263,15 +263,17 @@ def _is_of(row: Row, attempt: int) -> bool:
     return stated is None or stated == attempt
 
 
-def _rate(rows: Sequence[Row]) -> float | None:
-    """Steps per second: what the last rows say themselves, else what their steps and times give."""
-    stated = _first(as_float(row.get("steps_per_s")) for row in reversed(rows))
+def _rate(rows: Sequence[Row], attempt: int) -> float | None:
+    """Steps per second: what the attempt's last rows say themselves, else what their steps and times give."""
+    stated = _first(as_float(row.get("steps_per_s")) for row in reversed(rows) if _is_of(row, attempt))
     if stated is not None:
         return stated if stated > 0 else None
     points = [
         (step, wall)
         for row in rows
-        if (step := as_int(row.get("step"))) is not None and (wall := as_float(row.get("wall_s"))) is not None
+        if _is_of(row, attempt)
+        and (step := as_int(row.get("step"))) is not None
+        and (wall := as_float(row.get("wall_s"))) is not None
     ]
     if not points:
         return None
@@ -286,21 +288,23 @@ def _elapsed(attempts: Sequence[Sequence[Event]], outcome: Event | None, now: da
     """
     spans = []
     for index, attempt in enumerate(attempts):
-        times = [time for event in attempt if (time := parse_time(event.get("time"))) is not None]
-        if not attempt or attempt[0].get("event") != "started" or parse_time(attempt[0].get("time")) is None:
+        begin = parse_time(attempt[0].get("time")) if attempt and attempt[0].get("event") == "started" else None
+        if begin is None:
             continue
-        end = times[-1]
+        end = _first(parse_time(event.get("time")) for event in reversed(attempt)) or begin
         if index == len(attempts) - 1:
             if outcome is not None:
                 end = parse_time(outcome.get("time")) or end
             elif now is not None:
                 end = now.astimezone()
-        spans.append(max(0.0, (end - times[0]).total_seconds()))
+        spans.append(max(0.0, (end - begin).total_seconds()))
     return sum(spans) if spans else None
 
 
 def _text(value: object) -> str:
-    return value.strip() if isinstance(value, str) else ""
+    if not isinstance(value, str):
+        return ""
+    return value.strip() if value.isprintable() else one_line(value)
 
 
 def _first(values: Iterable[T | None]) -> T | None:
