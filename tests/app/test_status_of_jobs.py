@@ -10,7 +10,7 @@ from test_cancel import job, lab, queue  # noqa: F401 - `lab` is a fixture
 
 from tdmpc_lab.app.closing import catch_up_notes
 from tdmpc_lab.app.status import Asked, job_views, last_error
-from tdmpc_lab.cli.tables import newest_and_active
+from tdmpc_lab.cli.tables import newest_and_active, print_status
 from tdmpc_lab.jobs.events import read_brief, read_events
 from tdmpc_lab.jobs.paths import Project
 from tdmpc_lab.jobs.state import State
@@ -68,3 +68,15 @@ def test_of_many_jobs_the_newest_and_the_active_are_shown(lab: Project, monkeypa
         job(lab, str(number), "reference", *([] if number == 2 else ["started", "finished"]))
     queue(lab, j2="PENDING")
     assert [view.id for view in newest_and_active(job_views(lab))] == ["2", "4", "5"]
+
+
+def test_the_table_says_that_slurm_can_not_be_reached(
+    lab: Project,  # noqa: F811
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    job(lab, "7", "reference", "started")
+    (lab.root / "bin" / "squeue").write_text("#!/bin/sh\necho 'Unable to contact slurm controller' >&2; exit 1\n")
+    print_status(job_views(lab), in_full=False)
+    shown = capsys.readouterr().out
+    assert "7 RUNNING: the scheduler can't be reached (SLURM does not answer" in shown
+    assert "this is what was last known" in shown

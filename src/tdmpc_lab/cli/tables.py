@@ -27,7 +27,7 @@ STYLES = {
     State.CANCELLED: "magenta",
     State.UNKNOWN: "bold red",
 }
-WITH_CAUSE = (State.FAILED, State.TIMEOUT, State.UNKNOWN, State.CANCELLED, State.PENDING)
+WITH_CAUSE = (State.RUNNING, State.FAILED, State.TIMEOUT, State.UNKNOWN, State.CANCELLED, State.PENDING)
 
 
 def print_status(views: Sequence[JobView], *, in_full: bool, every: bool = False) -> None:
