@@ -116,7 +116,7 @@ def _untrained(project: Project, target: str, device: str) -> LoadedAgent:
     sizes = made_of(spec, dump_yaml(spec))
     spec = replace(spec, train=replace(spec.train, device=device))
     agent = build_agent(spec, sizes["observation_dim"], sizes["action_dim"], sizes["episode_length"])
-    return LoadedAgent(agent, spec, 0)
+    return LoadedAgent(agent, spec, 0, sizes)
 
 
 def _evaluator(

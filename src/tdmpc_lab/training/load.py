@@ -13,6 +13,8 @@ from tdmpc_lab.config.schema import Spec
 from tdmpc_lab.errors import CheckpointError, SpecError
 from tdmpc_lab.training.checkpoints import load_checkpoint, save_checkpoint
 
+HEADER = ("spec", "observation_dim", "action_dim", "episode_length")
+
 
 @dataclass(frozen=True)
 class LoadedAgent:
@@ -22,6 +24,8 @@ class LoadedAgent:
     spec: Spec
     step: int
     """Environment steps it was trained for."""
+    made_of: Mapping[str, Any]
+    """See `header`."""
 
 
 def header(spec_yaml: str, observation_dim: int, action_dim: int, episode_length: int) -> dict[str, Any]:
@@ -42,7 +46,7 @@ def load_agent(path: Path, *, device: str) -> LoadedAgent:
         ExternalError: the device is not there.
     """
     state = load_checkpoint(path)
-    missing = [key for key in ("spec", "observation_dim", "action_dim", "episode_length") if key not in state]
+    missing = [key for key in HEADER if key not in state]
     if missing:
         raise CheckpointError(f"{path}: does not say {', '.join(missing)}; it was made by an older version")
     try:
@@ -59,7 +63,7 @@ def load_agent(path: Path, *, device: str) -> LoadedAgent:
         device=device,
     )
     agent.load_weights(state["agent"])
-    return LoadedAgent(agent, spec, int(state["step"]))
+    return LoadedAgent(agent, spec, int(state["step"]), {key: state[key] for key in HEADER})
 
 
 def save_copy(path: Path, agent: Agent, made_of: Mapping[str, Any], step: int) -> None:
@@ -74,6 +78,4 @@ def extract_copy(checkpoint: Path, path: Path) -> None:
         CheckpointError: as `load_agent`.
     """
     loaded = load_agent(checkpoint, device="cpu")
-    state = load_checkpoint(checkpoint)
-    made_of = {key: state[key] for key in ("spec", "observation_dim", "action_dim", "episode_length")}
-    save_copy(path, loaded.agent, made_of, loaded.step)
+    save_copy(path, loaded.agent, loaded.made_of, loaded.step)

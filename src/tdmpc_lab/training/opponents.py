@@ -102,9 +102,12 @@ class AgentOpponents:
             self._agents[path] = agent
         return AgentOpponent(self._agents[path], name, mode)
 
-    def forget(self, path: Path) -> None:
-        """Let go of an agent that will not be asked for again."""
-        self._agents.pop(path, None)
+    def forget_others(self, kept: Sequence[Path]) -> None:
+        """Let go of the agents in the folder of `kept` but these: past copies that left the pool."""
+        folders = {path.parent for path in kept}
+        self._agents = {
+            path: agent for path, agent in self._agents.items() if path in kept or path.parent not in folders
+        }
 
 
 class SelfPlayPool:

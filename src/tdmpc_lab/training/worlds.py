@@ -101,6 +101,7 @@ class Worlds:
         if self.pool is None:
             raise EnvironmentSpecError("opponent 'self': there is no folder for the agent's copies in this training")
         members = self.pool.members(copies)
+        self._agents.forget_others(members)
         return MixedOpponent([(self._agents.from_file(path, SELF, mode), 1.0) for path in members])
 
 
