@@ -40,7 +40,7 @@ def status_of(
 
 
 def write_note(project: Project, paths: JobPaths, scheduler: SchedulerState | None) -> str:
-    """Bring the tool's part of the job's note level with its files; returns that part.
+    """Bring the tool's part of the job's note level with its files; returns the whole note, a person's words included.
 
     Raises:
         NoteError: the note's markers are broken, or it can't be written. The job's files say all the same.
@@ -59,8 +59,8 @@ def write_note(project: Project, paths: JobPaths, scheduler: SchedulerState | No
         happened=[event for event in events if event.get("event") in ("phase", "video")],
         later=read_jsonl(paths.evals)[0],
     )
-    update_note(project.note(paths.id), text, paths.note_lock)
-    return text
+    note = update_note(project.note(paths.id), text, paths.note_lock)
+    return note.decode(errors="replace")
 
 
 def mlflow_description(paths: JobPaths, scheduler: SchedulerState | None, note: str) -> str:

@@ -249,18 +249,6 @@ def status(args: Namespace) -> int:
     return OK
 
 
-def note(args: Namespace) -> int:
-    """`note ID`."""
-    from tdmpc_lab.app.closing import catch_up_notes
-    from tdmpc_lab.app.journal import read_note
-
-    project = _project()
-    job = project.require_job(_job_id(project, args.job)).id
-    catch_up_notes(project, [job])
-    print(read_note(project, job), end="")
-    return OK
-
-
 def ui(args: Namespace) -> int:
     """`ui`."""
     from tdmpc_lab.app.ui import run_ui, ui_for

@@ -13,7 +13,7 @@ import sys
 from collections.abc import Sequence
 
 from tdmpc_lab import __version__
-from tdmpc_lab.cli import commands, looking
+from tdmpc_lab.cli import commands, looking, notebook
 from tdmpc_lab.cli.output import documents_only
 from tdmpc_lab.errors import ExternalError, LabError
 
@@ -22,7 +22,8 @@ examples:
   tdmpc-lab submit experiments/quickstart.yaml --wait
   tdmpc-lab submit experiments/quickstart.yaml train.seed=2 agent.horizon=5
   tdmpc-lab status
-  tdmpc-lab note last
+  tdmpc-lab note last "the puck sticks to the wall"
+  tdmpc-lab verdict last bad "because it looks too far ahead" --cause agent.horizon=18
   tdmpc-lab ui
 
 exit codes: 0 done, 1 the job or a check failed, 2 the spec or the command line is wrong (nothing was done),
@@ -46,7 +47,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_cancel(sub)
     _add_wait(sub)
     _add_status(sub)
-    _add_note(sub)
+    _add_notes(sub)
     _add_ui(sub)
     _add_looking(sub)
     _add_spec_commands(sub)
@@ -162,10 +163,35 @@ def _add_status(sub: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
     p.set_defaults(run=commands.status, rest="jobs")
 
 
-def _add_note(sub: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    p = sub.add_parser("note", help="print a job's note")
+def _add_notes(sub: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    p = sub.add_parser(
+        "note",
+        help="print a job's note, or add your words to it",
+        description="Print a job's note; with words, add them to it as an item of its list.",
+    )
     p.add_argument("job", metavar="ID", help="a job id, or `last`")
-    p.set_defaults(run=commands.note)
+    p.add_argument("text", nargs="*", metavar="TEXT", help="what to add, below what the tool writes")
+    p.add_argument("--edit", action="store_true", help="open the note in $EDITOR")
+    _add_json(p)
+    p.set_defaults(run=notebook.note, rest="text")
+
+    p = sub.add_parser(
+        "verdict",
+        help="say what a job's result is worth, and why",
+        description="Put a verdict into a job's note, in place of an earlier one, and into its MLflow run.",
+    )
+    p.add_argument("job", metavar="ID", help="a job id, or `last`")
+    p.add_argument("judgement", choices=["good", "bad", "unclear"])
+    p.add_argument("because", nargs="*", metavar="REASON", help='why: "because …"')
+    p.add_argument(
+        "--cause",
+        action="append",
+        default=[],
+        metavar="key=value",
+        help="the setting that did it, such as agent.horizon=18; may be given several times",
+    )
+    _add_json(p)
+    p.set_defaults(run=notebook.verdict, rest="because")
 
 
 def _add_ui(sub: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

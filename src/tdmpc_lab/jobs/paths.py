@@ -140,6 +140,31 @@ class Project:
         return self.root / "notes"
 
     @property
+    def rollup(self) -> Path:
+        """The whole job log in one file, made from the notes."""
+        return self.notes / "JOBS.md"
+
+    @property
+    def imported_logs(self) -> Path:
+        """Folder of the hand-written logs that were imported: what of them belongs to no job."""
+        return self.notes / "imported"
+
+    @property
+    def notes_lock(self) -> Path:
+        """Held while a note that has no job folder is changed."""
+        return self.jobs / ".notes.lock"
+
+    @property
+    def rollup_lock(self) -> Path:
+        """Held while the roll-up is made from the notes."""
+        return self.jobs / ".rollup.lock"
+
+    @property
+    def rollup_copy(self) -> Path:
+        """The roll-up as the tool wrote it last: tells what a person has added since."""
+        return self.jobs / ".rollup.md"
+
+    @property
     def mlruns(self) -> Path:
         """The MLflow store, unless MLFLOW_TRACKING_URI names another."""
         return self.root / "mlruns"

@@ -1,8 +1,14 @@
-"""A job's note: the block between two marker lines is the tool's, every other byte is a person's."""
+"""A job's note: the block between two marker lines is the tool's, every other byte is a person's.
+
+The block's last line may be a verdict (`--> bad: because …`), by the command of that name: it stays where the rest of
+the block is written anew.
+"""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from tdmpc_lab.errors import NoteError
@@ -18,13 +24,55 @@ _BEGIN_LINE = re.compile(rb"<!-- tdmpc-lab:begin\b(?:(?!-->)[^\n])*-->[ \t]*(\r?
 _BOM = b"\xef\xbb\xbf"  # some editors put it at the beginning of a file
 
 
-def update_note(path: Path, machine_part: str, lock: Path) -> None:
+@dataclass(frozen=True)
+class NoteParts:
+    """A note taken apart: `before + block + after` is the whole of it."""
+
+    before: bytes
+    """A person's, above the block: mostly empty."""
+    block: bytes
+    """The tool's, with its two markers; ends with the end marker, without a line end. Empty in a note without."""
+    after: bytes
+    """A person's, from the end marker on."""
+
+    @property
+    def line_end(self) -> bytes:
+        """How the lines of the block end."""
+        return b"\r\n" if self.block.partition(b"\n")[0].endswith(b"\r") else b"\n"
+
+    @property
+    def inner(self) -> list[bytes]:
+        """The lines between the markers, without their ends."""
+        return [line.removesuffix(b"\r") for line in self.block.split(b"\n")[1:-1]]
+
+    @property
+    def verdict(self) -> bytes:
+        """The block's last line where it is a verdict, else nothing."""
+        last = self.inner[-1] if self.inner else b""
+        return last if last.startswith(b"-->") else b""
+
+    def join(self) -> bytes:
+        """The whole note."""
+        return self.before + self.block + self.after
+
+
+def update_note(path: Path, machine_part: str, lock: Path) -> bytes:
     """Put `machine_part` between the markers of the note and leave everything else as it is, byte for byte.
 
-    A missing (or empty) file is made, with its folders. Line ends inside the block follow its first line.
+    A missing (or empty) file is made, with its folders. Line ends inside the block follow its first line. Returns
+    the whole note.
     `lock` is held from reading to writing, so that tools updating at once lose nothing.
     Raises NoteError, and changes nothing, where the markers are missing, doubled, out of order or broken,
     and where the file can't be read or written.
+    """
+    return change_note(path, lambda old: replace_machine_part(old, machine_part, str(path)), lock)
+
+
+def change_note(path: Path, change: Callable[[bytes], bytes], lock: Path) -> bytes:
+    """Put `change(note)` in the note's place, with the lock held from reading to writing; returns it.
+
+    A missing file counts as an empty one. Raises what `change` raises, and NoteError where the file can't be read or
+    written; it is as it was then.
     """
     try:
         with file_lock(lock):
@@ -33,20 +81,55 @@ def update_note(path: Path, machine_part: str, lock: Path) -> None:
             except FileNotFoundError:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 old = b""
-            new = replace_machine_part(old, machine_part, str(path))
+            new = change(old)
             if new != old:  # an open editor should not be told of a change that is none
                 write_atomic(path, new)
+            return new
     except OSError as error:
         raise NoteError(f"{path}: the note can't be updated: {error}") from error
 
 
 def replace_machine_part(note: bytes, machine_part: str, name: str = "the note") -> bytes:
-    """The note with the text between its markers replaced; an empty one gets markers, text, a blank line.
+    """The note with the text between its markers replaced, but for a verdict at its end; an empty one gets markers,
+    text, a blank line.
 
     Raises NoteError where the markers are not exactly one begin line and, below it, one end line.
     """
     if not note:
         return _block(machine_part, b"\n") + b"\n\n"
+    parts = take_apart(note, name)
+    block = _block(machine_part, parts.line_end, parts.verdict)
+    return parts.before + block + parts.after
+
+
+def has_markers(note: bytes) -> bool:
+    """Whether a line of the note is a marker of the tool's block, or looks like a broken one."""
+    return _MARKER.search(note.removeprefix(_BOM)) is not None
+
+
+def put_verdict(note: bytes, line: str, name: str = "the note") -> bytes:
+    """The note with this `-->` line at the end of the tool's block, in the place of the one that stood there.
+
+    A note without any marker, such as one from a hand-written log, gets a block that holds nothing else, at its top.
+    Raises NoteError as `replace_machine_part`.
+    """
+    verdict = line.encode(errors="surrogateescape")
+    if not has_markers(note):
+        head = len(_BOM) if note.startswith(_BOM) else 0
+        end = b"\r\n" if note.partition(b"\n")[0].endswith(b"\r") else b"\n"
+        return note[:head] + end.join([BEGIN.encode(), verdict, END.encode()]) + end + note[head:]
+    parts = take_apart(note, name)
+    lines = parts.block.split(b"\n")
+    del lines[-2 if parts.verdict else -1 :]
+    lines += [verdict + parts.line_end[:-1], END.encode()]
+    return parts.before + b"\n".join(lines) + parts.after
+
+
+def take_apart(note: bytes, name: str = "the note") -> NoteParts:
+    """The tool's block and what is around it.
+
+    Raises NoteError where the markers are not exactly one begin line and, below it, one end line.
+    """
     head = len(_BOM) if note.startswith(_BOM) else 0
     body = note[head:]
     markers = list(_MARKER.finditer(body))
@@ -56,11 +139,8 @@ def replace_machine_part(note: bytes, machine_part: str, name: str = "the note")
             f"{name}: {problem}; nothing was written. What the tool owns must stand between one line "
             f"'{BEGIN}' and one line '{END}': mend them, or move the file away to have it made anew."
         )
-    begin, end = markers
-    line = _BEGIN_LINE.fullmatch(begin[0])
-    assert line is not None  # checked by _problem
-    block = _block(machine_part, line[1] + b"\n")
-    return note[: head + begin.start()] + block + body[end.start() + len(END.encode()) :]
+    begin, end = markers[0].start(), markers[1].start() + len(END.encode())
+    return NoteParts(note[: head + begin], body[begin:end], body[end:])
 
 
 def _problem(body: bytes, markers: list[re.Match[bytes]]) -> str | None:
@@ -87,10 +167,13 @@ def _line_number(body: bytes, marker: re.Match[bytes]) -> int:
     return body.count(b"\n", 0, marker.start()) + 1
 
 
-def _block(machine_part: str, line_end: bytes) -> bytes:
-    """Markers and text, without a line end after the last one. No line of the text can pass for a marker."""
+def _block(machine_part: str, line_end: bytes, verdict: bytes = b"") -> bytes:
+    """Markers and text, without a line end after the last one. No line of the text can pass for a marker, and its
+    last one not for a verdict."""
     text = machine_part.replace("\r\n", "\n").replace("\r", "\n").strip("\n")
     text = text.replace("<!-- tdmpc-lab:", "<! -- tdmpc-lab:")
     # A lone surrogate has no UTF-8 form; it becomes a question mark rather than an error.
-    lines = f"{BEGIN}\n{text}\n{END}".encode(errors="replace").split(b"\n")
-    return line_end.join(lines)
+    lines = f"{BEGIN}\n{text}".encode(errors="replace").split(b"\n")
+    if lines[-1].startswith(b"-->"):
+        lines[-1] = b" " + lines[-1]
+    return line_end.join([*lines, *([verdict] if verdict else []), END.encode()])

@@ -11,6 +11,7 @@ from tdmpc_lab.jobs.metrics import as_int, without_superseded
 from tdmpc_lab.jobs.points import place_text
 from tdmpc_lab.jobs.record import NO_SNAPSHOT, JobRecord
 from tdmpc_lab.jobs.state import JobStatus, State
+from tdmpc_lab.notes.note import END
 from tdmpc_lab.notes.results import later_line, latest_of_each, score, table
 from tdmpc_lab.text import duration, heading_time, number, one_line, shorten
 
@@ -20,6 +21,7 @@ _WARNINGS = 5  # the last ones; the job's events have all
 _TRACEBACK_LINES = 30
 _TRACEBACK_WIDTH = 400
 _TEXT_WIDTH = 500
+_TOOLS_COMMENT, _BEGIN = "<!-- tdmpc-lab:", "<!-- tdmpc-lab:begin"
 _DESCRIPTION_LENGTH = 5000  # what every MLflow version takes as a tag's value
 
 EvalRow = dict[str, Any]
@@ -92,11 +94,27 @@ def outcome_line(status: JobStatus, evals: Sequence[EvalRow] = ()) -> str:
 def describe_for_mlflow(record: JobRecord, status: JobStatus, note_text: str) -> str:
     """Description of the MLflow run: the outcome as plain text on the first line, then the note.
 
-    Lines that are HTML comments (the note's markers) are left out. Cut to what a tag may hold.
+    What persons made of the job, the verdict and the words outside of the tool's block, comes before the block,
+    which may be long: all is cut to what a tag may hold. Lines that are HTML comments of the tool are left out.
     """
-    lines = [shorten(f"{record.id}: {outcome_line(status)}", _DESCRIPTION_LENGTH // 2), ""]
-    lines += [line for line in note_text.splitlines() if not line.startswith("<!-- tdmpc-lab:")]
-    return _cut("\n".join(lines).rstrip() + "\n", _DESCRIPTION_LENGTH)
+    block, words = _block_and_words(note_text.splitlines())
+    first = shorten(f"{record.id}: {outcome_line(status)}", _DESCRIPTION_LENGTH // 2)
+    return _cut("\n".join([first, "", *words, *block]).rstrip() + "\n", _DESCRIPTION_LENGTH)
+
+
+def _block_and_words(lines: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The lines of a note that are the tool's, and those that are not: a verdict, then an empty line after them."""
+    block: list[str] = []
+    words: list[str] = []
+    inside = END not in lines  # the tool's part alone
+    for line in lines:
+        if line.startswith(_TOOLS_COMMENT):
+            inside = not line.startswith(END) and (inside or line.startswith(_BEGIN))
+        else:
+            (block if inside else words).append(line)
+    verdict = [block.pop()] if block and block[-1].startswith("-->") else []
+    said = [*verdict, *"\n".join(words).strip("\n").splitlines()]
+    return block, [*said, ""] if said else []
 
 
 def markdown_line(text: str, width: int = _TEXT_WIDTH) -> str:

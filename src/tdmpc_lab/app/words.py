@@ -1,0 +1,152 @@
+"""`note ID "text"`, `note ID --edit`, `verdict`: what a person has to say about a job, in its note and in MLflow."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from tdmpc_lab.app.journal import mlflow_description, write_note
+from tdmpc_lab.app.status import scheduler_states
+from tdmpc_lab.errors import ExternalError, LabError, NoteError, UsageError
+from tdmpc_lab.jobs.events import read_events
+from tdmpc_lab.jobs.ids import is_job_id
+from tdmpc_lab.jobs.paths import Project
+from tdmpc_lab.jobs.record import read_record
+from tdmpc_lab.notes.note import change_note, has_markers, put_verdict, take_apart
+from tdmpc_lab.notes.verdict import Judgement, Verdict, format_verdict, parse_verdict
+from tdmpc_lab.notes.words import add_bullet, merge_edited
+
+EDITOR = "vi"  # POSIX has it
+
+
+def noted_id(project: Project, text: str) -> str:
+    """The id of the job meant, or of an entry of the log that has no job folder (it came from a hand-written log).
+
+    Raises UsageError, with the nearest ids, for what is neither.
+    """
+    if is_job_id(text) and project.note(text).is_file():
+        return text
+    return project.require_job(text).id
+
+
+def lock_of(project: Project, job_id: str) -> Path:
+    """What is held while this note is changed: the job's own lock, or for an entry without a job folder one for all."""
+    paths = project.job(job_id)
+    return paths.note_lock if paths.record.exists() else project.notes_lock
+
+
+def add_words(project: Project, job_id: str, text: str) -> bytes:
+    """Add a bullet to a person's part of the note; returns the note.
+
+    Raises NoteError, and changes nothing, where the note's markers are broken or it can't be written.
+    """
+    ensure_note(project, job_id)
+    path = project.note(job_id)
+    return change_note(path, lambda note: add_bullet(note, text, str(path)), lock_of(project, job_id))
+
+
+def judge(
+    project: Project, job_id: str, judgement: Judgement, because: str, causes: Sequence[str] = ()
+) -> tuple[Verdict, bytes]:
+    """Put a verdict into the tool's block of the note, in place of an earlier one; returns it and the note.
+
+    Raises:
+        UsageError: there is no reason.
+        SpecError: a cause names a key, or gives it a value, that no config can hold.
+        NoteError: the note's markers are broken or it can't be written.
+    """
+    from tdmpc_lab.config.causes import check_causes
+
+    if not because.strip() or because.strip().lower() == "because":
+        raise UsageError('a verdict needs its reason: tdmpc-lab verdict ID bad "because …"')
+    line = format_verdict(judgement, because, check_causes(causes))
+    ensure_note(project, job_id)
+    path = project.note(job_id)
+
+    def change(note: bytes) -> bytes:
+        if not has_markers(note) and project.job(job_id).record.exists():
+            take_apart(note, str(path))  # a job's note has markers: says that they are missing
+        return put_verdict(note, line, str(path))
+
+    note = change_note(path, change, lock_of(project, job_id))
+    return parse_verdict(line, by_command=True), note
+
+
+def edit(project: Project, job_id: str) -> bytes:
+    """Have the note edited in $VISUAL, $EDITOR or vi; returns what it became.
+
+    The editor gets a copy, so that the job and colleagues may go on writing; what it saved is put around the tool's
+    block of then.
+
+    Raises:
+        ExternalError: there is no such editor, or it failed.
+        NoteError: what was saved can't be put in place without losing something; the copy is kept, and named.
+    """
+    ensure_note(project, job_id)
+    path = project.note(job_id)
+    base = _read(path)
+    fd, name = tempfile.mkstemp(prefix=f"{job_id}-", suffix=".md")
+    copy = Path(name)
+    os.close(fd)
+    copy.write_bytes(base)
+    _run_editor(copy)
+    edited = copy.read_bytes()
+    try:
+        note = change_note(path, lambda now: merge_edited(base, edited, now, str(path)), lock_of(project, job_id))
+    except NoteError as error:
+        raise NoteError(f"{error}; nothing was changed, and what you wrote is in {copy}") from error
+    copy.unlink()
+    return note
+
+
+def _run_editor(path: Path) -> None:
+    """Raises ExternalError."""
+    words = os.environ.get("VISUAL") or os.environ.get("EDITOR") or EDITOR
+    try:
+        code = subprocess.run([*shlex.split(words), str(path)], check=False).returncode
+    except (OSError, ValueError) as error:
+        path.unlink()
+        raise ExternalError(f"the editor {words!r} can't be started ({error}); set EDITOR to another one") from error
+    if code != 0:
+        raise ExternalError(
+            f"the editor {words!r} ended with exit code {code}; the note is as it was, the copy: {path}"
+        )
+
+
+def ensure_note(project: Project, job_id: str) -> None:
+    """Write the job's note if there is none yet. Raises NoteError, RecordError."""
+    paths = project.job(job_id)
+    if not project.note(job_id).exists():
+        write_note(project, paths, scheduler_states([(paths, read_record(paths))])[job_id])
+
+
+def tell_mlflow(project: Project, job_id: str, note: bytes, verdict: Verdict | None = None) -> str | None:
+    """The note as the description of the job's MLflow run, a verdict as its tag too; what went wrong, in one line.
+
+    A job without a run (it never started, or came from a hand-written log) is left alone, without loading MLflow.
+    """
+    from tdmpc_lab.tracking.later import describe_run
+    from tdmpc_lab.tracking.store import store_uri
+
+    paths = project.job(job_id)
+    tags = {} if verdict is None else {"verdict": verdict.judgement, "verdict_cause": ", ".join(verdict.causes)}
+    try:
+        if not any(event.get("event") == "tracking" for event in read_events(paths.events)):
+            return None
+        record = read_record(paths)
+        scheduler = scheduler_states([(paths, record)]).get(job_id)
+        text = mlflow_description(paths, scheduler, note.decode(errors="replace"))
+        return describe_run(store_uri(project.root), project.root, record, text, tags)
+    except LabError as error:
+        return str(error)
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise NoteError(f"{path}: the note can't be read: {error.strerror}") from error

@@ -1,0 +1,226 @@
+"""`note` and `verdict` at the command line: what lands in the note, in MLflow, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tdmpc_lab.app.journal import write_note
+from tdmpc_lab.cli.main import main
+from tdmpc_lab.files import append_jsonl
+from tdmpc_lab.jobs.paths import Project
+from tdmpc_lab.jobs.record import JobRecord, write_record
+from tdmpc_lab.notes.note import END
+
+ID = "local-20260203-091422-123"
+
+
+def make_job(project: Project, job_id: str = ID) -> str:
+    """A finished job, as it leaves its folder and its note."""
+    paths = project.job(job_id)
+    paths.folder.mkdir(parents=True)
+    record = JobRecord(
+        id=job_id, experiment="quick", group="g", seed=1, cluster="local", spec_file="experiments/quick.yaml",
+        submitted_at="2026-02-03T09:14:22+01:00", steps_total=100, about="a few steps", env_id="Pendulum-v1",
+    )  # fmt: skip
+    write_record(paths, record)
+    append_jsonl(paths.events, {"event": "started", "time": "2026-02-03T09:14:23+01:00", "host": "n", "attempt": 1})
+    append_jsonl(paths.events, {"event": "finished", "time": "2026-02-03T09:15:23+01:00", "step": 100, "attempt": 1})
+    write_note(project, paths, None)
+    return job_id
+
+
+@pytest.fixture
+def lab(project: Path) -> Iterator[Project]:
+    found = Project(project)
+    make_job(found)
+    yield found
+
+
+def test_words_are_added_below_the_block(lab: Project, capsys: pytest.CaptureFixture[str]) -> None:
+    before = lab.note(ID).read_bytes()
+    assert main(["note", ID, "the puck", "sticks"]) == 0
+    assert main(["note", "last", "zweitens: größer"]) == 0
+    assert lab.note(ID).read_bytes() == before + "- the puck sticks\n- zweitens: größer\n".encode()
+    capsys.readouterr()
+    assert main(["note", ID]) == 0
+    assert capsys.readouterr().out.endswith("- zweitens: größer\n")
+    assert main(["note", ID, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["text"].endswith("- zweitens: größer\n")
+
+
+def test_a_verdict_is_the_last_line_of_the_block(lab: Project, capsys: pytest.CaptureFixture[str]) -> None:
+    main(["note", ID, "mine"])
+    assert main(["verdict", ID, "bad", "because it looks too far", "--cause", "agent.horizon=18"]) == 0
+    line = "--> bad: because it looks too far [cause: agent.horizon=18]"
+    assert f"\n{line}\n{END}\n\n- mine\n" in lab.note(ID).read_text()
+    write_note(lab, lab.job(ID), None)
+    assert f"\n{line}\n{END}\n\n- mine\n" in lab.note(ID).read_text()
+    capsys.readouterr()
+    assert main(["verdict", ID, "good", "it", "wins", "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert (said["judgement"], said["because"], said["causes"]) == ("good", "it wins", [])
+    text = lab.note(ID).read_text()
+    assert text.count("-->") == 3  # the ends of the two markers, and one verdict
+    assert f"\n--> good: because it wins\n{END}\n\n- mine\n" in text
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["verdict", ID, "bad", "x", "--cause", "agent.horzon=18"], "did you mean 'horizon'?"),
+        (["verdict", ID, "bad", "x", "--cause", "horizon=18"], "did you mean agent.horizon?"),
+        (["verdict", ID, "bad", "x", "--cause", "agent.horizon"], "allowed: key=value"),
+        (["verdict", ID, "bad", "x", "--cause", "agent.horizon=long"], "allowed: a whole number"),
+        (["verdict", ID, "bad"], "a verdict needs its reason"),
+        (["verdict", ID, "bad", "because"], "a verdict needs its reason"),
+        (["verdict", "1971498", "bad", "x"], "no job 1971498"),
+        (["note", "1971498", "x"], "no job 1971498"),
+        (["note", ID, " "], "no words to add"),
+        (["note", ID, "x", "--edit"], "give one of them"),
+    ],
+)
+def test_what_is_refused_changes_nothing(
+    lab: Project, capsys: pytest.CaptureFixture[str], words: list[str], message: str
+) -> None:
+    before = lab.note(ID).read_bytes()
+    assert main(words) == 2
+    assert message in capsys.readouterr().err
+    assert lab.note(ID).read_bytes() == before
+    assert not lab.job("1971498").folder.exists()
+
+
+def test_a_judgement_is_one_of_three(lab: Project, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(["verdict", ID, "awful", "x"])
+    assert stop.value.code == 2
+    assert "good" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", [["note", ID, "x"], ["verdict", ID, "good", "x"]])
+def test_broken_markers_are_told(lab: Project, capsys: pytest.CaptureFixture[str], command: list[str]) -> None:
+    path = lab.note(ID)
+    broken = path.read_bytes().replace(END.encode(), b"<!-- tdmpc-lab:end")
+    path.write_bytes(broken)
+    assert main(command) == 1
+    assert "the end marker must be whole" in capsys.readouterr().err
+    assert path.read_bytes() == broken
+    path.write_bytes(b"all mine\n")
+    if command[0] == "verdict":
+        assert main(command) == 1
+        assert "the begin marker is missing" in capsys.readouterr().err
+        assert path.read_bytes() == b"all mine\n"
+
+
+def test_a_note_without_a_job_takes_words_and_verdict(lab: Project) -> None:
+    path = lab.note("1971519")
+    path.write_bytes(b"##### 1971519 - killed\n- run with backprop")
+    assert main(["note", "1971519", "by whom?"]) == 0
+    assert main(["verdict", "1971519", "unclear", "nobody knows"]) == 0
+    text = path.read_text()
+    assert text.endswith("##### 1971519 - killed\n- run with backprop\n- by whom?\n")
+    assert "--> unclear: because nobody knows\n" + END in text
+    assert not lab.job("1971519").folder.exists()
+
+
+def editor(tmp_path: Path, code: str) -> str:
+    script = tmp_path / "editor.py"
+    script.write_text(f"import sys\nfrom pathlib import Path\npath = Path(sys.argv[1])\n{code}\n")
+    return f"{sys.executable} '{script}'"
+
+
+def test_edit_opens_the_editor(lab: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = lab.note(ID).read_text()
+    monkeypatch.setenv("EDITOR", editor(tmp_path, "path.write_text(path.read_text() + 'typed in an editor\\n')"))
+    assert main(["note", ID, "--edit"]) == 0
+    assert lab.note(ID).read_text() == before + "typed in an editor\n"
+
+
+def test_an_edit_that_can_not_be_kept_is_not_lost(
+    lab: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = lab.note(ID).read_text()
+    change = "path.write_text(path.read_text().replace('a few steps', 'my words'))"
+    monkeypatch.setenv("EDITOR", editor(tmp_path, change))
+    assert main(["note", ID, "--edit"]) == 1
+    said = capsys.readouterr().err
+    assert "inside the tool's block" in said
+    assert "my words" in Path(said.strip().rpartition(" is in ")[2]).read_text()
+    assert lab.note(ID).read_text() == before
+    monkeypatch.setenv("EDITOR", "/no/such/editor")
+    assert main(["note", ID, "--edit"]) == 3
+    monkeypatch.setenv("EDITOR", editor(tmp_path, "sys.exit(1)"))
+    assert main(["note", ID, "--edit"]) == 3
+    assert lab.note(ID).read_text() == before
+
+
+def test_mlflow_gets_words_and_verdict_and_its_failure_is_a_warning(
+    lab: Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from tdmpc_lab.jobs.record import read_record
+    from tdmpc_lab.tracking.run import find_run, open_run, run_info
+    from tdmpc_lab.tracking.store import open_client, store_uri
+
+    uri = store_uri(lab.root)
+    client = open_client(uri, lab.root)
+    run = open_run(client, uri, lab.root, run_info(read_record(lab.job(ID)), {}))
+    append_jsonl(lab.job(ID).events, {"event": "tracking", "run_id": run.info.run_id, "experiment_id": "1"})
+    assert main(["note", ID, "the puck sticks"]) == 0
+    assert main(["verdict", ID, "bad", "too far", "--cause", "agent.horizon=18"]) == 0
+    found = find_run(client, [run.info.experiment_id], ID)
+    assert found is not None
+    tags = found.data.tags
+    assert tags["verdict"] == "bad"
+    assert tags["verdict_cause"] == "agent.horizon=18"
+    description = tags["mlflow.note.content"].splitlines()
+    assert description[0].startswith(f"{ID}: COMPLETED")
+    assert description[2:4] == ["--> bad: because too far [cause: agent.horizon=18]", "- the puck sticks"]
+    assert description[5].startswith("##### ")
+    capsys.readouterr()
+
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    assert main(["verdict", ID, "good", "after all"]) == 0
+    assert "warning: the note has it, MLflow not: MLflow at http://127.0.0.1:9" in capsys.readouterr().err
+    assert "--> good: because after all" in lab.note(ID).read_text()
+
+
+AT_ONCE = """
+import sys
+from pathlib import Path
+from tdmpc_lab.app.journal import write_note
+from tdmpc_lab.app.words import add_words, judge
+from tdmpc_lab.jobs.paths import Project
+number, job, project = int(sys.argv[1]), sys.argv[2], Project(Path(sys.argv[3]))
+sys.stdin.read(1)
+for turn in range(5):
+    write_note(project, project.job(job), None)
+    add_words(project, job, f"words {number} {turn}")
+    judge(project, job, "good", f"reason {number} {turn}")
+"""
+
+
+def test_twenty_processes_at_once_lose_nothing(lab: Project) -> None:
+    running = [
+        subprocess.Popen([sys.executable, "-c", AT_ONCE, str(n), ID, str(lab.root)], stdin=subprocess.PIPE)
+        for n in range(20)
+    ]
+    try:
+        for process in running:  # all wait for this, so that they write at the same time
+            assert process.stdin is not None
+            process.stdin.write(b"x")
+            process.stdin.close()
+        assert [process.wait(timeout=120) for process in running] == [0] * 20
+    finally:
+        for process in running:
+            process.kill()
+            process.wait()
+    block, words = lab.note(ID).read_text().split(END + "\n\n")
+    assert sorted(words.splitlines()) == sorted(f"- words {n} {turn}" for n in range(20) for turn in range(5))
+    assert sum(line.startswith("-->") for line in block.splitlines()) == 1
+    assert "COMPLETED in 1:00" in block
