@@ -192,3 +192,21 @@ def test_every_spec_of_the_project_is_valid_and_its_environment_there():
     assert len(sweep) == 12
     combinations = {(s.spec.reward.shaping is None, s.spec.reward.backprop is None, s.spec.train.seed) for s in sweep}
     assert len(combinations) == 12
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["eval.opponents=[self]"], "command line: eval.opponents: found self; past copies change"),
+        (["eval.opponents=[stron]"], "command line: eval.opponents: opponent 'stron' is not known: did you mean 'stro"),
+        (["phases=[{opponent: stron}]"], "command line: phases.0.env.opponent: 'stron' is not known: did you mean 'st"),
+        (["env={id: Pendulum-v1, opponent: weak}", "reward={}"], "env.opponent: is for laser hockey"),
+        (["env.id=Pendulum-v1", "env.opponent=null"], "reward.shaping: is for laser hockey"),
+    ],
+)
+def test_what_only_hockey_has_is_checked_at_submit(lab: Project, capsys: pytest.CaptureFixture[str], words, expected):
+    if words[0].startswith("env"):
+        words = [*words, "eval.opponents=[]"]
+    assert main(["submit", "experiments/hockey.yaml", *words, "--cluster", "local"]) == 2
+    assert expected in capsys.readouterr().err
+    assert not lab.job_ids()

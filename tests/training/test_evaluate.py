@@ -48,3 +48,11 @@ def test_side_by_side_equals_one_at_a_time_for_an_agent_without_noise():
             step = env.step(agent.act_prior(obs[np.newaxis])[0])
             obs, total, done = step.obs, total + step.reward, step.terminated or step.truncated
         assert result.total == pytest.approx(total, rel=1e-5)
+
+
+def test_an_environment_without_pictures_is_evaluated_all_the_same():
+    """Countdown knows no render mode: there is no film, and the evaluation is the same."""
+    trainer = build_trainer(spec("Countdown-v0", evaluate=True), sink=MemorySink())
+    filmed = trainer.evaluator.run(trainer.agent, film=True)
+    assert filmed.film is None
+    assert filmed == trainer.evaluator.run(trainer.agent)

@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from tdmpc_lab.app.opponents import stand_in
+from tdmpc_lab.app.opponents import stand_in, without_mode
 from tdmpc_lab.config.diff import diff
 from tdmpc_lab.config.fieldtypes import spec_types
 from tdmpc_lab.config.loader import LoadedSpec, load_resolved, load_spec, load_sweep
-from tdmpc_lab.config.phases import Phase, phases_of
+from tdmpc_lab.config.phases import SELF, Phase, phases_of
 from tdmpc_lab.config.profiles import profile_files
 from tdmpc_lab.config.schema import EnvConfig, RewardConfig, Spec
 from tdmpc_lab.errors import EnvironmentSpecError, LabError, Problem, RecordError, SpecError, UsageError
@@ -104,17 +104,48 @@ def check_environments(project: Project, loaded: Sequence[LoadedSpec]) -> None:
             opponents are not known, or whose reward section asks for what the environment does not tell.
     """
     tried: dict[str, str | None] = {}  # specs often share one environment, and making it may take seconds
-    problems: list[Problem] = []
+
+    def error_of(env: EnvConfig, reward: RewardConfig) -> str | None:
+        key = repr((env, reward))
+        if key not in tried:
+            tried[key] = _environment_error(project, env, reward)
+        return tried[key]
+
+    problems: dict[Problem, None] = {}
     for item in loaded:
-        for phase in phases_of(item.spec):
-            key = repr((phase.env, phase.reward))
-            if key not in tried:
-                tried[key] = _environment_error(project, phase.env, phase.reward)
-            text = tried[key]
-            if text is not None and (problem := _environment_problem(item, phase, text)) not in problems:
-                problems.append(problem)
+        text = error_of(item.spec.env, item.spec.reward)
+        if text is not None:
+            problems[_environment_problem(item, text)] = None
+            continue
+        for phase in phases_of(item.spec):  # what is wrong with the spec itself would be told again for each
+            text = error_of(phase.env, phase.reward)
+            if text is not None:
+                problems[_phase_problem(item, phase, text)] = None
+        if (text := _evaluation_error(project, item.spec)) is not None:
+            source, line = item.origin("eval.opponents")
+            problems[Problem(file=source, line=line, key="eval.opponents", message=text)] = None
     if problems:
-        raise SpecError(problems)
+        raise SpecError(list(problems))
+
+
+def _evaluation_error(project: Project, spec: Spec) -> str | None:
+    """What is wrong with the opponents of the evaluation."""
+    names = [] if spec.eval is None else spec.eval.opponents
+    if not names:
+        return None
+    from tdmpc_lab.envs import has_opponents
+    from tdmpc_lab.envs.hockey.opponents import make_opponent
+
+    if not has_opponents(spec.env.id):
+        return f"for laser hockey (env.id: hockey), and '{spec.env.id}' is another environment: leave it out"
+    for name in names:
+        if without_mode(name) == SELF:
+            return "found self; past copies change, so nothing could be compared: name a bot, a job or a checkpoint"
+        try:
+            make_opponent(name, lambda name: stand_in(project, name))
+        except EnvironmentSpecError as error:
+            return str(error)
+    return None
 
 
 def _environment_error(project: Project, env: EnvConfig, reward: RewardConfig) -> str | None:
@@ -133,18 +164,20 @@ def _environment_error(project: Project, env: EnvConfig, reward: RewardConfig) -
     return None
 
 
-def _environment_problem(item: LoadedSpec, phase: Phase, text: str) -> Problem:
+def _environment_problem(item: LoadedSpec, text: str) -> Problem:
     key, message = _key_and_message(item.spec.env, text)
     at = key
-    if item.spec.phases and getattr(phase, key.split(".", 1)[0], None) != getattr(
-        item.spec, key.split(".", 1)[0], None
-    ):
-        key, at = f"phases.{phase.number - 1}.{key}", "phases"
     if key == "env.options":  # the option at fault may stand elsewhere than the others
         named = [name for name in item.spec.env.options if re.search(rf"(has|the) {re.escape(name)}\b", message)]
         at = f"{key}.{named[0]}" if named else key
     source, line = item.origin(at)
     return Problem(file=source, line=line, key=key, message=message)
+
+
+def _phase_problem(item: LoadedSpec, phase: Phase, text: str) -> Problem:
+    key, message = _key_and_message(phase.env, text)
+    source, line = item.origin("phases")
+    return Problem(file=source, line=line, key=f"phases.{phase.number - 1}.{key}", message=message)
 
 
 def _key_and_message(env: EnvConfig, text: str) -> tuple[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
@@ -11,12 +12,14 @@ from numpy.typing import NDArray
 from tdmpc_lab.agent import Agent, PlanState
 from tdmpc_lab.agent.replay import FloatArray
 from tdmpc_lab.envs import ControlEnv, evaluation_seeds
+from tdmpc_lab.errors import EnvironmentSpecError, TrainingError
 from tdmpc_lab.intervals import wilson
 from tdmpc_lab.training.metrics import Row
 from tdmpc_lab.training.opponents import Mode
 from tdmpc_lab.training.stop import StopFlag
 from tdmpc_lab.training.video import Frame
 
+_LOG = logging.getLogger(__name__)
 SIDE_BY_SIDE = 16
 OUTCOMES = {"win": 1, "draw": 0, "loss": -1}
 """The shares of a game's outcomes, by the value of `winner`."""
@@ -163,7 +166,7 @@ class Evaluator:
             envs: list[ControlEnv] = []
             try:
                 for place, (case, _) in enumerate(batch):
-                    envs.append(case.make(film=film and start + place == 0))
+                    envs.append(_make(case, film=film and start + place == 0))
                 fps = envs[0].frames_per_second
                 played, frames = self._play(agent, envs, batch, stop, film=film and start == 0)
             finally:
@@ -190,8 +193,10 @@ class Evaluator:
         frames: list[Frame] = []
         running = np.arange(len(batch))
         while len(running) and not stop:
-            if film and 0 in running and (picture := envs[0].render()) is not None:
-                frames.append(picture)
+            if film and 0 in running:
+                picture = _picture(envs[0])
+                film = picture is not None
+                frames += [] if picture is None else [picture]
             actions = self._actions(agent, observations[running], state, running)
             going_on = []
             for i, action in zip(running.tolist(), actions, strict=True):
@@ -217,6 +222,25 @@ class Evaluator:
         if self._mode == "policy":
             return agent.act_prior(observations)
         return agent.act(observations, state, explore=False, envs=running)
+
+
+def _make(case: Case, *, film: bool) -> ControlEnv:
+    """The environment of a case; one that can't be filmed is played all the same."""
+    if film:
+        try:
+            return case.make(film=True)
+        except EnvironmentSpecError:  # what is wrong without the camera too is told below
+            return case.make(film=False)
+    return case.make(film=False)
+
+
+def _picture(env: ControlEnv) -> Frame | None:
+    """The picture of this moment; None where there is none: a film is never worth an evaluation."""
+    try:
+        return env.render()
+    except TrainingError as error:
+        _LOG.warning("%s", error)
+        return None
 
 
 def _in_words(episode: EpisodeResult) -> str:
