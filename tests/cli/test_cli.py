@@ -33,7 +33,9 @@ def test_commands_and_options_are_what_scripts_rely_on():
     sizes = ["--action-dim", "--help", "--json", "--obs-dim", "-h"]
     launching = ["--cluster", "--help", "--json", "--max-local", "--wait", "-h"]
     assert options == {
-        "submit": sorted([*launching, "--after", "--again", "--dry-run", "--no-snapshot", "--profile"]),
+        "submit": sorted(
+            [*launching, "--after", "--again", "--array-limit", "--dry-run", "--no-snapshot", "--profile"]
+        ),
         "resume": sorted([*launching, "--steps", "--no-snapshot"]),
         "rerun": sorted([*launching, "--dry-run"]),
         "eval": sorted(["--device", "--episodes", "--help", "--json", "--opponent", "--policy", "--video", "-h"]),

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tdmpc_lab.app.journal import write_note
+from tdmpc_lab.app.journal import write_array_note, write_note
 from tdmpc_lab.cli.main import main
 from tdmpc_lab.files import append_jsonl
 from tdmpc_lab.jobs.paths import Project
@@ -193,7 +193,7 @@ def test_mlflow_gets_words_and_verdict_and_its_failure_is_a_warning(
 AT_ONCE = """
 import sys
 from pathlib import Path
-from tdmpc_lab.app.journal import write_note
+from tdmpc_lab.app.journal import write_array_note, write_note
 from tdmpc_lab.app.words import add_words, judge
 from tdmpc_lab.jobs.paths import Project
 number, job, project = int(sys.argv[1]), sys.argv[2], Project(Path(sys.argv[3]))
@@ -224,3 +224,19 @@ def test_twenty_processes_at_once_lose_nothing(lab: Project) -> None:
     assert sorted(words.splitlines()) == sorted(f"- words {n} {turn}" for n in range(20) for turn in range(5))
     assert sum(line.startswith("-->") for line in block.splitlines()) == 1
     assert "COMPLETED in 1:00" in block
+
+
+def test_the_note_of_a_whole_array_takes_words_too(lab: Project, capsys: pytest.CaptureFixture[str]) -> None:
+    for task in ("7_0", "7_1"):
+        make_job(lab, task)
+    write_array_note(lab, "7")
+    assert main(["note", "7", "both", "learn"]) == 0
+    assert main(["verdict", "7", "good", "because both learn"]) == 0
+    write_array_note(lab, "7")
+    capsys.readouterr()
+    assert main(["note", "7"]) == 0
+    text = capsys.readouterr().out
+    assert "- 2 COMPLETED\n" in text
+    assert "--> good: because both learn\n" in text
+    assert text.endswith("- both learn\n")
+    assert main(["note", "8"]) == 2

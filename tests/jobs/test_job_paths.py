@@ -186,3 +186,22 @@ def test_jobs_and_notes_load_no_heavy_library() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout.strip() == "[]"
+
+
+def test_an_array_s_id_means_its_tasks(tmp_path: Path) -> None:
+    project = Project(tmp_path)
+    for job_id in ("7_10", "7_9", "7_0", "70_1", "8"):
+        put_job(project, job_id)
+    assert project.tasks_of("7") == ["7_0", "7_9", "7_10"]
+    assert project.tasks_of("8") == project.tasks_of("7_0") == project.tasks_of("x") == []
+    meant = {
+        ("7",): ["7_0", "7_9", "7_10"],
+        ("8", "7", "7_9"): ["8", "7_0", "7_9", "7_10"],
+        ("7_[9-10%2]",): ["7_9", "7_10"],
+        (): [],
+    }
+    for texts, ids in meant.items():
+        assert [paths.id for paths in project.require_jobs(texts)] == ids
+    for wrong in ("71", "9", "7_1", "7_[0-1]", "4%1", "7_[x]", "7_[5-2]"):
+        with pytest.raises(UsageError):
+            project.require_jobs([wrong])

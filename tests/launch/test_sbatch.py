@@ -50,8 +50,10 @@ def test_what_a_job_asks_for() -> None:
         "setup": [*THREADS, "module load cuda", "export X='a b'"],
         "teardown": [
             "code=$?",
-            'if [ "$code" -eq 85 ]; then exec scontrol requeue "$SLURM_JOB_ID"; fi',
-            'if [ "$code" -eq 86 ]; then exec scancel "$SLURM_JOB_ID"; fi',
+            'job="${SLURM_ARRAY_JOB_ID:+${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID}"',
+            'job="${job:-$SLURM_JOB_ID}"',
+            'if [ "$code" -eq 85 ]; then exec scontrol requeue "$job"; fi',
+            'if [ "$code" -eq 86 ]; then exec scancel "$job"; fi',
             'exit "$code"',
         ],
         "signal_delay_s": 90,
@@ -115,7 +117,7 @@ def test_options_with_keys_of_their_own() -> None:
     [
         ("output", "x", "set by the submission itself"),
         ("open_mode", "truncate", "set by the submission itself"),
-        ("array", "0-3", "several jobs are several submits"),
+        ("array", "0-3", "a sweep is a job array; for how many of its tasks run at once set slurm.array_limit"),
         ("hold", True, "submitted held"),
         ("no_requeue", True, "set slurm.max_requeues"),
         ("time", "1:00", "set slurm.time instead"),
@@ -222,7 +224,7 @@ def test_the_script(tmp_path: Path) -> None:
         == f"""#!/bin/bash
 
 # Parameters
-#SBATCH --begin=now+1hour
+#SBATCH --begin=now+52weeks
 #SBATCH --chdir='{tmp_path}/my lab'
 #SBATCH --comment='what it is'
 #SBATCH --cpus-per-task=4
@@ -259,8 +261,10 @@ srun --unbuffered --output '{folder}/%j_%t_log.out' --error '{folder}/%j_%t_log.
 
 # teardown
 code=$?
-if [ "$code" -eq 85 ]; then exec scontrol requeue "$SLURM_JOB_ID"; fi
-if [ "$code" -eq 86 ]; then exec scancel "$SLURM_JOB_ID"; fi
+job="${{SLURM_ARRAY_JOB_ID:+${{SLURM_ARRAY_JOB_ID}}_$SLURM_ARRAY_TASK_ID}}"
+job="${{job:-$SLURM_JOB_ID}}"
+if [ "$code" -eq 85 ]; then exec scontrol requeue "$job"; fi
+if [ "$code" -eq 86 ]; then exec scancel "$job"; fi
 exit "$code"
 """[:-1]
     )

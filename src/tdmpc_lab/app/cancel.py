@@ -10,7 +10,7 @@ from tdmpc_lab.app.closing import catch_up_notes
 from tdmpc_lab.app.status import JobView, job_views
 from tdmpc_lab.errors import LabError, UsageError
 from tdmpc_lab.jobs.events import OUTCOMES, read_events
-from tdmpc_lab.jobs.ids import is_slurm_id, natural_key
+from tdmpc_lab.jobs.ids import is_slurm_id
 from tdmpc_lab.jobs.paths import Project
 from tdmpc_lab.jobs.record import all_records
 from tdmpc_lab.jobs.requests import ask
@@ -28,11 +28,11 @@ def chosen(project: Project, words: Sequence[str], experiment: str | None) -> li
     """
     ids: dict[str, None] = {}
     for word in words:
-        tasks = [name for name in project.folder_names() if name.startswith(f"{word}_")] if is_slurm_id(word) else []
-        if tasks and not project.job(word).record.exists():
-            ids |= dict.fromkeys(sorted(tasks, key=natural_key))
-        else:
-            ids[project.require_job(word).id] = None
+        unrecorded = is_slurm_id(word) and word in _unrecorded(project)
+        if unrecorded:
+            ids[word] = None
+        if not unrecorded or project.tasks_of(word):
+            ids |= {paths.id: None for paths in project.require_jobs([word])}
     if experiment is not None:
         names = {r.id: r.experiment for _, r in all_records(project) if not isinstance(r, Exception)}
         if experiment not in names.values():
@@ -41,6 +41,13 @@ def chosen(project: Project, words: Sequence[str], experiment: str | None) -> li
         views = job_views(project, [job_id for job_id, name in names.items() if name == experiment])
         ids |= {view.id: None for view in views if view.status is not None and not view.status.state.ended}
     return list(ids)
+
+
+def _unrecorded(project: Project) -> list[str]:
+    """What interrupted submits left in SLURM's queue without a whole record."""
+    from tdmpc_lab.launch.unfinished import unfinished
+
+    return [left.id for left in unfinished(project) if not left.recorded]
 
 
 def cancel(
@@ -57,6 +64,8 @@ def cancel(
     `save`, and then is waited for, at most `wait_s` seconds: `tell` is told of that. Without it SLURM kills the
     job after some seconds, within which it saves if it can.
 
+    An id without a record is that of what an interrupted submit left in SLURM's queue.
+
     Raises:
         ExternalError: SLURM can't be reached.
         LabError: a job could not be told, because it runs on another machine.
@@ -64,10 +73,11 @@ def cancel(
     from tdmpc_lab.launch.local import cancel_local
     from tdmpc_lab.launch.slurm import cancel_ids, signal_ids
 
+    left = [job_id for job_id in ids if is_slurm_id(job_id) and not project.job(job_id).record.exists()]
     done: dict[str, str] = {}
-    kill: list[str] = []
+    kill: list[str] = list(left)
     saving: list[str] = []
-    for view in job_views(project, ids):
+    for view in job_views(project, [job_id for job_id in ids if job_id not in left]):
         paths = project.job(view.id)
         if view.status is not None and view.status.state.ended:
             done[view.id] = f"was over already: {view.status.state}"
@@ -84,7 +94,7 @@ def cancel(
     if saving:
         tell(f"asked to save and stop: {', '.join(saving)}; waiting for it, at most {wait_s:.0f} s")
     done |= _wait_for_saves(project, saving, wait_s)
-    catch_up_notes(project, kill)
+    catch_up_notes(project, [job_id for job_id in kill if job_id not in left])
     return {job_id: done[job_id] for job_id in ids}
 
 

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from tdmpc_lab.errors import NoteError
-from tdmpc_lab.files import read_jsonl
-from tdmpc_lab.jobs.events import read_events
+from tdmpc_lab.errors import NoteError, RecordError
+from tdmpc_lab.files import file_lock, read_jsonl
+from tdmpc_lab.jobs.events import OUTCOMES, read_events
 from tdmpc_lab.jobs.metrics import LATEST, eval_rows, latest_rows
 from tdmpc_lab.jobs.paths import JobPaths, Project
 from tdmpc_lab.jobs.record import JobRecord, read_record
+from tdmpc_lab.jobs.requests import cancelled_since, read_requests
 from tdmpc_lab.jobs.state import JobStatus, SchedulerState, derive_status
+from tdmpc_lab.notes.array_note import render_array_note
 from tdmpc_lab.notes.note import update_note
 from tdmpc_lab.notes.render import describe_for_mlflow, render_note
+from tdmpc_lab.text import parse_time
 
 
 def traceback_of(events: Sequence[Mapping[str, Any]]) -> str | None:
@@ -61,6 +65,46 @@ def write_note(project: Project, paths: JobPaths, scheduler: SchedulerState | No
     )
     note = update_note(project.note(paths.id), text, paths.note_lock)
     return note.decode(errors="replace")
+
+
+def write_array_note(project: Project, array_id: str, known: Mapping[str, JobStatus] | None = None) -> None:
+    """Bring the note of a whole job array level with the files of its tasks.
+
+    SLURM is not asked: `known` are the statuses of tasks for which that was done. A task whose record can't be
+    read is left out. Raises NoteError like `write_note`.
+    """
+    # Held from reading to writing: of two tasks that end at once, the later writer has seen the other's end.
+    try:
+        with file_lock(project.jobs / ".arrays" / f"{array_id}.lock"):
+            tasks = _tasks(project, array_id, known or {})
+            if tasks:
+                text = render_array_note(array_id, tasks)
+                update_note(project.note(array_id), text, project.notes_lock)
+    except OSError as error:
+        raise NoteError(f"{project.note(array_id)}: the note can't be updated: {error}") from error
+
+
+def _tasks(project: Project, array_id: str, known: Mapping[str, JobStatus]) -> list[tuple[JobRecord, JobStatus]]:
+    tasks = []
+    for job_id in project.tasks_of(array_id):
+        paths = project.job(job_id)
+        with contextlib.suppress(RecordError):  # a damaged job is `status`'s to report
+            record, events = read_record(paths), read_events(paths.events)
+            status = known.get(job_id)
+            ended = any(event.get("event") in OUTCOMES for event in events[-5:])
+            if status is None or ended:
+                status = status_of(paths, record, _by_files(paths, events), events)
+            tasks.append((record, status))
+    return tasks
+
+
+def _by_files(paths: JobPaths, events: Sequence[Mapping[str, Any]]) -> SchedulerState:
+    """What is taken for true of a task without an outcome, where the scheduler is not asked."""
+    marks = [event for event in events if event.get("event") in ("started", "preempted")]
+    runs = bool(marks) and marks[-1]["event"] == "started"
+    if by := cancelled_since(read_requests(paths), parse_time(marks[-1].get("time")) if marks else None):
+        return SchedulerState("GONE", f"CANCELLED by {by}")
+    return SchedulerState("RUNNING" if runs else "PENDING")
 
 
 def mlflow_description(paths: JobPaths, scheduler: SchedulerState | None, note: str) -> str:

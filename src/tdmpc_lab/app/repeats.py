@@ -83,4 +83,5 @@ def _told(plan: Plan, view: JobView, snapshot: str | None) -> str:
 
 
 def _name(plan: Plan) -> str:
-    return f"{plan.item.spec.name}, seed {plan.item.spec.train.seed}"
+    point = plan.item.point
+    return f"{plan.item.spec.name}, {point}" if point else f"{plan.item.spec.name}, seed {plan.item.spec.train.seed}"

@@ -17,8 +17,10 @@ from tdmpc_lab.jobs.state import State
 KINDS = ("afterok", "afterany")
 
 
-def launch_overrides(project: Project, profile: str | None, after: Sequence[str]) -> list[str]:
-    """`--profile NAME` and `--after [KIND:]ID ...` as the overrides that they stand for.
+def launch_overrides(
+    project: Project, profile: str | None, after: Sequence[str], array_limit: int | None = None
+) -> list[str]:
+    """`--profile NAME`, `--after [KIND:]ID ...` and `--array-limit N` as the overrides that they stand for.
 
     Raises:
         UsageError: an id names no job of this project, or no SLURM job, or the kind is not known.
@@ -26,6 +28,8 @@ def launch_overrides(project: Project, profile: str | None, after: Sequence[str]
     words = [] if profile is None else [f"slurm.profile={json.dumps(profile)}"]
     if after:
         words.append(f"slurm.after={json.dumps([_dependency(project, text) for text in after])}")
+    if array_limit is not None:
+        words.append(f"slurm.array_limit={array_limit}")
     return words
 
 

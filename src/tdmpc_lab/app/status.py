@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tdmpc_lab.app.journal import status_of, traceback_of
-from tdmpc_lab.errors import LabError, RecordError
+from tdmpc_lab.errors import ExternalError, LabError, RecordError, UsageError
 from tdmpc_lab.files import read_jsonl
 from tdmpc_lab.jobs.events import OUTCOMES, read_brief, read_events
 from tdmpc_lab.jobs.paths import JobPaths, Project
@@ -152,6 +152,16 @@ def _ended_by_file(paths: JobPaths, record: JobRecord) -> JobView | None:
     except LabError as error:
         return JobView(record.id, record, None, str(error))
     return _seen(paths, record, status, events) if status.state.ended else None
+
+
+def unrecorded_views(project: Project) -> list[JobView]:
+    """What interrupted submits left in SLURM's queue without a whole record; none where SLURM can't be asked."""
+    from tdmpc_lab.launch.unfinished import unfinished
+
+    try:
+        return [JobView(left.id, None, None, left.cause) for left in unfinished(project) if not left.recorded]
+    except (ExternalError, UsageError) as error:
+        return [JobView("?", None, None, f"a submit was interrupted, and what it left can't be looked for: {error}")]
 
 
 def _view(paths: JobPaths, record: JobRecord, scheduler: SchedulerState | None) -> JobView:

@@ -22,6 +22,7 @@ from tdmpc_lab.config.schema import SlurmConfig
 from tdmpc_lab.config.serialize import dump_yaml, plain
 from tdmpc_lab.errors import LabError
 from tdmpc_lab.files import JsonlWriter, write_atomic
+from tdmpc_lab.jobs.ids import array_of
 from tdmpc_lab.jobs.metrics import end_of_step
 from tdmpc_lab.jobs.paths import JobPaths, Project
 from tdmpc_lab.jobs.prepare import prepare_job
@@ -44,6 +45,12 @@ class Submitted:
     cluster: Cluster
     steps: int
     mlflow_run: str | None = None
+
+    @property
+    def array(self) -> str | None:
+        """The job array that it is a task of."""
+        of = array_of(self.id)
+        return of[0] if of else None
 
     def as_dict(self) -> dict[str, Any]:
         """For scripts."""
@@ -98,8 +105,13 @@ def settle(project: Project, plans: Sequence[Plan]) -> list[Plan]:
     Raises:
         SpecError: a job in `slurm.after` can't be waited for.
     """
-    settled = []
+    settled: list[Plan] = []
     for ready in plans:
+        point = ready.item.point
+        if point is not None and point.index > 0:  # the points of a sweep ask for the same
+            slurm = settled[-1].item.spec.slurm
+            settled.append(replace(ready, item=replace(ready.item, spec=replace(ready.item.spec, slurm=slurm))))
+            continue
         item, said = settle_dependencies(project, ready.item)
         settled.append(replace(ready, item=item))
         for line in said:
@@ -114,7 +126,8 @@ def dry_run(project: Project, ready: Plan, cluster: Cluster, code: JobCode) -> d
     if cluster == "slurm":
         from tdmpc_lab.launch.sbatch import sbatch_script
 
-        script = sbatch_script(project, spec.slurm, spec.name, workplace=code.workplace)
+        tasks = 1 if ready.item.point is None else ready.item.point.count
+        script = sbatch_script(project, spec.slurm, spec.name, workplace=code.workplace, tasks=tasks)
     return {
         "name": spec.name,
         "spec": str(ready.item.path),
@@ -127,16 +140,28 @@ def dry_run(project: Project, ready: Plan, cluster: Cluster, code: JobCode) -> d
     }
 
 
-def submit_one(
+def groups(plans: Sequence[Plan], cluster: Cluster) -> list[list[Plan]]:
+    """What is submitted together: in SLURM the points of one sweep, else every job alone."""
+    together: list[list[Plan]] = []
+    for ready in plans:
+        point = ready.item.point
+        if cluster == "slurm" and point is not None and point.index > 0:
+            together[-1].append(ready)
+        else:
+            together.append([ready])
+    return together
+
+
+def submit_group(
     project: Project,
-    ready: Plan,
+    group: Sequence[Plan],
     cluster: Cluster,
     *,
     code: JobCode,
     max_local: int,
-    on_recorded: Callable[[Submitted], None],
+    on_recorded: Callable[[Sequence[Submitted]], None],
 ) -> None:
-    """Record one job and start it; `on_recorded` is told of it in between. A debug job runs here, to its end.
+    """Record one of `groups` and start it; `on_recorded` is told in between. A debug job runs here, to its end.
 
     Raises:
         ExternalError: SLURM is missing or refused the job; nothing stays behind.
@@ -144,12 +169,14 @@ def submit_one(
     """
     from tdmpc_lab.app.worker import run_job
 
-    root = str(project.root)
     if cluster == "slurm":
-        on_recorded(_submit_slurm(project, ready, code))
+        from tdmpc_lab.app.arrays import submit_slurm
+
+        submit_slurm(project, group, code, on_recorded)
         return
-    paths = _prepare(project, ready, cluster, code, None, max_local if cluster == "local" else None)
-    on_recorded(_submitted(project, paths, ready, cluster))
+    (ready,) = group
+    paths = prepare(project, ready, cluster, code, None, max_local if cluster == "local" else None)
+    on_recorded([submitted(project, paths, ready, cluster)])
     if cluster == "local":
         from tdmpc_lab.launch.local import start_local
 
@@ -157,29 +184,10 @@ def submit_one(
     else:
         from tdmpc_lab.launch.debug import run_debug
 
-        run_debug(paths.folder / "submitit", run_job, root, paths.id)
+        run_debug(paths.folder / "submitit", run_job, str(project.root), paths.id)
 
 
-def _submit_slurm(project: Project, ready: Plan, code: JobCode) -> Submitted:
-    """Submit held, write the record, release: no job starts before its record is complete."""
-    from tdmpc_lab.app.worker import run_job
-    from tdmpc_lab.launch.logs import link_logs
-    from tdmpc_lab.launch.sbatch import submit_folder
-    from tdmpc_lab.launch.slurm import cancel_ids, release, submit_held
-
-    spec = ready.item.spec
-    job_id = submit_held(project, spec.slurm, spec.name, run_job, str(project.root), workplace=code.workplace)
-    try:
-        paths = _prepare(project, ready, "slurm", code, job_id, None)
-        link_logs(paths, submit_folder(project), job_id)
-    except BaseException:
-        cancel_ids([job_id])  # a job without a record must not run
-        raise
-    release(job_id)
-    return _submitted(project, paths, ready, "slurm")
-
-
-def _prepare(
+def prepare(
     project: Project, ready: Plan, cluster: Cluster, code: JobCode, job_id: str | None, max_local: int | None
 ) -> JobPaths:
     """The job's folder with its record, and its first note."""
@@ -192,8 +200,11 @@ def _prepare(
             copy_progress(ready.goes_on_from, project.job(new_id))
         else:
             freeze_opponents(project, spec, project.job(new_id), ready.rerun_of)
+        array, task = array_of(new_id) or (None, None)
         return JobRecord(
             id=new_id,
+            array_id=array,
+            array_task=task,
             experiment=spec.name,
             env_id=spec.env.id,
             about=spec.about,
@@ -266,7 +277,8 @@ def shown_path(project: Project, path: Path) -> str:
     return str(full.relative_to(project.root)) if full.is_relative_to(project.root) else str(full)
 
 
-def _submitted(project: Project, paths: JobPaths, ready: Plan, cluster: Cluster) -> Submitted:
+def submitted(project: Project, paths: JobPaths, ready: Plan, cluster: Cluster) -> Submitted:
+    """A recorded job, as the command line tells of it."""
     return Submitted(
         paths.id, paths.folder, project.note(paths.id), cluster, ready.item.spec.train.steps, run_id_of(paths)
     )

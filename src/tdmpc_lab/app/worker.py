@@ -19,7 +19,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from tdmpc_lab.app.journal import mlflow_description, write_note
+from tdmpc_lab.app.journal import mlflow_description, write_array_note, write_note
 from tdmpc_lab.app.mirroring import run_files, start_mirror
 from tdmpc_lab.app.stopping import TERMINATED_CODE, ending, signals_to
 from tdmpc_lab.config.loader import load_resolved
@@ -118,6 +118,7 @@ class _Run:
             python=platform.python_version(),
         )
         self._write_note()
+        self._write_array_note()
         try:
             result = self._train()
         except AttemptLostError:
@@ -253,6 +254,7 @@ class _Run:
         `status` None: the job goes on later, and so does its run.
         """
         self._write_note(scheduler)
+        self._write_array_note()
         try:
             mirror = self.mirror or self._start_mirror(load_resolved(self.paths.resolved), None)
         except AttemptLostError:
@@ -265,6 +267,15 @@ class _Run:
         if report.problem is not None:
             self._warn(f"MLflow is not complete: {report.problem}")
         self._write_note(scheduler)  # again: only now the run's id is sure to be known
+
+    def _write_array_note(self) -> None:
+        """The line of this job in the note of its array. Evaluations are left to the job's own note."""
+        if self.record.array_id is None:
+            return
+        try:
+            write_array_note(self.project, self.record.array_id)
+        except LabError as error:
+            self._warn(f"the note of array {self.record.array_id} was not written: {error}")
 
 
 def node_name(record: JobRecord) -> str:

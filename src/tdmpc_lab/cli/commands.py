@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
 import traceback
 from argparse import Namespace
@@ -34,7 +35,8 @@ def submit(args: Namespace) -> int:
     cluster = choose_cluster(args.cluster)
     if args.after and cluster != "slurm":
         raise UsageError(f"--after is for SLURM jobs, and this would run on {cluster}: local jobs queue by themselves")
-    plans = plan(project, specs, overrides + launch_overrides(project, args.profile, args.after))
+    asked = launch_overrides(project, args.profile, args.after, args.array_limit)
+    plans = plan(project, specs, overrides + asked)
     if cluster == "slurm":
         plans = settle(project, plans)
     if not args.again and cluster != "debug":  # which is for looking at one and the same thing many times
@@ -81,21 +83,21 @@ def _launch(
 ) -> int:
     """Submit; `code` is what the jobs run, by default the project's code as it is now."""
     from tdmpc_lab.app.code import code_now
-    from tdmpc_lab.app.submit import submit_one
+    from tdmpc_lab.app.submit import groups, submit_group
 
     code = code or code_now(project, cluster, snapshot=not args.no_snapshot)
     if code.warning:
         print(f"warning: {code.warning}", file=sys.stderr)
     done: list[Submitted] = []
     outcome = OK
-    for ready in plans:
+    for group in groups(plans, cluster):
 
-        def on_recorded(job: Submitted, ready: Plan = ready) -> None:
-            done.append(job)
-            _announce(project, ready, job, args)
+        def on_recorded(jobs: Sequence[Submitted], group: Sequence[Plan] = group) -> None:
+            done.extend(jobs)
+            _announce(project, group, jobs, args)
 
         try:
-            submit_one(project, ready, cluster, code=code, max_local=args.max_local, on_recorded=on_recorded)
+            submit_group(project, group, cluster, code=code, max_local=args.max_local, on_recorded=on_recorded)
         except Exception:
             if cluster != "debug":
                 if done:
@@ -114,12 +116,22 @@ def _launch(
     return outcome
 
 
-def _announce(project: Project, ready: Plan, job: Submitted, args: Namespace) -> None:
+def _announce(project: Project, group: Sequence[Plan], jobs: Sequence[Submitted], args: Namespace) -> None:
+    for array, of_array in itertools.groupby(zip(group, jobs, strict=True), key=lambda pair: pair[1].array):
+        pairs = list(of_array)
+        ready, job = pairs[0]
+        lines = _array_lines(project, array, pairs) if array else _job_lines(project, ready, job)
+        if not args.wait and job.cluster != "debug":
+            lines.append(f"  watch   tdmpc-lab wait {array or job.id}")
+        _say("\n".join(lines), args.json)
+
+
+def _job_lines(project: Project, ready: Plan, job: Submitted) -> list[str]:
     from tdmpc_lab.jobs.record import read_record
 
     spec = ready.item.spec
     place = " (here, debug)" if job.cluster == "debug" else ""
-    lines = [
+    return [
         f"job {job.id}{place}: {spec.name}" + (f" - {spec.about}" if spec.about else ""),
         *([f"  rerun   of {ready.rerun_of.id}"] if ready.rerun_of else []),
         *([f"  sweep   {ready.item.point}"] if ready.item.point else []),
@@ -128,9 +140,20 @@ def _announce(project: Project, ready: Plan, job: Submitted, args: Namespace) ->
         f"  folder  {job.folder.relative_to(project.root)}",
         f"  note    {job.note.relative_to(project.root)}",
     ]
-    if not args.wait and job.cluster != "debug":
-        lines.append(f"  watch   tdmpc-lab wait {job.id}")
-    _say("\n".join(lines), args.json)
+
+
+def _array_lines(project: Project, array: str, pairs: Sequence[tuple[Plan, Submitted]]) -> list[str]:
+    from tdmpc_lab.jobs.record import read_record
+
+    spec, job = pairs[0][0].item.spec, pairs[0][1]
+    limit = f", at most {spec.slurm.array_limit} at once" if spec.slurm.array_limit else ""
+    return [
+        f"array {array} of {len(pairs)} jobs{limit}: {spec.name}" + (f" - {spec.about}" if spec.about else ""),
+        *(f"  {job.id}  {ready.item.point}" for ready, job in pairs),
+        *([f"  code    {code}"] if (code := read_record(project.job(job.id)).code) else []),
+        f"  folders {job.folder.relative_to(project.root)} …",
+        f"  note    {project.note(array).relative_to(project.root)}, and one for each job",
+    ]
 
 
 def _dry_run(
@@ -186,7 +209,7 @@ def wait(args: Namespace) -> int:
     from tdmpc_lab.app.status import job_views
 
     project = _project()
-    ids = [project.require_job(_job_id(project, job)).id for job in args.jobs]
+    ids = [paths.id for paths in project.require_jobs([_job_id(project, job) for job in args.jobs])]
     steps = {v.id: v.status.steps if v.status else 0 for v in job_views(project, ids)}
     code = _wait(project, steps, args.json)
     if args.json:
@@ -232,11 +255,13 @@ def _outcome(view: JobView) -> str:
 
 def status(args: Namespace) -> int:
     """`status [ID ...]`."""
-    from tdmpc_lab.app.status import job_views
+    from tdmpc_lab.app.status import job_views, unrecorded_views
 
     project = _project()
-    ids = [project.require_job(_job_id(project, job)).id for job in args.jobs] or None
+    ids = [paths.id for paths in project.require_jobs([_job_id(project, job) for job in args.jobs])] or None
     views = job_views(project, ids)
+    if ids is None:
+        views += unrecorded_views(project)
     if args.json:
         print_json([view.as_dict() for view in views])
         return OK

@@ -77,6 +77,12 @@ def _add_submit(sub: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
         help="SLURM starts the job when this one has finished well (afterok:ID, the default) or is over "
         "(afterany:ID); may be given several times",
     )
+    p.add_argument(
+        "--array-limit",
+        type=_positive,
+        metavar="N",
+        help="jobs of one sweep that run at once in SLURM: the same as slurm.array_limit=N",
+    )
     _add_dry_run(p)
     p.set_defaults(run=commands.submit, rest="words")
 

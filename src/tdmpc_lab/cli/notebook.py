@@ -27,7 +27,9 @@ def note(args: Namespace) -> int:
     job = noted_id(project, find_job_id(project, args.job))
     if args.edit and args.text:
         raise UsageError("words to add and --edit: give one of them")
-    if project.job(job).record.exists():
+    if tasks := project.tasks_of(job):  # the note of a whole job array
+        catch_up_notes(project, tasks)
+    elif project.job(job).record.exists():
         catch_up_notes(project, [job])
     text = " ".join(args.text)
     if args.text and not text.strip():

@@ -355,6 +355,8 @@ class SlurmConfig:
     """Jobs of this project to wait for: `afterok:ID` (the default kind) or `afterany:ID`."""
     container: ContainerConfig | None = None
     """Run in a container; `off` for the Python that submits."""
+    array_limit: PositiveInt | None = None
+    """Jobs of one sweep that may run at once. Default: as many as SLURM has places for."""
     setup: tuple[ShellLine, ...] = ()
     """Shell lines run before the job's Python starts."""
     extra: dict[SbatchOption, ShellLine | int | bool] = field(default_factory=dict)

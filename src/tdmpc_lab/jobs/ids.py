@@ -15,6 +15,8 @@ ID_HELP = "an id looks like 1971498, 1971498_3 (array task) or local-20260203-09
 
 _SLURM = re.compile(r"[1-9][0-9]{0,18}(_[0-9]{1,9})?")
 _LOCAL = re.compile(r"local-[0-9]{8}-[0-9]{6}-[0-9]{3}")
+_TASKS = re.compile(r"(\d+)_\[([\d,\-]+)(?:%\d+)?\]", re.ASCII)
+_MOST_TASKS = 100_000  # of one text from squeue: more is no array but a slip
 _MOST_TRIES = 10_000  # ids tried from one moment on: ten seconds' worth
 
 
@@ -31,6 +33,28 @@ def is_local_id(text: str) -> bool:
 def is_job_id(text: str) -> bool:
     """Whether this can be the name of a job folder."""
     return is_slurm_id(text) or is_local_id(text)
+
+
+def array_of(job_id: str) -> tuple[str, int] | None:
+    """The array and the number of an array task; None for a job that is none."""
+    array, _, task = job_id.partition("_")
+    return (array, int(task)) if task and is_slurm_id(job_id) else None
+
+
+def expand_tasks(text: str) -> list[str]:
+    """`7` and `7_3` as they are, `7_[0-2,5%2]` (tasks that wait) as its tasks; nothing for anything else."""
+    if is_slurm_id(text):
+        return [text]
+    match = _TASKS.fullmatch(text)
+    if match is None:
+        return []
+    tasks: list[str] = []
+    for part in match[2].split(","):
+        low, _, high = part.partition("-")
+        if not low.isdecimal() or not (high or low).isdecimal() or int(high or low) - int(low) > _MOST_TASKS:
+            continue
+        tasks += [f"{match[1]}_{task}" for task in range(int(low), int(high or low) + 1)]
+    return tasks
 
 
 def new_local_id(now: datetime) -> str:

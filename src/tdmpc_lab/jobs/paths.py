@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from tdmpc_lab.errors import UsageError
-from tdmpc_lab.jobs.ids import ID_HELP, is_job_id, is_local_id
+from tdmpc_lab.jobs.ids import ID_HELP, expand_tasks, is_job_id, is_local_id, is_slurm_id, natural_key
 
 ROOT_VARIABLE = "TDMPC_LAB_ROOT"
 _SHORTHAND_LENGTH = 4  # shorter than this is a slip of the keyboard, not a choice
@@ -224,6 +224,26 @@ class Project:
         if len(matches) > 1:
             raise UsageError(f"{text!r} fits {len(matches)} jobs: {_newest(matches)}; write one id in full")
         return self.job(matches[0])
+
+    def require_jobs(self, texts: Sequence[str]) -> list[JobPaths]:
+        """The jobs meant, each once: an array's id, and `7_[0-2]` as squeue writes it, mean its tasks.
+
+        Raises UsageError like `require_job`, and where a list of tasks names one that does not exist.
+        """
+        found: dict[str, JobPaths] = {}
+        for text in texts:
+            listed = self.tasks_of(text) if is_job_id(text) else expand_tasks(text)
+            for job_id in listed or [text]:
+                paths = self.require_job(job_id)
+                found[paths.id] = paths
+        return list(found.values())
+
+    def tasks_of(self, array_id: str) -> list[str]:
+        """The recorded tasks of a job array of this project in their order; none where it is no array's id."""
+        if not is_slurm_id(array_id) or "_" in array_id:
+            return []
+        names = [name for name in self.folder_names() if name.startswith(f"{array_id}_")]
+        return sorted((name for name in names if self.job(name).record.exists()), key=natural_key)
 
 
 def _suggest(text: str, ids: list[str]) -> str:

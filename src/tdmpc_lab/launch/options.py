@@ -54,7 +54,7 @@ _TAKEN = {
     "hold": "every job is submitted held, and released when its folder is complete",
     "chdir": "jobs run in the project's folder",
     "wrap": "the script is written by this tool",
-    "array": "several jobs are several submits",
+    "array": "a sweep is a job array; for how many of its tasks run at once set slurm.array_limit",
     "nodes": "a job is one process on one node",
     "ntasks": "a job is one process on one node",
     "ntasks-per-node": "a job is one process on one node",

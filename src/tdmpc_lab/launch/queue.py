@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from tdmpc_lab.errors import ExternalError, UsageError
-from tdmpc_lab.jobs.ids import is_slurm_id
+from tdmpc_lab.jobs.ids import expand_tasks, is_slurm_id
 from tdmpc_lab.jobs.requests import person
 from tdmpc_lab.jobs.state import SchedulerState
 from tdmpc_lab.launch.commands import command
@@ -66,7 +66,7 @@ def parse_squeue(text: str) -> dict[str, Line]:
         if len(parts) != 5:
             continue
         line = Line(*parts[1:])
-        for job_id in expand(parts[0]):
+        for job_id in expand_tasks(parts[0]):
             # While a job is requeued there can be two lines: the one that goes on counts.
             if job_id not in lines or lines[job_id].word not in _WAITS | _RUNS:
                 lines[job_id] = line
@@ -133,7 +133,7 @@ def parse_sacct(text: str, me: str) -> dict[str, SchedulerState]:
             state = SchedulerState("GONE", f"the queue does not know it; the accounts still call it {word}")
         else:
             state = SchedulerState("PENDING" if word in _WAITS else "RUNNING")
-        states |= dict.fromkeys(expand(parts[0]), state)  # a later line is a later attempt
+        states |= dict.fromkeys(expand_tasks(parts[0]), state)  # a later line is a later attempt
     return states
 
 
@@ -152,19 +152,3 @@ def _name(uid: int) -> str:
         return pwd.getpwuid(uid).pw_name
     except (KeyError, OverflowError):
         return f"user {uid}"
-
-
-def expand(text: str) -> list[str]:
-    """`7` and `7_3` as they are, `7_[0-2,5%2]` (tasks that wait) as its tasks; nothing for anything else."""
-    if is_slurm_id(text):
-        return [text]
-    match = re.fullmatch(r"(\d+)_\[([\d,\-]+)(?:%\d+)?\]", text)
-    if match is None:
-        return []
-    tasks: list[str] = []
-    for part in match[2].split(","):
-        low, _, high = part.partition("-")
-        if not low.isdecimal() or not (high or low).isdecimal() or int(high or low) - int(low) > 100_000:
-            continue
-        tasks += [f"{match[1]}_{task}" for task in range(int(low), int(high or low) + 1)]
-    return tasks

@@ -15,7 +15,7 @@ from tdmpc_lab.launch.container import container_setup, python_command
 from tdmpc_lab.launch.environment import Workplace
 from tdmpc_lab.launch.options import KNOWN_OPTIONS, MEMORY_INSTEAD, extra_options, option_problems
 
-BEGIN = "now+1hour"
+BEGIN = "now+52weeks"  # should submit be killed before the job is held
 DEFAULT_MEMORY = "16G"
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 _WARN_S = 90  # SLURM's USR2 comes this long before the time limit, or a quarter of a short one
@@ -25,8 +25,11 @@ _WARN_S = 90  # SLURM's USR2 comes this long before the time limit, or a quarter
 REQUEUE_CODE, CANCEL_CODE = 85, 86
 _AFTERWARDS = (
     "code=$?",
-    f'if [ "$code" -eq {REQUEUE_CODE} ]; then exec scontrol requeue "$SLURM_JOB_ID"; fi',
-    f'if [ "$code" -eq {CANCEL_CODE} ]; then exec scancel "$SLURM_JOB_ID"; fi',
+    # The SLURM_JOB_ID of an array's last task is the array's own id, which would mean all its tasks.
+    'job="${SLURM_ARRAY_JOB_ID:+${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID}"',
+    'job="${job:-$SLURM_JOB_ID}"',
+    f'if [ "$code" -eq {REQUEUE_CODE} ]; then exec scontrol requeue "$job"; fi',
+    f'if [ "$code" -eq {CANCEL_CODE} ]; then exec scancel "$job"; fi',
     'exit "$code"',
 )
 
@@ -104,9 +107,14 @@ def dependency(after: Sequence[str]) -> str | None:
 
 
 def held_parameters(
-    project: Project, config: SlurmConfig, job_name: str, comment: str, workplace: Workplace | None = None
+    project: Project,
+    config: SlurmConfig,
+    job_name: str,
+    comment: str,
+    workplace: Workplace | None = None,
+    tasks: int = 1,
 ) -> dict[str, Any]:
-    """As `slurm_parameters`, for a job that does not start yet.
+    """As `slurm_parameters`, for a job that does not start yet, or a job array of several `tasks`.
 
     Its script and the `setup` lines run in the project's folder, the job itself at its workplace, if it has one.
 
@@ -119,16 +127,25 @@ def held_parameters(
     wait = {"hold": True} if "begin" in extra else {"begin": BEGIN}
     if workplace is not None:  # after the user's own lines, which may set PYTHONPATH and are written for the project
         parameters["setup"] = [*parameters.get("setup", []), *workplace.shell_lines()]
+    if tasks > 1:  # submitit lets 256 run at once unless told otherwise
+        parameters["array_parallelism"] = config.array_limit or tasks
     return {**parameters, "additional_parameters": {**extra, **wait, "chdir": str(project.root)}}
 
 
 def sbatch_script(
-    project: Project, config: SlurmConfig, name: str, comment: str = "", workplace: Workplace | None = None
+    project: Project,
+    config: SlurmConfig,
+    name: str,
+    comment: str = "",
+    workplace: Workplace | None = None,
+    tasks: int = 1,
 ) -> str:
     """The script that a submit would hand to sbatch. Needs no SLURM here. Raises SpecError."""
     from submitit.slurm.slurm import _make_sbatch_string
 
     folder = submit_folder(project).absolute()
     command = f"{python_command(config, project.root)} -u -m submitit.core._submit {shlex.quote(str(folder))}"
-    parameters = held_parameters(project, config, name, comment, workplace)
+    parameters = held_parameters(project, config, name, comment, workplace, tasks)
+    if tasks > 1:
+        parameters["map_count"] = tasks
     return str(_make_sbatch_string(command=command, folder=folder, **parameters))

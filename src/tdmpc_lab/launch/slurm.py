@@ -46,13 +46,20 @@ def submit_held(
     *args: object,
     comment: str = "",
     workplace: Workplace | None = None,
+    tasks: int = 1,
+    after: str | None = None,
 ) -> str:
     """Hand a job to SLURM, held: it starts after `release`, when its folder is complete. Returns its id.
+
+    Several `tasks` are one job array, and the id is the array's. `after` is a job or array that has to be over.
 
     Raises SpecError for options that can't be used, UsageError when sbatch refuses the job, ExternalError
     when there is no SLURM here or it does not answer. Nothing is left in the queue then.
     """
-    parameters = held_parameters(project, config, name, comment, workplace)
+    parameters = held_parameters(project, config, name, comment, workplace, tasks)
+    if after is not None:
+        asked = [parameters["dependency"]] if "dependency" in parameters else []
+        parameters["dependency"] = ",".join([*asked, f"afterany:{after}"])
     if not has_sbatch():
         raise ExternalError(
             "SLURM is not on this machine: there is no sbatch or srun. "
@@ -61,7 +68,7 @@ def submit_held(
     folder = submit_folder(project)
     with file_lock(folder / ".lock"):
         try:
-            job_id = _sbatch(folder, parameters, python_command(config, project.root), function, args)
+            job_id = _sbatch(folder, parameters, python_command(config, project.root), tasks, function, args)
         except LabError:
             _sweep(folder)
             raise
@@ -79,6 +86,7 @@ def _sbatch(
     folder: Path,
     parameters: Mapping[str, Any],
     python: str,
+    tasks: int,
     function: Callable[..., object],
     args: Sequence[object],
 ) -> str:
@@ -90,7 +98,9 @@ def _sbatch(
         with clean_process_environment(), contextlib.redirect_stderr(io.StringIO()):
             executor = SlurmExecutor(folder, python=python)
             executor.update_parameters(**parameters)
-            return str(executor.submit(function, *args).job_id)
+            with executor.batch():  # of one job, submitit makes no array
+                jobs = [executor.submit(function, *args) for _ in range(tasks)]
+            return str(jobs[0].job_id).partition("_")[0]
     except FailedSubmissionError as error:
         raise ExternalError(f"sbatch gave an answer without a job id: {error}") from error
     except FailedJobError as error:

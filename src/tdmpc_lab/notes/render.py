@@ -50,7 +50,7 @@ def render_note(
         *([f"- sweep: {markdown_line(place_text(record))}"] if record.sweep else []),
         *([f"- why: {markdown_line(record.why)}"] if record.why else []),
         *([f"- {markdown_line(_difference(record))}"] if record.compare_to else []),
-        f"- {markdown_line(_what(record))}",
+        f"- {markdown_line(what_line(record))}",
         f"- {markdown_line(outcome_line(status, rows))}",
         f"- {_where(record, status, tracking_hint)}",
     ]
@@ -132,11 +132,12 @@ def _difference(record: JobRecord) -> str:
     return f"vs {record.compare_to}: {', '.join(shown) or 'no difference'}"
 
 
-def _what(record: JobRecord) -> str:
+def what_line(record: JobRecord, *, seed: bool = True) -> str:
+    """Experiment, seed, environment, steps, resources and code on one line."""
     asked = ", ".join(f"{key} {value}" for key, value in record.resources.items() if value not in (None, "", [], {}))
     parts = [
         record.experiment,
-        f"seed {record.seed}",
+        f"seed {record.seed}" if seed else "",
         record.env_id,
         f"{number(record.steps_total)} steps",
         f"{record.cluster} ({asked})" if asked else record.cluster,
@@ -149,10 +150,10 @@ def _what(record: JobRecord) -> str:
 
 def _where(record: JobRecord, status: JobStatus, tracking_hint: str | None) -> str:
     again = shlex.join(["tdmpc-lab", *_command_again(record)])
-    parts = [f"again: {_code_span(again)}", f"folder {_code_span(f'jobs/{record.id}')}"]
+    parts = [f"again: {code_span(again)}", f"folder {code_span(f'jobs/{record.id}')}"]
     if status.run_id:
         hint = f" ({markdown_line(tracking_hint)})" if tracking_hint else ""
-        parts.append(f"MLflow run {_code_span(status.run_id)}{hint}")
+        parts.append(f"MLflow run {code_span(status.run_id)}{hint}")
     return " · ".join(parts)
 
 
@@ -198,7 +199,8 @@ def _printable(line: str) -> str:
     return line if len(line) <= _TRACEBACK_WIDTH else line[: _TRACEBACK_WIDTH - 1] + "…"
 
 
-def _code_span(text: str) -> str:
+def code_span(text: str) -> str:
+    """The text as Markdown code on one line."""
     line = one_line(text)
     ticks = "`" * (_longest_backticks(line) + 1)
     space = " " if line.startswith("`") or line.endswith("`") else ""
