@@ -184,24 +184,29 @@ def test_cancel_saves_and_says_so(root):
 
 
 def test_ctrl_c_while_waiting_leaves_the_job_alone(root):
+    long_job = ["experiments/moody.yaml", "env.options={slow: 0.05}", "train.steps=5000"]
     process = subprocess.Popen(
-        [sys.executable, "-m", "tdmpc_lab", "submit", "experiments/quick.yaml", "--cluster", "local", "--wait"],
+        [sys.executable, "-m", "tdmpc_lab", "submit", *long_job, "--cluster", "local", "--wait"],
         cwd=root,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        # what runs in a shell's background ignores Ctrl-C, and its children inherit that
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline and not list((root / "jobs").glob("*/events.jsonl")):
         time.sleep(0.1)
     os.killpg(process.pid, signal.SIGINT)  # what a terminal sends to everything in its foreground
-    _, errors = process.communicate(timeout=30)
+    _, errors = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "the job goes on" in errors
-    lab(root, "wait", "last")
-    assert one_job(root)["state"] == "COMPLETED"
+    assert one_job(root)["state"] == "RUNNING"
+    lab(root, "cancel", "last")
+    lab(root, "wait", "last", check=1)
+    assert one_job(root)["state"] == "CANCELLED"
 
 
 def test_debug_runs_here_and_shows_the_traceback(root):
