@@ -194,7 +194,7 @@ def test_ctrl_c_while_waiting_leaves_the_job_alone(root):
         text=True,
         start_new_session=True,
         # what runs in a shell's background ignores Ctrl-C, and its children inherit that
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509 - one thread here
     )
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline and not list((root / "jobs").glob("*/events.jsonl")):
