@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from tdmpc_lab.config.durations import format_duration, parse_duration
 from tdmpc_lab.config.loader import load_resolved, spec_from_dict
-from tdmpc_lab.config.serialize import dump_yaml, flatten, to_dict
+from tdmpc_lab.config.serialize import dump_yaml, flatten, key_word, to_dict
 
 SMALL = {"name": "x", "env": {"id": "A-v0"}}
 
@@ -171,3 +171,11 @@ def test_durations_read_back(seconds: int) -> None:
 )
 def test_format_duration(seconds: int, text: str) -> None:
     assert format_duration(timedelta(seconds=seconds)) == text
+
+
+def test_switches_in_words() -> None:
+    """As a person writes them, and as an override reads them again."""
+    assert key_word("reward.backprop", None) == "reward.backprop=off"
+    assert key_word("reward.backprop", {}) == "reward.backprop=on"
+    assert key_word("reward.backprop", {"bonus": 3}) == 'reward.backprop={"bonus": 3}'
+    assert key_word("env.options", {}) == "env.options={}"

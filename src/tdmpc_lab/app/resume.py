@@ -51,7 +51,7 @@ def plan_resume(project: Project, job: str, overrides: Sequence[str], steps: int
             f"tdmpc-lab cancel {old.id} --save"
         )
     if not any(old.checkpoints.glob("step_*.pt")):
-        raise UsageError(f"job {old.id} left no checkpoint to go on from; submit it again instead")
+        raise UsageError(f"job {old.id} left no checkpoint to go on from; start it afresh: tdmpc-lab rerun {old.id}")
     refuse_profile(old.id, overrides)
     words = list(overrides) + ([f"train.steps={steps}"] if steps is not None else [])
     loaded = load_spec(old.resolved, words)

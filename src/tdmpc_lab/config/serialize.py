@@ -72,9 +72,11 @@ def _short_list(items: list[Any]) -> bool:
 
 
 def key_word(key: str, value: Any) -> str:
-    """`key=value` as an override says it; a section that is None is off."""
+    """`key=value` as an override says it; a section that may be off is `off`, and `on` with nothing but its defaults."""
     kind = spec_types().get(tuple(key.split(".")))
-    return f"{key}={'off' if value is None and kind is not None and kind.section else flow(value)}"
+    if kind is not None and kind.section and kind.nullable and value in (None, {}):
+        return f"{key}={'off' if value is None else 'on'}"
+    return f"{key}={flow(value)}"
 
 
 def flow(value: Any) -> str:
