@@ -3,6 +3,7 @@
     LabError                      exit code 1 unless said otherwise
     ├── UsageError                2  the command line is wrong; nothing was done
     ├── SpecError                 2  a spec is wrong; holds every Problem found in it
+    ├── PreflightError            2  jobs would fail or never start; 3 when only things outside are at fault
     ├── EnvironmentSpecError      2  the environment can't be made, or its spaces are not supported
     ├── ConfigError               2  a value handed to a class of the trainer is not allowed
     ├── RecordError               1  a file of a job folder is missing or can't be read
@@ -21,6 +22,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 
 class LabError(Exception):
@@ -60,6 +62,41 @@ class SpecError(LabError):
     def __init__(self, problems: Sequence[Problem]) -> None:
         self.problems = tuple(problems)
         super().__init__("\n".join(str(p) for p in self.problems))
+
+
+Level = Literal["error", "warning"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """Something that a look ahead of a job found: what, why it matters, what to do."""
+
+    level: Level
+    check: str  # what was looked at, in one word: environment, agent, memory, partition, ...
+    what: str
+    why: str = ""
+    fix: str = ""
+    where: str = ""  # file, line and key, where one of them is at fault
+    exit_code: int = 2  # 3 where the fault lies outside of spec and command line
+
+    def __str__(self) -> str:
+        where = f"{self.where}: " if self.where else ""
+        why = f": {self.why}" if self.why else ""
+        fix = f" ({self.fix})" if self.fix else ""
+        return f"{where}{self.what}{why}{fix}"
+
+    def as_dict(self) -> dict[str, str]:
+        """For scripts."""
+        return {name: str(getattr(self, name)) for name in ("level", "check", "what", "why", "fix", "where")}
+
+
+class PreflightError(LabError):
+    """Jobs would fail or never start. `problems` holds every finding that is an error."""
+
+    def __init__(self, problems: Sequence[Finding]) -> None:
+        self.problems = tuple(problems)
+        self.exit_code = min(finding.exit_code for finding in problems)
+        super().__init__("\n".join(str(finding) for finding in problems))
 
 
 class EnvironmentSpecError(LabError):

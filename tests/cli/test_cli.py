@@ -31,7 +31,7 @@ def test_commands_and_options_are_what_scripts_rely_on():
     actions = build_parser()._subparsers._group_actions[0].choices
     options = {name: sorted(o for a in p._actions for o in a.option_strings) for name, p in actions.items()}
     sizes = ["--action-dim", "--help", "--json", "--obs-dim", "-h"]
-    launching = ["--cluster", "--help", "--json", "--max-local", "--wait", "-h"]
+    launching = ["--cluster", "--help", "--json", "--max-local", "--skip-preflight", "--wait", "-h"]
     assert options == {
         "submit": sorted(
             [*launching, "--after", "--again", "--array-limit", "--dry-run", "--no-snapshot", "--profile"]
@@ -47,7 +47,8 @@ def test_commands_and_options_are_what_scripts_rely_on():
         "verdict": ["--cause", "--help", "--json", "-h"],
         "ui": ["--help", "--port", "--print", "-h"],
         "describe": sizes,
-        "check": sizes,
+        "check": sorted([*sizes, "--cluster", "--profile"]),
+        "doctor": ["--help", "--json", "-h"],
         "bench": sorted([*sizes, "--repeats"]),
         "schema": ["--help", "-h"],
     }
@@ -166,7 +167,7 @@ def test_check_and_bench(root, capsys):
 def test_a_device_that_is_not_there_exits_with_3(root, capsys):
     torch = pytest.importorskip("torch")
     name = f"cuda:{torch.cuda.device_count() + 7}"
-    assert main(["check", "experiments/quick.yaml", f"train.device={name}"]) == 3
+    assert main(["check", "experiments/quick.yaml", "--cluster", "local", f"train.device={name}"]) == 3
     assert name in capsys.readouterr().err
 
 
@@ -185,7 +186,7 @@ def test_ui_prints_its_command(root, capsys):
 
 
 def test_dry_run_for_slurm_shows_the_script(root, capsys):
-    words = ["submit", "experiments/reference.yaml", "--cluster", "slurm", "--dry-run", "--json"]
+    words = ["submit", "experiments/reference.yaml", "--cluster", "slurm", "--dry-run", "--skip-preflight", "--json"]
     assert main(words) == 0
     report = json.loads(capsys.readouterr().out)["jobs"][0]
     assert "#SBATCH --partition=day" in report["sbatch"]
@@ -240,7 +241,7 @@ def test_looking_at_a_sweep_takes_its_first_point_and_says_so(root, capsys):
     assert main(["describe", "experiments/quick.yaml", "agent.horizon=4", "train.seed=0"]) == 0
     assert capsys.readouterr().err == ""
     assert main(["check", "experiments/quick.yaml"]) == 0
-    assert "the spec is valid; 4 points, of which the first is tried" in capsys.readouterr().out
+    assert "the spec is valid; 4 points, described is the first" in capsys.readouterr().out
 
 
 def test_a_folder_that_can_t_be_written_is_one_line_and_exit_3(root, capsys):

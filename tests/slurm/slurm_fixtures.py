@@ -112,8 +112,8 @@ class Lab:
         return done
 
     def submit(self, *words: str) -> str:
-        """`tdmpc-lab submit WORDS` to the cluster; the id of the job."""
-        done = self.run("submit", *words, "--cluster", "slurm", "--json")
+        """`tdmpc-lab submit WORDS` to the cluster, without its preflight of some seconds; the id of the job."""
+        done = self.run("submit", *words, "--cluster", "slurm", "--skip-preflight", "--json")
         (job,) = json.loads(done.stdout)["jobs"]
         return str(job["id"])
 

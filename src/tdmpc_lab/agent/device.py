@@ -34,3 +34,14 @@ def resolve_device(name: str = "auto") -> torch.device:
     if index >= torch.cuda.device_count():
         raise ExternalError(f"device {name!r} was asked for, but there are only {torch.cuda.device_count()} here")
     return torch.device("cuda", index)
+
+
+def describe_torch() -> str:
+    """Version, threads and CUDA devices, in one line."""
+    if not torch.cuda.is_available():
+        built = f"built for CUDA {torch.version.cuda}" if torch.version.cuda else "a build without CUDA"
+        devices = f"no CUDA device here ({built})"
+    else:
+        names = [torch.cuda.get_device_properties(i) for i in range(torch.cuda.device_count())]
+        devices = ", ".join(f"{p.name} ({p.total_memory / 2**30:.0f} GiB)" for p in names)
+    return f"{torch.__version__}, {torch.get_num_threads()} threads, {devices}"

@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tdmpc_lab.app.opponents import stand_in
-from tdmpc_lab.app.specs import check_environments, find_spec, resolve_dimensions
-from tdmpc_lab.config.loader import load_spec, load_sweep
+from tdmpc_lab.app.preflight import Report, look_ahead
+from tdmpc_lab.app.resources import check_resources
+from tdmpc_lab.app.specs import Dimensions, find_spec, load_all, resolve_dimensions
+from tdmpc_lab.config.loader import load_spec
 from tdmpc_lab.config.schema import Spec
 from tdmpc_lab.jobs.paths import Project
 
 if TYPE_CHECKING:
     from tdmpc_lab.agent.bench import BenchResult
     from tdmpc_lab.agent.describe import Architecture
-
-CHECK_BATCH = 16
-CHECK_SAMPLES = 64
 
 
 def _load_one(path: Path, overrides: Sequence[str]) -> Spec:
@@ -52,53 +50,38 @@ def check_spec(
     overrides: Sequence[str],
     observation_dim: int | None,
     action_dim: int | None,
-) -> dict[str, Any]:
-    """Validate a spec, make and step its environment, and run one plan and one update of its full-size agent.
+    *,
+    slurm: bool,
+) -> tuple[dict[str, Any], Report]:
+    """What a submit looks at before it starts a job, alone: facts about the spec, and everything that was found.
 
-    Of a sweep every point is validated, and made its environment; the agent is that of the first point.
-    The batch and the number of samples are reduced, so that it takes seconds. With the two sizes given, the
-    environment is left out. Raises whatever is wrong.
+    Of a sweep every point is tried; the facts are those of the first. With the two sizes given, the environment
+    is left out. SLURM that does not answer is a warning here.
+
+    Raises:
+        SpecError, UsageError: the spec can't be read, or the sizes are wrong.
     """
     path = find_spec(project, spec_file)
-    points = load_sweep(path, overrides)
-    spec = points[0].spec
-    if observation_dim is None:
-        check_environments(project, points)
-    obs, act, length = resolve_dimensions(spec, observation_dim, action_dim, path)
-    stepped = None
-    if observation_dim is None:
-        from tdmpc_lab.training.build import step_environment
-
-        stepped = step_environment(
-            spec, steps=min(10, length or 10), find_opponent=lambda name: stand_in(project, name)
-        )
-    from tdmpc_lab.agent.bench import bench
-
-    samples = min(CHECK_SAMPLES, spec.planner.samples)
-    proposals = min(spec.planner.policy_trajectories, samples - 1)
-    small = replace(
-        spec.planner, samples=samples, elites=min(spec.planner.elites, samples), policy_trajectories=proposals
-    )
-    result = bench(
-        obs,
-        act,
-        spec.agent,
-        small,
-        batch_size=min(CHECK_BATCH, spec.train.batch_size),
-        device=spec.train.device,
-        repeats=1,
-        warm_up=0,
-    )
-    return {
-        "spec": str(path),
-        "points": len(points),
-        "observation_dim": obs,
-        "action_dim": act,
-        "episode_length": length,
-        "environment_steps": stepped,
-        "device": result.device,
-        "parameters": result.parameters,
-    }
+    items = load_all(project, [spec_file], overrides)
+    check_resources(items)
+    sizes = None
+    if observation_dim is not None or action_dim is not None:
+        obs, act, length = resolve_dimensions(items[0].spec, observation_dim, action_dim, path)
+        sizes = Dimensions(obs, act, length or 0)
+    report = look_ahead(project, items, slurm=slurm, sizes=sizes, slurm_needed=False)
+    trial = report.trials.get(0)
+    facts: dict[str, Any] = {"spec": str(path), "points": len(items)}
+    if trial is not None:
+        facts |= {
+            "observation_dim": trial.sizes.observation,
+            "action_dim": trial.sizes.action,
+            "episode_length": trial.sizes.episode_length or None,
+            "environment_steps": trial.environment_steps,
+            "device": trial.device,
+            "parameters": trial.parameters,
+            "device_memory": {**asdict(trial.memory), "total": trial.memory.total},
+        }
+    return {**facts, "findings": [finding.as_dict() for finding in report.findings]}, report
 
 
 def bench_spec(

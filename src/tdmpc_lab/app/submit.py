@@ -86,16 +86,17 @@ def choose_cluster(wanted: str) -> Cluster:
     return wanted  # type: ignore[return-value]
 
 
-def plan(project: Project, specs: Sequence[str], overrides: Sequence[str]) -> list[Plan]:
-    """Check everything that can be checked here and now.
+def plan(project: Project, specs: Sequence[str], overrides: Sequence[str], *, environments: bool = True) -> list[Plan]:
+    """Read and check specs, with their `environments` unless that is done elsewhere.
 
     Raises:
-        SpecError: every problem of every spec, of their environments too.
+        SpecError: every problem of every spec.
     """
     loaded = load_all(project, specs, overrides)
     changes = differences(project, loaded)
     check_resources(loaded)
-    check_environments(project, loaded)
+    if environments:
+        check_environments(project, loaded)
     return [Plan(item, diff) for item, diff in zip(loaded, changes, strict=True)]
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from tdmpc_lab.cli.common import find_job_id as _job_id
 from tdmpc_lab.cli.common import project_here as _project
 from tdmpc_lab.cli.output import print_json
+from tdmpc_lab.cli.preflight import stop_on_errors
 from tdmpc_lab.cli.repeats import refuse_repeats
 from tdmpc_lab.errors import UsageError
 
@@ -35,12 +36,14 @@ def submit(args: Namespace) -> int:
     cluster = choose_cluster(args.cluster)
     if args.after and cluster != "slurm":
         raise UsageError(f"--after is for SLURM jobs, and this would run on {cluster}: local jobs queue by themselves")
-    asked = launch_overrides(project, args.profile, args.after, args.array_limit)
-    plans = plan(project, specs, overrides + asked)
+    light = cluster != "slurm" and not args.skip_preflight  # of a job on this machine the environment is looked at
+    overrides += launch_overrides(project, args.profile, args.after, args.array_limit)
+    plans = plan(project, specs, overrides, environments=light)
     if cluster == "slurm":
         plans = settle(project, plans)
     if not args.again and cluster != "debug":  # which is for looking at one and the same thing many times
         refuse_repeats(project, plans, args)
+    stop_on_errors(project, plans, cluster, args)
     if args.dry_run:
         return _dry_run(project, plans, cluster, args)
     return _launch(project, plans, cluster, args)
@@ -54,7 +57,10 @@ def resume(args: Namespace) -> int:
     project = _project()
     cluster = choose_cluster(args.cluster)
     ready = [plan_resume(project, _job_id(project, args.job), args.overrides, args.steps)]
-    return _launch(project, settle(project, ready) if cluster == "slurm" else ready, cluster, args)
+    if cluster == "slurm":
+        ready = settle(project, ready)
+    stop_on_errors(project, ready, cluster, args)
+    return _launch(project, ready, cluster, args)
 
 
 def rerun(args: Namespace) -> int:
@@ -68,12 +74,14 @@ def rerun(args: Namespace) -> int:
     cluster = choose_cluster(args.cluster)
     if cluster == "slurm":
         (ready,) = settle(project, [ready])
+    of_now = code is None
     if code is None:
         assert ready.rerun_of is not None
         print(f"note: no code was kept for {ready.rerun_of.id}: this runs the code as it is now", file=sys.stderr)
         code = code_now(project, cluster, write=not args.dry_run)
     elif cluster == "debug":
         raise UsageError("a debug run uses the code of its own process, not what the old job ran; use --cluster local")
+    stop_on_errors(project, [ready], cluster, args, try_agents=of_now)
     launch = _dry_run if args.dry_run else _launch
     return launch(project, [ready], cluster, args, code)
 
@@ -299,27 +307,6 @@ def describe(args: Namespace) -> int:
         print_json(report.as_dict())
     else:
         print(report)
-    return OK
-
-
-def check(args: Namespace) -> int:
-    """`check SPEC`."""
-    from tdmpc_lab.app.describe import check_spec
-
-    report = check_spec(_project(), args.spec, args.overrides, args.obs_dim, args.action_dim)
-    if args.json:
-        print_json(report)
-        return OK
-    points = f"; {report['points']} points, of which the first is tried" if report["points"] > 1 else ""
-    print(f"{report['spec']}: the spec is valid{points}")
-    if report["environment_steps"] is None:
-        print(f"environment: left out; sizes as given, {report['observation_dim']} and {report['action_dim']}")
-    else:
-        print(
-            f"environment: made and stepped {report['environment_steps']} times; observation "
-            f"{report['observation_dim']}, action {report['action_dim']}, episodes of {report['episode_length']} steps"
-        )
-    print(f"agent: {report['parameters']:,} parameters; one plan and one update ran on {report['device']}")
     return OK
 
 

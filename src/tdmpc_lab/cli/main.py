@@ -13,7 +13,7 @@ import sys
 from collections.abc import Sequence
 
 from tdmpc_lab import __version__
-from tdmpc_lab.cli import commands, looking, notebook
+from tdmpc_lab.cli import commands, doctor, looking, notebook, preflight
 from tdmpc_lab.cli.output import documents_only
 from tdmpc_lab.errors import ExternalError, LabError
 
@@ -106,6 +106,11 @@ def _add_launch_options(p: argparse.ArgumentParser) -> None:
         default=1,
         metavar="N",
         help="local jobs running at once; the others queue (default 1)",
+    )
+    p.add_argument(
+        "--skip-preflight",
+        action="store_true",
+        help="do not try environment and agent, and do not compare what the job asks for to what the cluster has",
     )
     _add_json(p)
 
@@ -241,9 +246,23 @@ def _add_spec_commands(sub: argparse._SubParsersAction[argparse.ArgumentParser])
     _add_spec_and_sizes(p)
     p.set_defaults(run=commands.describe, rest="overrides")
 
-    p = sub.add_parser("check", help="validate a spec, step its environment, run one plan and one update of its agent")
+    p = sub.add_parser(
+        "check",
+        help="what a submit checks first: spec, environment, one plan and one update of the agent, memory, cluster",
+    )
     _add_spec_and_sizes(p)
-    p.set_defaults(run=commands.check, rest="overrides")
+    _add_profile(p)
+    p.add_argument(
+        "--cluster",
+        choices=["auto", "local", "slurm"],
+        default="auto",
+        help="where the job would run; auto: slurm where sbatch exists, else local",
+    )
+    p.set_defaults(run=preflight.check, rest="overrides")
+
+    p = sub.add_parser("doctor", help="check the installation: Python, packages, torch, SLURM, MLflow, git, disk")
+    _add_json(p)
+    p.set_defaults(run=doctor.doctor)
 
     p = sub.add_parser("bench", help="time one plan and one update at a spec's full size")
     _add_spec_and_sizes(p)

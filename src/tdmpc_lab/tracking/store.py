@@ -50,6 +50,31 @@ def store_uri(project_root: Path) -> str:
     return f"{_SQLITE}{path}"
 
 
+def store_problem(root: Path, timeout_s: float = 3.0) -> str:
+    """Why the store can't be used from here, "" when it can as far as a look tells. Loads no MLflow.
+
+    A server is asked for its health; of a SQLite file it is seen that its folder can be written.
+    """
+    try:
+        uri = store_uri(root)
+    except UsageError as error:
+        return str(error)
+    path = sqlite_path(uri)
+    if path is not None:
+        there = next(p for p in (path, *path.parents) if p.exists())
+        return "" if os.access(there, os.W_OK) else f"the MLflow store {path} can't be written"
+    if not uri.startswith(("http://", "https://")):
+        return ""
+    import urllib.request
+
+    try:
+        with urllib.request.urlopen(f"{uri.rstrip('/')}/health", timeout=timeout_s):
+            return ""
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "reason", None) or error
+        return f"the MLflow server {public_uri(uri)} does not answer: {reason}"
+
+
 def sqlite_path(uri: str) -> Path | None:
     """The file of a SQLite URI; None for any other store."""
     if not uri.startswith(_SQLITE) or len(uri) == len(_SQLITE):

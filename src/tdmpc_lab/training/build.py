@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,6 +45,17 @@ def available_cpus() -> int:
 def set_threads(train: TrainConfig) -> None:
     """Give torch the threads asked for, else as many as there are CPUs for this process."""
     torch.set_num_threads(train.threads or available_cpus())
+
+
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    """Give torch a single thread for a while: for small things, and where the processors are shared."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def step_environment(spec: Spec, *, steps: int, find_opponent: FindOpponent | None = None) -> int:

@@ -1,0 +1,208 @@
+"""What the cluster has, from one call of sinfo, and whether what a job asks for exists there. Pure but for the call."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+
+from tdmpc_lab.config.durations import format_duration
+from tdmpc_lab.config.schema import SlurmConfig
+from tdmpc_lab.errors import Level
+from tdmpc_lab.launch.commands import command
+from tdmpc_lab.launch.options import extra_options
+from tdmpc_lab.launch.sbatch import memory_asked_for
+
+_SINFO = ("sinfo", "--all", "--exact", "--noheader", "--format=%P|%a|%l|%c|%m|%G|%D|%T")
+_OUT_OF_USE = ("down", "drain", "fail", "maint", "unknown", "power", "reboot", "inval", "perfctrs")
+_MIB = {"K": 1 / 1024, "M": 1, "G": 1024, "T": 1024**2}
+
+
+@dataclass(frozen=True)
+class NodeGroup:
+    """Nodes of one partition that are alike."""
+
+    partition: str
+    is_default: bool
+    up: bool
+    """Whether the partition takes and starts jobs."""
+    limit: timedelta | None
+    """The partition's time limit; None for none."""
+    cpus: int
+    memory_mib: int
+    gpus: dict[str, int] = field(default_factory=dict)
+    """GPUs of a node by type; those without a type under "" ."""
+    nodes: int = 1
+    in_use: bool = True
+    """Whether jobs can run on them at all: not down, not drained."""
+
+
+@dataclass(frozen=True)
+class Mismatch:
+    """Something that a job asks for and the cluster does not have."""
+
+    key: str
+    what: str
+    why: str
+    fix: str
+    level: Level = "error"
+    outside: bool = False
+    """The cluster is at fault, not the spec."""
+
+
+def ask_nodes() -> list[NodeGroup]:
+    """All partitions with their nodes. Raises ExternalError when SLURM is missing or does not answer."""
+    return parse_sinfo(command(_SINFO))
+
+
+def parse_sinfo(text: str) -> list[NodeGroup]:
+    """Node groups from sinfo's lines; lines that mean nothing here are left out."""
+    groups = []
+    for line in text.splitlines():
+        parts = line.strip().split("|")
+        if len(parts) != 8 or not parts[0]:
+            continue
+        name, up, limit, cpus, memory, gres, nodes, state = parts
+        groups.append(
+            NodeGroup(
+                partition=name.rstrip("*"),
+                is_default=name.endswith("*"),
+                up=up.lower() == "up",
+                limit=_limit(limit),
+                cpus=_number(cpus),
+                memory_mib=_number(memory),
+                gpus=_gpus(gres),
+                nodes=_number(nodes),
+                in_use=not state.lower().startswith(_OUT_OF_USE) and not state.endswith(("*", "!", "$", "@")),
+            )
+        )
+    return groups
+
+
+def _number(text: str) -> int:
+    match = re.match(r"\d+", text)
+    return int(match[0]) if match else 0
+
+
+def _limit(text: str) -> timedelta | None:
+    """SLURM's `15:00` (minutes), `12:00:00`, `1-00:00:00`; None for `infinite`."""
+    match = re.fullmatch(r"(?:(\d+)-)?(?:(\d+):)?(\d+):(\d+)", text)
+    if match is None:
+        return None
+    days, hours, minutes, seconds = (int(part or 0) for part in match.groups())
+    return timedelta(days=days, hours=hours, minutes=minutes, seconds=seconds)
+
+
+def _gpus(gres: str) -> dict[str, int]:
+    """`gpu:2080ti:4(S:0-1),gpu:A4000:2` as numbers by type."""
+    found: dict[str, int] = {}
+    for entry in re.sub(r"\([^)]*\)", "", gres).split(","):
+        parts = entry.split(":")
+        if parts[0] == "gpu" and parts[-1].isdecimal():
+            kind = ":".join(parts[1:-1])
+            found[kind] = found.get(kind, 0) + int(parts[-1])
+    return found
+
+
+def mismatches(config: SlurmConfig, groups: Sequence[NodeGroup]) -> list[Mismatch]:
+    """What a job asks for that no node has, all of it."""
+    names = config.partition.split(",") if config.partition else [g.partition for g in groups if g.is_default][:1]
+    known = list(dict.fromkeys(group.partition for group in groups))
+    problems = [_no_partition(name, known) for name in names if name not in known]
+    mine = [group for group in groups if group.partition in names]
+    if problems or not mine:  # a cluster without a default partition takes care of that itself
+        return problems
+    return [*_of_partitions(config, mine, groups), *_of_nodes(config, mine, groups)]
+
+
+def _no_partition(name: str, known: Sequence[str]) -> Mismatch:
+    near = difflib.get_close_matches(name, known, n=1)
+    fix = f"did you mean {near[0]!r}?" if near else "choose one of these"
+    return Mismatch("slurm.partition", f"there is no partition {name!r}", f"the cluster has {', '.join(known)}", fix)
+
+
+def _of_partitions(config: SlurmConfig, mine: Sequence[NodeGroup], groups: Sequence[NodeGroup]) -> Iterator[Mismatch]:
+    names = ", ".join(dict.fromkeys(group.partition for group in mine))
+    if not any(group.up for group in mine):
+        why = "no job of it is started until the administrators open it again"
+        others = list(dict.fromkeys(group.partition for group in groups if group.up))
+        fix = f"choose one that is up ({', '.join(others)}), or wait" if others else "ask the administrators"
+        yield Mismatch("slurm.partition", f"partition {names} is not up", why, fix, outside=True)
+    limits = [group.limit for group in mine]
+    longest = None if None in limits else max(limit for limit in limits if limit is not None)
+    if longest is not None and config.time > longest:
+        what = f"found {format_duration(config.time)}, but partition {names} has a limit of {format_duration(longest)}"
+        room = [g.partition for g in groups if g.limit is None or g.limit >= config.time]
+        fix = f"ask for less, or for partition {' or '.join(dict.fromkeys(room))}" if room else "ask for less"
+        yield Mismatch("slurm.time", what, "SLURM takes such a job and never starts it", fix)
+
+
+def _of_nodes(config: SlurmConfig, mine: Sequence[NodeGroup], groups: Sequence[NodeGroup]) -> Iterator[Mismatch]:
+    """GPUs first, then memory and CPUs on the nodes that have these GPUs."""
+    names = ", ".join(dict.fromkeys(group.partition for group in mine))
+    kind, count = gpus_asked_for(config)
+    fit = list(mine)
+    if count:
+        typed = [g for g in mine if _count(g, kind)]
+        fit = [g for g in mine if _count(g, kind) >= count]
+        if not typed:
+            yield _no_gpu(kind, names, mine, groups)
+        elif not fit:
+            most = max(_count(g, kind) for g in typed)
+            label = f"GPUs of type {kind}" if kind else "GPUs"
+            what = f"found {count}, but no node of partition {names} has more than {most} {label}"
+            yield Mismatch("slurm.gpus", what, "a job runs on one node", f"ask for at most {most}")
+        if not fit:
+            return
+    memory = memory_mib(memory_asked_for(config))
+    most_memory, most_cpus = max(g.memory_mib for g in fit), max(g.cpus for g in fit)
+    where = f"no node of partition {names}" + (" with these GPUs" if count else "")
+    if memory is not None and memory > most_memory:
+        what = f"found {memory_asked_for(config)}, but {where} has more than {most_memory / 1024:.1f}G"
+        yield Mismatch("slurm.memory", what, "no node could ever take the job", f"ask for at most {most_memory}M")
+    if config.cpus > most_cpus:
+        what = f"found {config.cpus}, but {where} has more than {most_cpus}"
+        yield Mismatch("slurm.cpus", what, "no node could ever take the job", f"ask for at most {most_cpus}")
+    open_ones = [g for g in fit if g.up]
+    if open_ones and not any(g.in_use for g in open_ones):
+        what = f"all nodes of partition {names} that fit are down or drained now"
+        yield Mismatch("slurm.partition", what, "the job waits until one is back", "`sinfo -R` tells why", "warning")
+
+
+def gpus_asked_for(config: SlurmConfig) -> tuple[str, int]:
+    """Type ("" for any) and number of GPUs; also where an extra option asks for them. 0 for none."""
+    extra = extra_options(config)
+    text = str(config.gpus) if config.gpus is not None else ""
+    for option in ("gpus", "gpus-per-node", "gpus-per-task"):
+        text = text or str(extra.get(option, ""))
+    if not text and str(extra.get("gres", "")).startswith("gpu"):
+        text = str(extra["gres"]).partition(":")[2] or "1"
+    kind, _, count = text.rpartition(":")
+    if not count.isdecimal():  # --gpus=2080ti is one of them
+        kind, count = count, "1" if count else "0"
+    return kind, int(count)
+
+
+def memory_mib(text: str | None, times: int = 1) -> float | None:
+    """SLURM's `16G` in MiB; None for nothing. Raises ValueError and KeyError for another form."""
+    return None if text is None else times * int(text[:-1]) * _MIB[text[-1].upper()]
+
+
+def _count(group: NodeGroup, kind: str) -> int:
+    return group.gpus.get(kind, 0) if kind else sum(group.gpus.values())
+
+
+def _no_gpu(kind: str, names: str, mine: Sequence[NodeGroup], groups: Sequence[NodeGroup]) -> Mismatch:
+    types = sorted({name for group in mine for name in group.gpus})
+    has = ", ".join(f"{name or 'GPUs without a type'}" for name in types) or "no GPUs"
+    elsewhere = list(dict.fromkeys(group.partition for group in groups if _count(group, kind)))
+    near = difflib.get_close_matches(kind.lower(), [name.lower() for name in types], n=1)
+    if near:
+        meant = next(name for name in types if name.lower() == near[0])
+        fix = f"did you mean {meant!r}? Types are told apart by upper and lower case"
+    else:
+        fix = f"partition {' or '.join(elsewhere)} has them" if elsewhere else "choose one of these"
+    what = f"no node of partition {names} has a GPU" + (f" of type {kind!r}" if kind else "")
+    return Mismatch("slurm.gpus", what, f"they have {has}", fix)

@@ -1,0 +1,74 @@
+"""`doctor` finds what is broken, says how to mend it, and its exit code tells whose fault it is."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tdmpc_lab.app import doctor
+from tdmpc_lab.app.doctor import Point, examine
+from tdmpc_lab.cli.main import main
+from tdmpc_lab.jobs.paths import Project
+
+
+@pytest.fixture
+def alone(project: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Project:
+    """A machine without SLURM and git."""
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    (tmp_path / "bin").mkdir()
+    return Project(project)
+
+
+def by_name(project: Project) -> dict[str, Point]:
+    return {point.name: point for point in examine(project)}
+
+
+def test_a_machine_without_slurm_is_fine(alone: Project, capsys: pytest.CaptureFixture[str]) -> None:
+    found = by_name(alone)
+    assert found["python"].level == found["packages"].level == found["torch"].level == "ok"
+    assert "mlflow " in found["packages"].found
+    assert " threads, " in found["torch"].found
+    assert found["slurm"].found.startswith("not on this machine")
+    assert found["git"].level == "warning"
+    assert main(["doctor"]) == 0
+    assert "→ install it" in capsys.readouterr().out
+    assert sorted(path.name for path in alone.root.iterdir()) == ["experiments"]
+
+
+def test_slurm_that_does_not_answer_exits_with_3(
+    alone: Project, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("sbatch", "srun", "squeue", "scontrol", "scancel", "sinfo"):
+        script = tmp_path / "bin" / name
+        script.write_text("#!/bin/sh\necho 'slurm_load_partitions: Unable to contact slurm controller' >&2; exit 1\n")
+        script.chmod(0o755)
+    assert main(["doctor", "--json"]) == 3
+    points = {point["name"]: point for point in json.loads(capsys.readouterr().out)}
+    assert points["slurm"]["level"] == "error"
+    assert "Unable to contact" in points["slurm"]["found"]
+    assert points["slurm"]["fix"]
+    (tmp_path / "bin" / "sinfo").unlink()
+    assert by_name(alone)["slurm"].found == "commands missing: sinfo"
+
+
+def test_what_is_broken_exits_with_1(
+    alone: Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(doctor, "NEEDED", ("torch", "no-such-package"))
+    (alone.root / "clusters.yaml").write_text("tcml: {partiton: day}\n")
+    (alone.root / "jobs").write_text("no folder")
+    assert main(["doctor"]) == 1
+    out = capsys.readouterr().out
+    assert "missing: no-such-package" in out
+    assert "tcml.partiton: unknown key (did you mean 'partition'?)" in out
+    assert "jobs is no folder" in out
+
+
+def test_an_editor_s_schema_that_is_missing(alone: Project) -> None:
+    (alone.experiments / "a.yaml").write_text("# yaml-language-server: $schema=../spec.schema.json\nenv: {id: x}\n")
+    found = by_name(alone)["editor"]
+    assert (found.level, found.fix) == ("warning", "tdmpc-lab schema > spec.schema.json")
+    (alone.root / "spec.schema.json").touch()
+    assert by_name(alone)["editor"].level == "ok"
