@@ -43,7 +43,7 @@ def job(lab: Project) -> str:
 
 def test_eval_of_a_job_lands_in_folder_note_and_mlflow(lab: Project, job: str, capsys: pytest.CaptureFixture[str]):
     capsys.readouterr()
-    command = ["eval", job, "--episodes", "4", "--opponent", "weak", "--opponent", "strong"]
+    command = ["eval", job, "--episodes", "4", "--opponent", "weak", "strong"]
     assert main([*command, "--video", "film.gif", "--json"]) == 0
     document = json.loads(capsys.readouterr().out)
     assert document["job"] == job and document["video"] == "film.gif"

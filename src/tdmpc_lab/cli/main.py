@@ -217,9 +217,10 @@ def _add_looking(sub: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     p.add_argument("target", metavar="JOB|CHECKPOINT|SPEC", help="a job id, `last`, a checkpoint, or an untrained spec")
     p.add_argument(
         "--opponent",
-        action="append",
+        action="extend",
+        nargs="+",
         metavar="NAME",
-        help="weak, strong, random, none, a job id or a checkpoint; more than once for several. Default: the spec's",
+        help="weak, strong, random, none, job ids or checkpoints (behind the target). Default: the spec's",
     )
     p.add_argument("--episodes", type=_positive, default=100, metavar="N", help="per opponent (default 100)")
     p.add_argument("--policy", action="store_true", help="the policy's actions, without planning; opponents likewise")
