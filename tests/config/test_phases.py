@@ -27,12 +27,18 @@ phases:
 def test_switches_and_bare_numbers(tmp_path: Path) -> None:
     spec = load(tmp_path, ENV + "reward: {shaping: on, backprop: {bonus: 5}}\n")
     assert spec.reward.shaping == ShapingConfig()
-    assert spec.reward.backprop == BackpropConfig(bonus=Ramp(start=5.0, final=5.0))
+    assert spec.reward.backprop == BackpropConfig(bonus=Ramp(start=5.0))
     assert spec.reward.backprop.discount == FractionRamp(start=0.92)
     spec = load(tmp_path, ENV + "reward: {shaping: off, backprop: {discount: 1e-1}}\n", "reward.backprop.bonus=3")
     assert spec.reward.shaping is None
     assert spec.reward.backprop is not None and spec.reward.backprop.discount.start == 0.1
-    assert spec.reward.backprop.bonus == Ramp(start=3.0, final=3.0)
+    assert spec.reward.backprop.bonus == Ramp(start=3.0)
+
+
+def test_a_bare_number_is_no_ramp_whatever_it_replaces(tmp_path: Path) -> None:
+    write(tmp_path, ENV + "reward: {backprop: {bonus: {start: 4, final: 1}, ramp: 3}}\n", "base.yaml")
+    spec = load(tmp_path, "extends: base.yaml\n", "reward.backprop.bonus=10")
+    assert spec.reward.backprop is not None and spec.reward.backprop.bonus == Ramp(start=10.0)
 
 
 def test_on_keeps_what_the_extended_file_says(tmp_path: Path) -> None:

@@ -114,7 +114,10 @@ def _choice(annotation: Any) -> Choice:
 
 
 def bare_number_keys(section: type) -> tuple[str, ...]:
-    """The keys of a section that a bare number in its place sets, as a `Ramp` takes one; mostly none."""
+    """The key of a section that a bare number in its place sets, and those it leaves without a value, as for a `Ramp`.
+
+    Mostly none.
+    """
     keys: tuple[str, ...] = getattr(section, "bare_number", ())
     return keys
 

@@ -82,7 +82,7 @@ class EnvConfig:
 @dataclass(frozen=True, kw_only=True)
 class Ramp:
     """A number that may change over training: `start` for `hold` episodes, then in a straight line to `final` within
-    `ramp` episodes. A bare number stays as it is: `5` is `{start: 5, final: 5}`."""
+    `ramp` episodes. A bare number stays as it is: `5` is `{start: 5, final: null}`."""
 
     __pydantic_config__: ClassVar[dict[str, Any]] = PYDANTIC_CONFIG
     bare_number: ClassVar[tuple[str, ...]] = ("start", "final")

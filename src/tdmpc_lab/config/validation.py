@@ -140,7 +140,8 @@ def _as_mapping(value: Any, kind: FieldType) -> Any:
     if value is True and kind.nullable:
         return {}
     if isinstance(value, int | float) and not isinstance(value, bool):
-        return dict.fromkeys(bare_number_keys(kind.section), value) or value
+        keys = bare_number_keys(kind.section)
+        return {**dict.fromkeys(keys), keys[0]: value} if keys else value
     return value
 
 
