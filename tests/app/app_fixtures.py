@@ -14,7 +14,7 @@ eval: {every: 40, episodes: 2}
 """
 
 USER_ENV = '''\
-"""An environment of the user's own: fails, hangs or crashes at a given step of its life."""
+"""An environment of the user's own: fails, exits or crashes at a given step of its life, or is slow."""
 import os, signal, time
 import gymnasium
 import numpy as np
@@ -25,8 +25,8 @@ class Moody(gymnasium.Env):
     action_space = gymnasium.spaces.Box(-1, 1, (1,), np.float32)
     steps = 0  # of all copies in the process: an evaluation of two episodes adds 40
 
-    def __init__(self, fail_at=None, kill_at=None, slow=0.0):
-        self.fail_at, self.kill_at, self.slow = fail_at, kill_at, slow
+    def __init__(self, fail_at=None, kill_at=None, exit_at=None, slow=0.0):
+        self.fail_at, self.kill_at, self.exit_at, self.slow = fail_at, kill_at, exit_at, slow
 
     def reset(self, *, seed=None, options=None):
         super().reset(seed=seed)
@@ -39,6 +39,8 @@ class Moody(gymnasium.Env):
             raise ValueError("the puck left the universe")
         if Moody.steps == self.kill_at:
             os.kill(os.getpid(), signal.SIGKILL)
+        if Moody.steps == self.exit_at:
+            os._exit(3)
         return self.np_random.uniform(-1, 1, 2).astype(np.float32), 0.5, False, False, {}
 
 

@@ -117,9 +117,9 @@ class Lab:
         (job,) = json.loads(done.stdout)["jobs"]
         return str(job["id"])
 
-    def status(self, job_id: str) -> dict[str, Any]:
-        """The job in `tdmpc-lab status --json`."""
-        (job,) = json.loads(self.run("status", job_id, "--json").stdout)
+    def status(self, job_id: str, code: int = 0) -> dict[str, Any]:
+        """The job in `tdmpc-lab status --json`; `code` is the exit code expected."""
+        (job,) = json.loads(self.run("status", job_id, "--json", code=code).stdout)
         return dict(job)
 
     def wait_for(self, job_id: str, *states: str, seconds: float = 120) -> dict[str, Any]:
@@ -132,6 +132,10 @@ class Lab:
 
         self.until(there, seconds, lambda: f"{job_id} is {self.status(job_id)}\n{self.log(job_id)}")
         return self.status(job_id)
+
+    def wait_until_left(self, job_id: str, seconds: float = 60) -> None:
+        """Wait until SLURM is done with the job: its process has come to its end, the note and MLflow included."""
+        self.until(lambda: job_id not in self.queue(), seconds, lambda: f"{job_id} is still in the queue")
 
     def until(
         self, condition: Callable[[], object], seconds: float = 60, about: Callable[[], str] = lambda: "in vain"

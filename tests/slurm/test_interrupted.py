@@ -153,23 +153,28 @@ def test_a_node_dies_and_a_slurmd_dies_alone(
 
 @pytest.mark.xdist_group("broken cluster")
 def test_the_controller_is_down(cluster: Path, broken: tuple[Sim, Lab], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Status says so, and the last known state; nothing is submitted; then all is as before."""
+    """Status says so, and the last known state; nothing is submitted or written; then all is as before."""
     sim, lab = broken
     monkeypatch.setenv("SLURM_CONF", str(sim.conf))
     job = lab.submit(*SLOW, "train.steps=100000")
+    waits = lab.submit("experiments/quick.yaml", "slurm.extra.begin=now+1hour")
     lab.until(running_at(lab, job, 40), 120)
+    before = sorted(p.name for folder in (lab.project.jobs, lab.project.notes) for p in folder.iterdir())
     sim("stop-controller")
     try:
-        down = lab.status(job)
-        assert down["state"] == "RUNNING"
-        assert "can't be reached" in down["cause"]
-        refused = lab.run("submit", "experiments/quick.yaml", "--cluster", "slurm", code=3)
+        shown = {seen["id"]: seen for seen in json.loads(lab.run("status", "--json", code=3).stdout)}
+        assert (shown[job]["state"], shown[waits]["state"]) == ("RUNNING", "PENDING")
+        assert "can't be reached" in shown[waits]["cause"]
+        assert "can't be reached" in shown[job]["cause"]
+        refused = lab.run("submit", "experiments/quick.yaml", "train.seed=5", "--cluster", "slurm", code=3)
         assert "SLURM does not answer" in refused.stderr
         refused = lab.run("cancel", job, code=3)
         assert "SLURM does not answer" in refused.stderr
+        assert sorted(p.name for folder in (lab.project.jobs, lab.project.notes) for p in folder.iterdir()) == before
     finally:
         sim("start-controller")
     lab.until(lambda: lab.status(job)["cause"] is None, 60)
+    assert lab.status(waits)["state"] == "PENDING"
     saved = lab.run("cancel", job, "--save")
     assert "saved at step" in saved.stdout
     assert lab.wait_for(job, "CANCELLED")["cause"].startswith("cancelled by ")

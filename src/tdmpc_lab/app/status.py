@@ -48,6 +48,8 @@ class JobView:
     problem: str | None = None
     traceback: str | None = None
     """Of a failed job."""
+    slurm_answered: bool = True
+    """False when SLURM could not be asked about this job: then the status is what was last known."""
 
     def as_dict(self) -> dict[str, Any]:
         """For scripts."""
@@ -173,7 +175,8 @@ def _view(paths: JobPaths, record: JobRecord, scheduler: SchedulerState | None) 
             status = status_of(paths, record, SchedulerState("GONE", f"CANCELLED by {by}"), events)
         if status.state is State.FAILED and (error := last_error(paths.log_err)):
             status = replace(status, cause=f"{error}; {status.cause}")
-        return _seen(paths, record, status, events)
+        unreachable = scheduler is not None and scheduler.state == "UNREACHABLE" and record.cluster == "slurm"
+        return replace(_seen(paths, record, status, events), slurm_answered=not unreachable)
     except LabError as error:
         return JobView(record.id, record, None, str(error))
 

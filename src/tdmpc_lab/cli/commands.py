@@ -14,7 +14,7 @@ from tdmpc_lab.cli.common import project_here as _project
 from tdmpc_lab.cli.output import print_json
 from tdmpc_lab.cli.preflight import stop_on_errors
 from tdmpc_lab.cli.repeats import refuse_repeats
-from tdmpc_lab.errors import UsageError
+from tdmpc_lab.errors import ExternalError, UsageError
 
 if TYPE_CHECKING:
     from tdmpc_lab.app.code import JobCode
@@ -262,7 +262,7 @@ def _outcome(view: JobView) -> str:
 
 
 def status(args: Namespace) -> int:
-    """`status [ID ...]`."""
+    """`status [ID ...]`; 3 when SLURM could not be asked about a job, which is then shown as last known."""
     from tdmpc_lab.app.status import job_views, unrecorded_views
 
     project = _project()
@@ -272,14 +272,16 @@ def status(args: Namespace) -> int:
         views += unrecorded_views(project)
     if args.json:
         print_json([view.as_dict() for view in views])
-        return OK
-    if not views:
+    elif not views:
         print("no jobs yet; start one with: tdmpc-lab submit experiments/quickstart.yaml")
-        return OK
-    from tdmpc_lab.cli.tables import print_status
+    else:
+        from tdmpc_lab.cli.tables import print_status
 
-    print_status(views, in_full=ids is not None, every=args.all)
-    return OK
+        print_status(views, in_full=ids is not None, every=args.all)
+    if all(view.slurm_answered for view in views):
+        return OK
+    print("error: SLURM could not be asked; what is shown of its jobs is what was last known", file=sys.stderr)
+    return ExternalError.exit_code
 
 
 def ui(args: Namespace) -> int:

@@ -1,0 +1,113 @@
+"""When the cluster is not as it should be: many submits at once, no accounting, a controller that goes away."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import time
+from collections.abc import Callable
+
+import pytest
+from slurm_fixtures import Lab, Sim
+
+SUBMITS = 20
+
+
+@pytest.mark.timeout(300)
+def test_twenty_submits_at_once(start_cluster: Callable[..., Sim], make_lab: Callable[..., Lab]) -> None:
+    """From as many processes: each job is recorded, none twice, none starts before its record is complete."""
+    lab = make_lab(start_cluster(accounting=False))
+    lab.slurm("scontrol", "update", "NodeName=ALL", "State=DRAIN", "Reason=test")  # nothing starts, all wait
+    processes = [
+        subprocess.Popen(
+            lab.command("submit", "experiments/quick.yaml", f"train.seed={seed}", "--cluster=slurm", "--json"),
+            cwd=lab.root,
+            env=lab.environ(),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for seed in range(SUBMITS)
+    ]
+    seeds = {}
+    for seed, process in enumerate(processes):
+        out, err = process.communicate(timeout=120)
+        assert process.returncode == 0, err
+        (job,) = json.loads(out)["jobs"]
+        seeds[job["id"]] = seed
+    assert len(seeds) == SUBMITS
+    assert sorted(lab.queue()) == sorted(seeds)
+    assert sorted(lab.project.job_ids()) == sorted(seeds)
+    for job, seed in seeds.items():
+        assert re.search(rf"^ +seed: {seed}$", lab.paths(job).resolved.read_text(), re.MULTILINE)
+        assert f"seed {seed} " in lab.note(job)
+    jobs = json.loads(lab.run("status", "--json").stdout)
+    assert {job["state"] for job in jobs} == {"PENDING"}
+    assert not any("held" in job["cause"].lower() for job in jobs)
+    first = min(seeds, key=int)
+    lab.run("cancel", *(job for job in seeds if job != first))
+    lab.slurm("scontrol", "update", "NodeName=ALL", "State=RESUME")
+    assert lab.wait_for(first, "COMPLETED")["step"] == 80
+    states = [job["state"] for job in json.loads(lab.run("status", "--json").stdout)]
+    assert sorted(states) == ["CANCELLED"] * (SUBMITS - 1) + ["COMPLETED"]
+
+
+def test_without_accounting(start_cluster: Callable[..., Sim], make_lab: Callable[..., Lab]) -> None:
+    """There is no sacct: the jobs' own words and squeue tell how they ended."""
+    lab = make_lab(start_cluster(accounting=False))
+    assert lab.slurm("sacct", code=1) == ""
+    well = lab.submit("experiments/quick.yaml")
+    badly = lab.submit("experiments/moody.yaml", "env.options.fail_at=30")
+    killed = lab.submit("experiments/moody.yaml", "env.options.kill_at=30")
+    waits = lab.submit("experiments/quick.yaml", "train.seed=2", "slurm.extra.begin=now+1hour")
+    lab.run("cancel", waits)
+    assert lab.wait_for(waits, "CANCELLED")["attempt"] == 0
+    assert lab.wait_for(well, "COMPLETED")["step"] == 80
+    assert "the puck left the universe" in lab.wait_for(badly, "FAILED")["cause"]
+    assert "log.err" in lab.wait_for(killed, "FAILED")["cause"]
+
+
+def stand_in(lab: Lab, name: str, script: str) -> str:
+    """A PATH on which the SLURM command `name` is this shell script, in which `real` is the command itself."""
+    tools = lab.root / "bin"
+    tools.mkdir(exist_ok=True)
+    rest = lab.environ()["PATH"]
+    (tools / name).write_text(f'#!/bin/sh\nreal="$(PATH={rest}; command -v {name})"\n{script}\n')
+    (tools / name).chmod(0o755)
+    return f"{tools}:{rest}"
+
+
+@pytest.mark.parametrize("cancel_works", [True, False])
+def test_a_release_that_fails(cancel_works: bool, lab: Lab) -> None:
+    """The controller goes away at the last moment: nothing is left, or `status` says what is, and how to go on."""
+    silent = 'echo "Unable to contact slurm controller (connect failure)" >&2; exit 1'
+    path = stand_in(lab, "scontrol", f'if [ "$1" = release ]; then {silent}; fi\nexec "$real" "$@"')
+    if not cancel_works:
+        path = stand_in(lab, "scancel", silent)
+    done = lab.run("submit", "experiments/quick.yaml", "--cluster", "slurm", code=3, PATH=path)
+    assert "Unable to contact slurm controller" in done.stderr
+    assert done.stdout == ""
+    if cancel_works:
+        assert lab.queue() == []
+        assert json.loads(lab.run("status", "--json").stdout) == []
+        return
+    (job,) = lab.queue()
+    (seen,) = json.loads(lab.run("status", "--json").stdout)
+    assert (seen["id"], seen["state"]) == (job, "PENDING")
+    assert "scontrol release" in seen["cause"]
+    lab.slurm("scontrol", "release", job)
+    assert lab.wait_for(job, "COMPLETED")["step"] == 80
+
+
+def test_status_asks_once(lab: Lab) -> None:
+    """One call of squeue however many jobs there are, also while they wait."""
+    calls = lab.root / "calls"
+    path = stand_in(lab, "squeue", f'echo x >> {calls}\nexec "$real" "$@"')
+    jobs = [lab.submit("experiments/quick.yaml", "slurm.extra.begin=now+1hour", "--again") for _ in range(3)]
+    began = time.monotonic()
+    done = lab.run("status", "--json", PATH=path)
+    assert time.monotonic() - began < 10
+    assert [job["id"] for job in json.loads(done.stdout)] == jobs
+    assert calls.read_text().split() == ["x"]
