@@ -208,6 +208,8 @@ class Cluster:
     def _start(self, layout: Layout) -> None:
         munge = [f"--socket={layout.munge_socket}", f"--key-file={self.folder}/run/munge.key", "--num-threads=2"]
         files = [f"--{kind}-file={self.folder}/run/munged.own.{kind}" for kind in ("pid", "log", "seed")]
+        if self.munged.pid() is None:
+            layout.munge_socket.unlink(missing_ok=True)  # of one that was killed: it would look ready
         # --force: a group that may write to a folder above is no danger to a cluster of one user.
         self.munged.start(["munged", "--foreground", "--force", *munge, *files], self.environ)
         if layout.accounting:

@@ -65,9 +65,12 @@ class Daemon:
     def wait_until(self, ready: Callable[[], bool], seconds: float) -> None:
         """Raises SimError, with what it printed, when it ends instead or takes longer than that."""
         end = time.monotonic() + seconds
-        while not ready():
+        while True:
+            is_ready = ready()
             if self.pid() is None:
                 raise SimError(f"{self.name} ended at its start. {self.tail()}")
+            if is_ready:
+                return
             if time.monotonic() > end:
                 raise SimError(f"{self.name} is not ready after {seconds:.0f} s. {self.tail()}")
             time.sleep(POLL_S)
