@@ -104,6 +104,7 @@ def test_everything_comes_at_once_with_its_place(lab: Project) -> None:
             "is fetched when the job",
         ),
         (["slurm.container={image: no/x.sif}", "slurm.setup=[x]"], "warning", "container", "can't be seen from here"),
+        (["slurm.gpus=A40000:1", "train.device=auto"], "error", "slurm", "has a GPU of type 'A40000'"),
         (["env.options.nonsense=1"], "error", "environment", "nonsense"),
         (["slurm.cpus=99"], "error", "slurm", "found 99, but no node of partition day has more than 16"),
     ],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -109,3 +110,14 @@ def test_check_and_doctor_ask_the_cluster(lab: Lab) -> None:
     points = {p["name"]: p for p in json.loads(lab.run("doctor", "--json").stdout)}
     assert "partitions: test, day, week, month" in points["slurm"]["found"]
     assert "GPUs: 2080ti, A4000" in points["slurm"]["found"]
+
+
+def test_without_the_look_ahead_nothing_heavy_is_loaded(lab: Lab) -> None:
+    words = ["submit", "experiments/quick.yaml", "slurm.extra={begin: now+1hour}", "--cluster", "slurm"]
+    code = (
+        "import sys; from tdmpc_lab.cli.main import main; assert main(sys.argv[1:]) == 0; "
+        "print([m for m in ('torch', 'mlflow', 'pandas', 'gymnasium') if m in sys.modules])"
+    )
+    command = [sys.executable, "-c", code, *words, "--skip-preflight"]
+    done = subprocess.run(command, cwd=lab.root, env=lab.environ(), capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"

@@ -166,8 +166,10 @@ def test_the_controller_is_down(cluster: Path, broken: tuple[Sim, Lab], monkeypa
         assert (shown[job]["state"], shown[waits]["state"]) == ("RUNNING", "PENDING")
         assert "can't be reached" in shown[waits]["cause"]
         assert "can't be reached" in shown[job]["cause"]
-        refused = lab.run("submit", "experiments/quick.yaml", "train.seed=5", "--cluster", "slurm", code=3)
-        assert "SLURM does not answer" in refused.stderr
+        again = ["submit", "experiments/quick.yaml", "train.seed=5", "--cluster", "slurm"]
+        for options in ([], ["--skip-preflight"]):  # then it is sbatch that gets no answer
+            refused = lab.run(*again, *options, code=3)
+            assert "SLURM does not answer" in refused.stderr
         refused = lab.run("cancel", job, code=3)
         assert "SLURM does not answer" in refused.stderr
         assert sorted(p.name for folder in (lab.project.jobs, lab.project.notes) for p in folder.iterdir()) == before

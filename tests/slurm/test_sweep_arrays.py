@@ -22,7 +22,7 @@ SIX = "sweep={agent.horizon: [3, 4, 5], train.seed: [0, 1]}"
 
 
 def submit(lab: Lab, *words: str) -> list[str]:
-    done = lab.run("submit", *words, "--cluster", "slurm", "--json")
+    done = lab.run("submit", *words, "--cluster", "slurm", "--skip-preflight", "--json")
     return [job["id"] for job in json.loads(done.stdout)["jobs"]]
 
 
@@ -34,7 +34,7 @@ def in_process(lab: Lab, monkeypatch: pytest.MonkeyPatch, *words: str) -> int:
     """`tdmpc-lab submit` in this process, where it can be patched."""
     monkeypatch.chdir(lab.root)
     monkeypatch.syspath_prepend(str(lab.root))
-    return main(["submit", *words, "--cluster", "slurm"])
+    return main(["submit", *words, "--cluster", "slurm", "--skip-preflight"])
 
 
 def held(lab: Lab, job_id: str) -> bool:
@@ -123,7 +123,7 @@ def killed_while(lab: Lab, function: str, *words: str) -> None:
         "from tdmpc_lab.cli.main import main\n"
         "main(sys.argv[2:])\n"
     )
-    command = [lab.command()[0], "-c", code, function, "submit", *words, "--cluster", "slurm"]
+    command = [lab.command()[0], "-c", code, function, "submit", *words, "--cluster", "slurm", "--skip-preflight"]
     done = subprocess.run(command, cwd=lab.root, env=lab.environ(), capture_output=True, text=True, check=False)
     assert done.returncode == -signal.SIGKILL, done.stderr
 

@@ -69,7 +69,8 @@ def gpu_findings(item: LoadedSpec, trial: Trial, groups: Sequence[NodeGroup]) ->
     if count > 1:
         what, fix = f"the job asks for {count} GPUs", f"ask for one: {kind + ':1' if kind else 1}"
         yield Finding(level="warning", check="gpu", where=where, what=what, why="training uses one", fix=fix)
-    yield from _gpu_memory(item, trial, kind or _smallest(config, groups))
+    if not groups or not kind or any(kind in group.gpus for group in groups):  # else it has been told already
+        yield from _gpu_memory(item, trial, kind or _smallest(config, groups))
 
 
 def _smallest(config: SlurmConfig, groups: Sequence[NodeGroup]) -> str:
