@@ -19,9 +19,10 @@ def test_twenty_submits_at_once(start_cluster: Callable[..., Sim], make_lab: Cal
     """From as many processes: each job is recorded, none twice, none starts before its record is complete."""
     lab = make_lab(start_cluster(accounting=False))
     lab.slurm("scontrol", "update", "NodeName=ALL", "State=DRAIN", "Reason=test")  # nothing starts, all wait
+    options = ["--cluster=slurm", "--skip-preflight", "--json"]
     processes = [
         subprocess.Popen(
-            lab.command("submit", "experiments/quick.yaml", f"train.seed={seed}", "--cluster=slurm", "--json"),
+            lab.command("submit", "experiments/quick.yaml", f"train.seed={seed}", *options),
             cwd=lab.root,
             env=lab.environ(),
             stdin=subprocess.DEVNULL,
@@ -86,7 +87,7 @@ def test_a_release_that_fails(cancel_works: bool, lab: Lab) -> None:
     path = stand_in(lab, "scontrol", f'if [ "$1" = release ]; then {silent}; fi\nexec "$real" "$@"')
     if not cancel_works:
         path = stand_in(lab, "scancel", silent)
-    done = lab.run("submit", "experiments/quick.yaml", "--cluster", "slurm", code=3, PATH=path)
+    done = lab.run("submit", "experiments/quick.yaml", "--cluster", "slurm", "--skip-preflight", code=3, PATH=path)
     assert "Unable to contact slurm controller" in done.stderr
     assert done.stdout == ""
     if cancel_works:

@@ -10,6 +10,7 @@ from slurm_fixtures import Lab
 from tdmpc_lab.jobs.record import read_record
 
 A4000_NODES = ("tcml-node3", "tcml-node4")
+BY_SBATCH = ("--cluster", "slurm", "--skip-preflight")  # what the look ahead would find before sbatch has to
 
 
 def test_a_job_completes(lab: Lab) -> None:
@@ -109,7 +110,7 @@ def test_cancelled_while_it_runs(lab: Lab) -> None:
 )
 def test_what_the_cluster_has_not_is_refused(override: str, words: str, lab: Lab) -> None:
     """Exit code 2, with what was asked for; nothing is left in the queue, in jobs/ or in notes/."""
-    done = lab.run("submit", "experiments/quick.yaml", override, "--cluster", "slurm", code=2)
+    done = lab.run("submit", "experiments/quick.yaml", override, *BY_SBATCH, code=2)
     assert words in done.stderr
     assert done.stdout == ""
     assert lab.queue() == []
@@ -121,7 +122,7 @@ def test_what_the_cluster_has_not_is_refused(override: str, words: str, lab: Lab
 
 def test_a_refused_spec_does_not_stop_what_was_submitted_before(lab: Lab) -> None:
     (lab.project.experiments / "bad.yaml").write_text("extends: quick.yaml\nslurm: {partition: nope}\n")
-    done = lab.run("submit", "experiments/quick.yaml", "experiments/bad.yaml", "--cluster=slurm", code=2)
+    done = lab.run("submit", "experiments/quick.yaml", "experiments/bad.yaml", *BY_SBATCH, code=2)
     (job,) = lab.project.job_ids()
     assert f"submitted before the error: {job}" in done.stderr
     assert lab.wait_for(job, "COMPLETED")["step"] == 80
