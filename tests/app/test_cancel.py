@@ -13,14 +13,16 @@ from pathlib import Path
 import pytest
 
 from tdmpc_lab.app.cancel import cancel, chosen
+from tdmpc_lab.app.closing import catch_up_notes
 from tdmpc_lab.app.status import job_views
 from tdmpc_lab.errors import UsageError
 from tdmpc_lab.files import read_jsonl, write_atomic
 from tdmpc_lab.jobs.events import EventLog
 from tdmpc_lab.jobs.paths import JobPaths, Project
-from tdmpc_lab.jobs.record import JobRecord
+from tdmpc_lab.jobs.record import JobRecord, read_record
 from tdmpc_lab.jobs.requests import person
 from tdmpc_lab.jobs.state import State
+from tdmpc_lab.launch.unfinished import submitting
 
 RECORD = JobRecord(
     id="7",
@@ -143,3 +145,31 @@ def test_the_wait_for_a_save_ends(lab: Project) -> None:
     queue(lab, j8="RUNNING")
     done = cancel(lab, ["8"], save=True, wait_s=0.1)
     assert "still busy after 0 s; to kill it: tdmpc-lab cancel 8" in done["8"]
+
+
+def test_a_whole_array_is_cancelled_by_one_id_and_its_note_says_so(lab: Project) -> None:
+    for task in ("20_0", "20_1", "21_0", "21_1", "22"):
+        paths = job(lab, task)
+        array = task.partition("_")[0] if "_" in task else None
+        write_atomic(paths.record, json.dumps({**asdict(read_record(paths)), "array_id": array}))
+    queue(lab, j20_0="RUNNING", j20_1="PENDING", j21_0="PENDING", j21_1="PENDING", j22="RUNNING")
+    done = cancel(lab, ["20_0", "20_1", "21_1", "22"])
+    assert list(done) == ["20_0", "20_1", "21_1", "22"]
+    assert [sorted(line.split()) for line in told_slurm(lab)] == [["20", "21_1", "22"]]
+    queue(lab, j21_0="PENDING")
+    catch_up_notes(lab, ["20_0", "20_1", "21_1"])
+    assert "- 2 CANCELLED\n" in lab.note("20").read_text()
+    assert "- 1 PENDING, 1 CANCELLED\n" in lab.note("21").read_text()
+
+
+def test_an_array_whose_submit_was_interrupted_goes_as_a_whole(lab: Project) -> None:
+    with pytest.raises(KeyboardInterrupt), submitting(lab) as mark:
+        raise KeyboardInterrupt
+    (lab.root / "queue").write_text(f"30_[0-1]|{mark}\n31|{mark}\n")
+    job(lab, "30_0")
+    assert chosen(lab, ["30", "31"], None) == ["30", "30_0", "31"]
+    done = cancel(lab, chosen(lab, ["30", "31"], None))
+    assert set(done) == {"30", "30_0", "31"}
+    assert {word for line in told_slurm(lab) for word in line.split()} >= {"30", "31"}
+    with pytest.raises(UsageError, match="no job 32"):
+        chosen(lab, ["32"], None)

@@ -8,7 +8,14 @@ import gymnasium
 import numpy as np
 import pytest
 
-from tdmpc_lab.app.specs import check_environments, differences, find_spec, load_all, resolve_dimensions
+from tdmpc_lab.app.specs import (
+    check_environments,
+    differences,
+    find_spec,
+    load_all,
+    resolve_dimensions,
+    split_arguments,
+)
 from tdmpc_lab.errors import EnvironmentSpecError, SpecError
 from tdmpc_lab.jobs.paths import Project
 from tdmpc_lab.jobs.record import JobRecord, write_record
@@ -156,3 +163,8 @@ def test_specs_that_are_there_are_found(lab, monkeypatch):
     monkeypatch.chdir(lab.experiments)
     assert find_spec(lab, "quick.yaml") == Path("quick.yaml")
     assert find_spec(lab, spec) == lab.root / spec
+
+
+def test_the_values_of_a_sweep_may_be_longer_than_the_name_of_a_file() -> None:
+    word = f"sweep.train.seed={list(range(1000))}"
+    assert split_arguments(["a.yaml", word]) == (["a.yaml"], [word])

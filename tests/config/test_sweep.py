@@ -72,6 +72,15 @@ sweep:
     assert found[0].train.steps == 100_000
 
 
+def test_a_point_reads_as_it_was_written(tmp_path: Path) -> None:
+    row = "{reward.backprop: {bonus: 10}, env.opponent: {weak: 0.5, strong: 0.5}, eval: off}"
+    (item,) = load_sweep(write(tmp_path, f"env: {{id: hockey}}\nsweep: [{row}]\n"))
+    said = "reward.backprop={bonus: 10}, env.opponent={weak: 0.5, strong: 0.5}, eval=off (job 1 of 1)"
+    assert str(item.point) == said
+    (item,) = load_sweep(write(tmp_path, ENV + "sweep: [{eval: {every: 1e4}, train.steps: 1e5}]\n"))
+    assert str(item.point) == "eval={every: 10000}, train.steps=100000 (job 1 of 1)"
+
+
 @pytest.mark.parametrize(
     "text",
     [
@@ -79,6 +88,8 @@ sweep:
         "sweep: {eval: [off, {every: 5}], agent.discount: [null, 0.9], env.options.name: ['7', off, a b, 'null']}\n",
         "sweep: [{agent.horizon: 4, train.seed: 5}, {agent.horizon: 5}, {}]\n",
         "agent: {horizon: 3}\nsweep: {zip: {agent.horizon: [4, 6], agent.rho: [1e-3, 0.7]}}\n",
+        "sweep: {reward.backprop: [off, {bonus: 10}, {bonus: 5, discount: 0.9}], train.steps: [1e5, 2e5]}\n",
+        "sweep: {eval: [{every: 1e4}, {every: 2_000}], train.replay_capacity: [1e4]}\n",
     ],
 )
 def test_the_overrides_of_a_point_make_it_again_alone(tmp_path: Path, text: str) -> None:

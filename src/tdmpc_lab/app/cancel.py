@@ -10,7 +10,7 @@ from tdmpc_lab.app.closing import catch_up_notes
 from tdmpc_lab.app.status import JobView, job_views
 from tdmpc_lab.errors import LabError, UsageError
 from tdmpc_lab.jobs.events import OUTCOMES, read_events
-from tdmpc_lab.jobs.ids import is_slurm_id
+from tdmpc_lab.jobs.ids import array_of, is_slurm_id
 from tdmpc_lab.jobs.paths import Project
 from tdmpc_lab.jobs.record import all_records
 from tdmpc_lab.jobs.requests import ask
@@ -88,7 +88,7 @@ def cancel(
             done[view.id] = "asked to stop"
         else:
             raise LabError(f"{view.id}: no process of it lives on this machine; see tdmpc-lab status {view.id}")
-    cancel_ids(kill)
+    cancel_ids(_whole_arrays(project, kill))
     done |= dict.fromkeys(kill, "cancelled in SLURM")
     signal_ids(saving, "USR1")
     if saving:
@@ -96,6 +96,14 @@ def cancel(
     done |= _wait_for_saves(project, saving, wait_s)
     catch_up_notes(project, [job_id for job_id in kill if job_id not in left])
     return {job_id: done[job_id] for job_id in ids}
+
+
+def _whole_arrays(project: Project, ids: Sequence[str]) -> list[str]:
+    """The ids with all tasks of an array as the array's own id: scancel takes its time for each."""
+    chosen_ids = set(ids)
+    arrays = dict.fromkeys(of[0] for job_id in ids if (of := array_of(job_id)))
+    whole = [array for array in arrays if chosen_ids.issuperset(project.tasks_of(array))]
+    return [*whole, *(job_id for job_id in ids if not ((of := array_of(job_id)) and of[0] in whole))]
 
 
 def _can_save(project: Project, view: JobView) -> bool:

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from tdmpc_lab.app.code import JobCode, code_of_job
 from tdmpc_lab.app.resources import refuse_profile
-from tdmpc_lab.app.specs import check_environments, differences
+from tdmpc_lab.app.specs import check_environments, differences, refuse_sweep
 from tdmpc_lab.app.submit import Plan
 from tdmpc_lab.config.loader import LoadedSpec, load_spec
 from tdmpc_lab.errors import LabError
@@ -46,6 +46,7 @@ def plan_rerun(project: Project, job: str, overrides: Sequence[str]) -> tuple[Pl
     if words and not any(word.startswith("compare_to=") for word in words):
         words.append(f'compare_to="{old.id}"')  # quoted: a SLURM id would be a number
     loaded = load_spec(old.resolved, words)
+    refuse_sweep(loaded, "run again")
     if code is None:
         check_environments(project, [loaded])
     diff = _differences(project, loaded, record, bool(words))

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from tdmpc_lab.app.resources import refuse_profile
-from tdmpc_lab.app.specs import check_environments
+from tdmpc_lab.app.specs import check_environments, refuse_sweep
 from tdmpc_lab.app.status import job_views
 from tdmpc_lab.app.submit import Plan
 from tdmpc_lab.config.diff import diff
@@ -55,6 +55,7 @@ def plan_resume(project: Project, job: str, overrides: Sequence[str], steps: int
     refuse_profile(old.id, overrides)
     words = list(overrides) + ([f"train.steps={steps}"] if steps is not None else [])
     loaded = load_spec(old.resolved, words)
+    refuse_sweep(loaded, "resumed")
     _refuse_what_no_checkpoint_fits(old, loaded.spec)
     reached = max(int(path.stem.removeprefix("step_")) for path in old.checkpoints.glob("step_*.pt"))
     if loaded.spec.train.steps <= reached:

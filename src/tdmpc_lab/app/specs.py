@@ -55,11 +55,18 @@ def split_arguments(words: Sequence[str]) -> tuple[list[str], list[str]]:
     Raises:
         UsageError: no spec is among them.
     """
-    overrides = [word for word in words if "=" in word and not Path(word).exists()]
+    overrides = [word for word in words if "=" in word and not _exists(word)]
     specs = [word for word in words if word not in overrides]
     if not specs:
         raise UsageError("no spec file given; for example: tdmpc-lab submit experiments/quickstart.yaml")
     return specs, overrides
+
+
+def _exists(word: str) -> bool:
+    try:
+        return Path(word).exists()
+    except (OSError, ValueError):  # too long for the name of a file, as the values of a sweep may be
+        return False
 
 
 def load_all(project: Project, specs: Sequence[str], overrides: Sequence[str]) -> list[LoadedSpec]:
@@ -79,6 +86,12 @@ def load_all(project: Project, specs: Sequence[str], overrides: Sequence[str]) -
     if problems:
         raise SpecError(problems)
     return loaded
+
+
+def refuse_sweep(loaded: LoadedSpec, what: str) -> None:
+    """Raise UsageError where a sweep was given for a job that is made out of one old job."""
+    if loaded.point is not None:
+        raise UsageError(f"one job is {what} as one job; leave {loaded.point.count} points for a submit of its spec")
 
 
 def environment_dimensions(env: EnvConfig) -> Dimensions:

@@ -16,8 +16,8 @@ from tdmpc_lab.app.journal import write_note
 from tdmpc_lab.app.opponents import freeze_opponents
 from tdmpc_lab.app.resources import check_resources, settle_dependencies
 from tdmpc_lab.app.specs import check_environments, differences, load_all
-from tdmpc_lab.config.diff import config_hash, group_hash
-from tdmpc_lab.config.loader import LoadedSpec
+from tdmpc_lab.config.diff import config_hash, diff, group_hash
+from tdmpc_lab.config.loader import LoadedSpec, load_resolved
 from tdmpc_lab.config.schema import SlurmConfig
 from tdmpc_lab.config.serialize import dump_yaml, plain
 from tdmpc_lab.errors import LabError
@@ -26,7 +26,7 @@ from tdmpc_lab.jobs.ids import array_of
 from tdmpc_lab.jobs.metrics import end_of_step
 from tdmpc_lab.jobs.paths import JobPaths, Project
 from tdmpc_lab.jobs.prepare import prepare_job
-from tdmpc_lab.jobs.record import JobRecord
+from tdmpc_lab.jobs.record import JobRecord, read_record
 from tdmpc_lab.jobs.requests import ask
 from tdmpc_lab.jobs.state import SchedulerState
 
@@ -228,7 +228,7 @@ def prepare(
             spec_file=shown_path(project, ready.item.path),
             submitted_at=datetime.now().astimezone().isoformat(timespec="milliseconds"),
             steps_total=spec.train.steps,
-            sweep=None if ready.item.point is None else ready.item.point.as_dict(),
+            sweep=_sweep_of(ready),
             max_local=max_local,
             parent=None if ready.goes_on_from is None else ready.goes_on_from.id,
             rerun_of=None if ready.rerun_of is None else ready.rerun_of.id,
@@ -252,6 +252,24 @@ def _resources(config: SlurmConfig) -> dict[str, Any]:
 
     asked = plain(asdict(config)) | {"memory": memory_asked_for(config)}
     return {key: value for key, value in asked.items() if value not in (None, [], {})}
+
+
+def _sweep_of(ready: Plan) -> dict[str, Any] | None:
+    """Which point of a sweep the job is: its own, or that of the job it repeats, if it still has those values."""
+    if ready.item.point is not None:
+        return ready.item.point.as_dict()
+    old = ready.goes_on_from or ready.rerun_of
+    sweep = read_record(old).sweep if old is not None else None
+    if old is None or sweep is None:
+        return None
+    changed = diff(load_resolved(old.resolved), ready.item.spec)
+    point = sweep.get("point")
+    kept = isinstance(point, dict) and not any(_overlap(change.key, key) for change in changed for key in point)
+    return sweep if kept else None
+
+
+def _overlap(one: str, other: str) -> bool:
+    return f"{one}.".startswith(f"{other}.") or f"{other}.".startswith(f"{one}.")
 
 
 def copy_progress(old: JobPaths, new: JobPaths) -> None:

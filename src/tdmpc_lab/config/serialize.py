@@ -7,7 +7,7 @@ import functools
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import timedelta
 from typing import Any
 
@@ -56,7 +56,7 @@ def dump_yaml(spec: Spec) -> str:
 
 def _mapping_lines(data: Mapping[str, Any]) -> Iterator[str]:
     for key, value in data.items():
-        name = key if _KEY.fullmatch(key) and key.lower() not in _NOT_PLAIN else _quoted(key)
+        name = _plain_key(key)
         if isinstance(value, dict) and value:
             yield f"{name}:"
             yield from (f"  {line}" for line in _mapping_lines(value))
@@ -76,15 +76,23 @@ def key_word(key: str, value: Any) -> str:
     kind = spec_types().get(tuple(key.split(".")))
     if kind is not None and kind.section and kind.nullable and value in (None, {}):
         return f"{key}={'off' if value is None else 'on'}"
-    return f"{key}={flow(value)}"
+    return f"{key}={flow(value, _plain_key)}"
 
 
-def flow(value: Any) -> str:
-    """The value on one line."""
+def _quoted(text: str) -> str:
+    return _UNPRINTABLE.sub(lambda found: f"\\u{ord(found[0]):04x}", json.dumps(text, ensure_ascii=False))
+
+
+def _plain_key(key: str) -> str:
+    return key if _KEY.fullmatch(key) and key.lower() not in _NOT_PLAIN else _quoted(key)
+
+
+def flow(value: Any, key_text: Callable[[str], str] = _quoted) -> str:
+    """The value on one line; `key_text` writes the keys of a mapping."""
     if isinstance(value, dict):
-        return "{" + ", ".join(f"{_quoted(key)}: {flow(item)}" for key, item in value.items()) + "}"
+        return "{" + ", ".join(f"{key_text(key)}: {flow(item, key_text)}" for key, item in value.items()) + "}"
     if isinstance(value, list):
-        return "[" + ", ".join(flow(item) for item in value) + "]"
+        return "[" + ", ".join(flow(item, key_text) for item in value) + "]"
     if isinstance(value, str):
         simple = _TEXT.fullmatch(value) and value.lower() not in _NOT_PLAIN
         return value if simple else _quoted(value)
@@ -101,10 +109,6 @@ def _float(value: float) -> str:
     text = repr(value)
     # 1e-05 is a text to YAML 1.1 readers, 1.0e-05 a number to all.
     return text.replace("e", ".0e") if "e" in text and "." not in text else text
-
-
-def _quoted(text: str) -> str:
-    return _UNPRINTABLE.sub(lambda found: f"\\u{ord(found[0]):04x}", json.dumps(text, ensure_ascii=False))
 
 
 def flatten(nested: Mapping[str, Any]) -> dict[str, Any]:

@@ -63,6 +63,8 @@ class Setting:
     home: Layer
     layer: Layer
     """Holds this key alone, for the loader to validate."""
+    written: Any
+    """The value as it stands in the file."""
 
     @classmethod
     def at(cls, home: Layer, key: KeyPath, place: YamlPath, value: Any) -> Setting:
@@ -70,7 +72,7 @@ class Setting:
         lines = {key + path[depth:]: line for path, line in home.lines.items() if path[:depth] == place}
         raw = {key + path[depth:]: text for path, text in home.raw.items() if path[:depth] == place}
         broken = {key + path[depth:] for path in home.broken if path[:depth] == place}
-        return cls(key, place, home, Layer(home.source, nested(key, value), lines, raw, broken=broken))
+        return cls(key, place, home, Layer(home.source, nested(key, value), lines, raw, broken=broken), value)
 
     @property
     def dotted(self) -> str:
@@ -78,7 +80,8 @@ class Setting:
 
     @property
     def value(self) -> Any:
-        return value_at(self.layer.data, self.key)
+        """The value as a person reads it: as written, with `1e5` as the whole number that the schema wants."""
+        return _readable(self.written, value_at(self.layer.data, self.key))
 
     def placed(self, problem: Problem) -> Problem:
         """A problem told of the key, told of the place in the sweep instead."""
@@ -96,7 +99,9 @@ class Row(NamedTuple):
     @property
     def canonical(self) -> str:
         """Equal for rows that set the same."""
-        return json.dumps({setting.dotted: setting.value for setting in self.settings}, sort_keys=True)
+        return json.dumps(
+            {setting.dotted: value_at(setting.layer.data, setting.key) for setting in self.settings}, sort_keys=True
+        )
 
 
 @dataclass
@@ -154,6 +159,17 @@ class Sweep:
     def stand_in(self) -> Layer:
         """A layer that says of every swept key that its value is not known."""
         return Layer(KEY, broken={setting.key for setting in self.settings})
+
+
+def _readable(written: Any, fitted: Any) -> Any:
+    """The fitted value where it is of the same form: the loader may write a short form out in full."""
+    if isinstance(written, dict):
+        same = isinstance(fitted, dict) and written.keys() == fitted.keys()
+        return {key: _readable(item, fitted[key]) for key, item in written.items()} if same else written
+    if isinstance(written, list):
+        same = isinstance(fitted, list) and len(written) == len(fitted)
+        return [_readable(*pair) for pair in zip(written, fitted, strict=True)] if same else written
+    return written if isinstance(fitted, dict | list) else fitted
 
 
 def layers_of(settings: Sequence[Setting]) -> list[Layer]:
@@ -255,10 +271,10 @@ def _is_list(layer: Layer, key: str, place: YamlPath, value: Any) -> bool:
     """Whether these are values to choose from; reports what is not."""
     if isinstance(value, list) and value:
         return True
-    hint = ""
+    hint, kind = "", spec_types().get(tuple(key.split(".")))
     if isinstance(value, dict) and value and all(isinstance(name, str) for name in value):
         hint = f"write the whole key: {key}.{next(iter(value))}: […]"
-    elif not isinstance(value, list | dict) and value is not None:
+    elif not isinstance(value, list | dict) and value is not None and (kind is None or kind.accepts(value)):
         hint = f"write [{found_text(value, layer.raw.get(place))}]"
     found = "an empty list" if value == [] else found_text(value, layer.raw.get(place))
     layer.report(place, f"found {found}; allowed: {_LIST}", hint)

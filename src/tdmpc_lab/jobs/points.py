@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -51,16 +52,18 @@ def point_label(point: Mapping[str, Any], leave_out: Sequence[str] = ()) -> str:
 
 
 def _short_names(keys: Sequence[str]) -> dict[str, str]:
-    """The shortest of initials, last part and whole key that differ for all keys."""
+    """Initials of the keys' last parts; where those are the same, as much of the last parts, or of the keys, as
+    tells them apart."""
     last = {key: key.rpartition(".")[2] for key in keys}
-    initials = {
+    names = {
         key: name if len(name) <= _LONGEST_NAME else "".join(word[:1] for word in name.split("_"))
         for key, name in last.items()
     }
-    for names in (initials, last):
-        if len(set(names.values())) == len(keys):
-            return names
-    return {key: key for key in keys}
+    for length in range(2, max(map(len, last.values()), default=0) + 1):
+        count = Counter(names.values())
+        names = {key: last[key][:length] if count[name] > 1 else name for key, name in names.items()}
+    count = Counter(names.values())
+    return {key: key if count[name] > 1 else name for key, name in names.items()}
 
 
 def _short_value(value: Any) -> str:
