@@ -44,6 +44,10 @@ def test_commands_and_options_are_what_scripts_rely_on():
         "wait": ["--help", "--json", "-h"],
         "status": ["--all", "--help", "--json", "-h"],
         "note": ["--edit", "--help", "--json", "-h"],
+        "notes": [
+            *("--all", "--experiment", "--help", "--html", "--json", "--move", "--rollup", "--since", "--state"),
+            *("--text", "--unjudged", "--until", "--verdict", "-h"),
+        ],
         "verdict": ["--cause", "--help", "--json", "-h"],
         "ui": ["--help", "--port", "--print", "-h"],
         "describe": sizes,

@@ -64,7 +64,7 @@ def test_a_verdict_is_the_last_line_of_the_block(lab: Project, capsys: pytest.Ca
     capsys.readouterr()
     assert main(["verdict", ID, "good", "it", "wins", "--json"]) == 0
     said = json.loads(capsys.readouterr().out)
-    assert (said["judgement"], said["because"], said["causes"]) == ("good", "it wins", [])
+    assert (said["verdict"], said["because"], said["causes"]) == ("good", "it wins", [])
     text = lab.note(ID).read_text()
     assert text.count("-->") == 3  # the ends of the two markers, and one verdict
     assert f"\n--> good: because it wins\n{END}\n\n- mine\n" in text

@@ -94,6 +94,14 @@ def test_a_note_without_a_block_gets_one_for_its_verdict() -> None:
         put_verdict(END.encode() + b"\n", "--> good: because")
 
 
+def test_a_verdict_is_no_row_of_a_table() -> None:
+    note = replace_machine_part(b"", "- a\n\n| x |\n|--:|\n| 1 |")
+    judged = put_verdict(note, "--> good: because 1")
+    assert b"| 1 |\n\n--> good: because 1\n" + END.encode() in judged
+    assert replace_machine_part(judged, "- a\n\n| x |\n|--:|\n| 1 |") == judged
+    assert put_verdict(judged, "--> bad: because 2") == judged.replace(b"good: because 1", b"bad: because 2")
+
+
 def test_the_machine_can_not_speak_a_verdict() -> None:
     note = replace_machine_part(b"", "- a\n--> good: because")
     assert take_apart(note).verdict == b""

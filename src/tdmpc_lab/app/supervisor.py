@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from tdmpc_lab.app.joblog import refresh_rollup
 from tdmpc_lab.app.journal import write_note
 from tdmpc_lab.app.mirroring import end_run_of
 from tdmpc_lab.app.worker import run_job
@@ -31,6 +32,7 @@ def close_books(project: Project, paths: JobPaths, whole: bool) -> None:
     note = _write_note(project, paths)
     if whole:
         return
+    refresh_rollup(project)
     try:
         problem = end_run_of(project, paths, note)
     except (LabError, OSError) as error:

@@ -19,6 +19,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from tdmpc_lab.app.joblog import refresh_rollup
 from tdmpc_lab.app.journal import mlflow_description, write_array_note, write_note
 from tdmpc_lab.app.mirroring import run_files, start_mirror
 from tdmpc_lab.app.stopping import TERMINATED_CODE, ending, signals_to
@@ -255,6 +256,8 @@ class _Run:
         """
         self._write_note(scheduler)
         self._write_array_note()
+        if status is not None:
+            refresh_rollup(self.project)
         try:
             mirror = self.mirror or self._start_mirror(load_resolved(self.paths.resolved), None)
         except AttemptLostError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from argparse import ArgumentParser
 from typing import TYPE_CHECKING
 
 from tdmpc_lab.errors import UsageError
@@ -25,3 +26,10 @@ def find_job_id(project: Project, text: str) -> str:
     if not ids:
         raise UsageError("there are no jobs yet")
     return ids[-1]
+
+
+def add_json(p: ArgumentParser, default: object = False) -> None:
+    """Add `--json`. Of a command within a command: `default` argparse.SUPPRESS, or it undoes what came before."""
+    p.add_argument(
+        "--json", action="store_true", default=default, help="one JSON document on standard output, nothing else there"
+    )

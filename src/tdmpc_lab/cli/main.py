@@ -13,7 +13,9 @@ import sys
 from collections.abc import Sequence
 
 from tdmpc_lab import __version__
-from tdmpc_lab.cli import commands, doctor, looking, notebook, preflight
+from tdmpc_lab.cli import commands, doctor, looking, preflight
+from tdmpc_lab.cli.common import add_json as _add_json
+from tdmpc_lab.cli.log_parser import add_log_commands
 from tdmpc_lab.cli.output import documents_only
 from tdmpc_lab.errors import ExternalError, LabError
 
@@ -47,7 +49,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_cancel(sub)
     _add_wait(sub)
     _add_status(sub)
-    _add_notes(sub)
+    add_log_commands(sub)
     _add_ui(sub)
     _add_looking(sub)
     _add_spec_commands(sub)
@@ -174,37 +176,6 @@ def _add_status(sub: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
     p.set_defaults(run=commands.status, rest="jobs")
 
 
-def _add_notes(sub: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    p = sub.add_parser(
-        "note",
-        help="print a job's note, or add your words to it",
-        description="Print a job's note; with words, add them to it as an item of its list.",
-    )
-    p.add_argument("job", metavar="ID", help="a job id, or `last`")
-    p.add_argument("text", nargs="*", metavar="TEXT", help="what to add, below what the tool writes")
-    p.add_argument("--edit", action="store_true", help="open the note in $EDITOR")
-    _add_json(p)
-    p.set_defaults(run=notebook.note, rest="text")
-
-    p = sub.add_parser(
-        "verdict",
-        help="say what a job's result is worth, and why",
-        description="Put a verdict into a job's note, in place of an earlier one, and into its MLflow run.",
-    )
-    p.add_argument("job", metavar="ID", help="a job id, or `last`")
-    p.add_argument("judgement", choices=["good", "bad", "unclear"])
-    p.add_argument("because", nargs="*", metavar="REASON", help='why: "because …"')
-    p.add_argument(
-        "--cause",
-        action="append",
-        default=[],
-        metavar="key=value",
-        help="the setting that did it, such as agent.horizon=18; may be given several times",
-    )
-    _add_json(p)
-    p.set_defaults(run=notebook.verdict, rest="because")
-
-
 def _add_ui(sub: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     p = sub.add_parser("ui", help="open this project's MLflow pages on 127.0.0.1")
     p.add_argument("--port", type=_positive, metavar="N", help="default: the first free one from 5000 on")
@@ -284,10 +255,6 @@ def _add_spec_and_sizes(p: argparse.ArgumentParser) -> None:
 
 def _add_profile(p: argparse.ArgumentParser) -> None:
     p.add_argument("--profile", metavar="NAME", help="profile of clusters.yaml: the same as slurm.profile=NAME")
-
-
-def _add_json(p: argparse.ArgumentParser) -> None:
-    p.add_argument("--json", action="store_true", help="one JSON document on standard output, nothing else there")
 
 
 def _positive(text: str) -> int:

@@ -45,7 +45,7 @@ def note(args: Namespace) -> int:
         else:
             print(whole, end="")
         return OK
-    _tell_mlflow(project, job, changed)
+    _spread(project, job, changed)
     if args.json:
         print_json({"id": job, "note": str(project.note(job)), "text": changed.decode(errors="replace")})
     else:
@@ -60,7 +60,7 @@ def verdict(args: Namespace) -> int:
     project = project_here()
     job = noted_id(project, find_job_id(project, args.job))
     said, changed = judge(project, job, args.judgement, " ".join(args.because), args.cause)
-    _tell_mlflow(project, job, changed, said)
+    _spread(project, job, changed, said)
     if args.json:
         print_json({"id": job, "note": str(project.note(job)), **said.as_dict()})
     else:
@@ -68,8 +68,11 @@ def verdict(args: Namespace) -> int:
     return OK
 
 
-def _tell_mlflow(project: Project, job: str, changed: bytes, said: Verdict | None = None) -> None:
+def _spread(project: Project, job: str, changed: bytes, said: Verdict | None = None) -> None:
+    """What the note says now goes into the roll-up and into MLflow."""
+    from tdmpc_lab.app.joblog import refresh_rollup
     from tdmpc_lab.app.words import tell_mlflow
 
+    refresh_rollup(project)
     if problem := tell_mlflow(project, job, changed, said):
         print(f"warning: the note has it, MLflow not: {problem}", file=sys.stderr)

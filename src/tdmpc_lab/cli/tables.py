@@ -14,6 +14,7 @@ from tdmpc_lab.app.status import JobView
 from tdmpc_lab.jobs.points import what_it_is
 from tdmpc_lab.jobs.state import State
 from tdmpc_lab.notes.results import mean_and_std, opponents_of, share_with_interval
+from tdmpc_lab.notes.verdict import is_verdict_line
 from tdmpc_lab.text import duration, number, one_line
 
 WIDTH_OF_A_FILE = 200  # what is piped or redirected is not cut to a terminal's width
@@ -143,3 +144,14 @@ def print_rewards(rows: Sequence[Mapping[str, Any]], weights: Mapping[str, float
         returns = [number(row[key]) for key in ("return", "return_shaped", "return_backprop")]
         table.add_row(str(count), row["outcome"], row["opponent"] or "", number(row["steps"]), *returns)
     console.print(table)
+
+
+def print_entries(blocks: Sequence[Sequence[str]], judgements: Sequence[str]) -> None:
+    """Entries of the job log: headings bold, verdicts in their colour."""
+    console = Console()
+    colours = {"good": "green", "bad": "red", "unclear": "yellow"}
+    for block, judgement in zip(blocks, judgements, strict=True):
+        for index, line in enumerate(block):
+            style = "bold" if index == 0 else colours.get(judgement, "") if is_verdict_line(line) else ""
+            console.print(Text(line, style), soft_wrap=True, highlight=False)
+        console.print()

@@ -121,8 +121,8 @@ def put_verdict(note: bytes, line: str, name: str = "the note") -> bytes:
     parts = take_apart(note, name)
     lines = parts.block.split(b"\n")
     del lines[-2 if parts.verdict else -1 :]
-    lines += [verdict + parts.line_end[:-1], END.encode()]
-    return parts.before + b"\n".join(lines) + parts.after
+    said = [line + parts.line_end[:-1] for line in _below_text(verdict, lines[-1].rstrip(b"\r"))]
+    return parts.before + b"\n".join([*lines, *said, END.encode()]) + parts.after
 
 
 def take_apart(note: bytes, name: str = "the note") -> NoteParts:
@@ -176,4 +176,10 @@ def _block(machine_part: str, line_end: bytes, verdict: bytes = b"") -> bytes:
     lines = f"{BEGIN}\n{text}".encode(errors="replace").split(b"\n")
     if lines[-1].startswith(b"-->"):
         lines[-1] = b" " + lines[-1]
-    return line_end.join([*lines, *([verdict] if verdict else []), END.encode()])
+    return line_end.join([*lines, *(_below_text(verdict, lines[-1]) if verdict else []), END.encode()])
+
+
+def _below_text(verdict: bytes, last: bytes) -> list[bytes]:
+    """The lines that put a verdict below the block's last line: below a table, it would pass for a row of it."""
+    close = not last or last.startswith((b"- ", b"<!-- tdmpc-lab:begin"))
+    return [verdict] if close else [b"", verdict]

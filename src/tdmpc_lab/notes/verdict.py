@@ -53,7 +53,7 @@ class Verdict:
 
     def as_dict(self) -> dict[str, object]:
         """For scripts."""
-        return {"judgement": self.judgement, "because": self.because, "causes": list(self.causes), "line": self.line}
+        return {"verdict": self.judgement, "because": self.because, "causes": list(self.causes)}
 
 
 def format_verdict(judgement: Judgement, because: str, causes: Sequence[str] = ()) -> str:
@@ -66,6 +66,12 @@ def format_verdict(judgement: Judgement, because: str, causes: Sequence[str] = (
 def is_verdict_line(line: str) -> bool:
     """Whether a line of a note, without its end, says what somebody made of the result."""
     return "-->" in line and _LINE.fullmatch(line) is not None
+
+
+def is_stated(line: str) -> bool:
+    """Whether a verdict's line begins with `good`, `bad` or `unclear`, as the command writes it."""
+    match = _LINE.fullmatch(line)
+    return match is not None and _STATED.fullmatch(match["text"]) is not None
 
 
 def parse_verdict(line: str, *, by_command: bool = False) -> Verdict:

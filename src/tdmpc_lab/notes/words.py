@@ -16,21 +16,34 @@ def add_bullet(note: bytes, text: str, name: str = "the note") -> bytes:
     lines = text.replace("\r\n", "\n").replace("\r", "\n").strip().split("\n")
     if not any(lines):
         raise NoteError("there are no words to add")
+    end = b"\r\n" if b"\r\n" in note else b"\n"
+    new = end.join(_encoded(line if index == 0 else f"  {line}".rstrip()) for index, line in enumerate(lines))
+    return _below(note, b"- " + new, end, name)
+
+
+def add_line(note: bytes, line: str, name: str = "the note") -> bytes:
+    """The note with one more line below a person's last one, as it is: a `-->` of his own.
+
+    Raises NoteError where the note's markers are broken.
+    """
+    return _below(note, _encoded(line), b"\r\n" if b"\r\n" in note else b"\n", name)
+
+
+def _below(note: bytes, new: bytes, end: bytes, name: str) -> bytes:
+    """The note with new lines below a person's last one, above the empty lines at its end."""
     above, below = b"", note
     if has_markers(note):
         parts = take_apart(note, name)
         above, below = parts.before + parts.block, parts.after
     body = below.rstrip()
     rest = below[len(body) :]
-    end = b"\r\n" if b"\r\n" in note else b"\n"
-    new = end.join(_encoded(line if index == 0 else f"  {line}".rstrip()) for index, line in enumerate(lines))
     if not body:  # a person's first words: below the empty line that follows the block
         gap = b"" if not above or below.count(b"\n") > 1 else end * (2 - below.count(b"\n"))
-        return above + below + gap + b"- " + new + end
+        return above + below + gap + new + end
     first_end = rest.find(b"\n") + 1
     if not first_end:  # the last line has no end yet
-        return above + body + rest + end + b"- " + new + end
-    return above + body + rest[:first_end] + b"- " + new + end + rest[first_end:]
+        return above + body + rest + end + new + end
+    return above + body + rest[:first_end] + new + end + rest[first_end:]
 
 
 def merge_edited(base: bytes, edited: bytes, current: bytes, name: str = "the note") -> bytes:

@@ -1,0 +1,219 @@
+"""A note as an entry of the job log: what it says of its job, in the lines of the roll-up."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from tdmpc_lab.errors import NoteError
+from tdmpc_lab.files import read_whole
+from tdmpc_lab.notes.handwritten import heading_id, heading_rest
+from tdmpc_lab.notes.note import has_markers, take_apart
+from tdmpc_lab.notes.verdict import Verdict, is_verdict_line, parse_verdict
+
+_OUTCOME = re.compile(r"- (COMPLETED|FAILED|CANCELLED|TIMEOUT|RUNNING|UNKNOWN|waiting)\b")
+_COUNTS = re.compile(r"- (?:[0-9]+ [A-Z]+(?:, |$))+")  # of an array's tasks
+_WHAT = re.compile(r"- (?P<experiment>\S+) · .*?\b[0-9,]+ steps · ")
+_ONLY_IN_NOTES = ("- again:", "- folders ", "- warning:", "- video ")
+_DATE = re.compile(
+    r"(?P<year>[0-9]{4})-(?P<month>[0-9]{1,2})-(?P<day>[0-9]{1,2})"
+    r"(?:[_T ]+(?P<hour>[0-9]{1,2})[-:](?P<minute>[0-9]{2})(?:[-:](?P<second>[0-9]{2}))?)?"
+)
+_GERMAN_DATE = re.compile(r"(?P<day>[0-9]{1,2})\.(?P<month>[0-9]{1,2})\.(?P<year>[0-9]{4})")
+_STATES = {
+    *("killed", "cancelled", "canceled", "failed", "crashed", "broken", "timeout", "completed", "done", "finished"),
+    *("running", "pending", "stopped", "aborted", "abgebrochen", "fertig", "läuft", "gestoppt"),
+}
+_HEADING = re.compile(r"#{1,6}[ \t]")
+_FENCE = re.compile(r" {0,3}(`{3,}|~{3,})")
+_IMPORTED = "<!-- tdmpc-lab:imported "
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One job in the log."""
+
+    id: str
+    heading: str
+    """`##### 2004711 - 2026-02-03_09-14-22`, or as somebody wrote it."""
+    lines: tuple[str, ...]
+    """The tool's items and a person's lines, without a verdict of the command: what the roll-up shows."""
+    words: tuple[str, ...]
+    """A person's lines, those of an imported log included; without what stands in code fences."""
+    time: datetime | None = None
+    """When it was submitted, in this machine's time; None where the heading has no date."""
+    state: str | None = None
+    """As the note says: COMPLETED, RUNNING, …; of an imported entry the word in its heading (`killed`)."""
+    experiment: str | None = None
+    verdict: Verdict | None = None
+    imported: bool = False
+    """Whether a hand-written log has an entry of it."""
+    problem: str | None = None
+    """What is wrong with the note's markers."""
+    text: str = ""
+    """The whole note."""
+
+    @property
+    def about(self) -> str:
+        """What the job is: the first item of its list."""
+        return self.bullets[0] if self.bullets else ""
+
+    @property
+    def bullets(self) -> tuple[str, ...]:
+        """The items of its list, without their dashes: the tool's and a person's."""
+        return tuple(line[2:].strip() for line in self.lines if line.startswith(("- ", "* ")))
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing more is to be expected of it, as far as the note knows."""
+        return self.state not in ("RUNNING", "PENDING", "UNKNOWN", "running", "pending", "läuft")
+
+    def as_dict(self) -> dict[str, Any]:
+        """For scripts."""
+        return {
+            "id": self.id,
+            "time": None if self.time is None else self.time.isoformat(),
+            "experiment": self.experiment,
+            "state": self.state,
+            "about": self.about,
+            **(dict.fromkeys(("verdict", "because", "causes")) if self.verdict is None else self.verdict.as_dict()),
+            "bullets": list(self.bullets),
+            "words": list(self.words),
+            "imported": self.imported,
+            "problem": self.problem,
+        }
+
+
+def read_entry(path: Path) -> Entry:
+    """The entry in a note. Raises NoteError when it can't be read."""
+    try:
+        return parse_entry(path.stem, read_whole(path))
+    except OSError as error:
+        raise NoteError(f"{path}: the note can't be read: {error.strerror}") from error
+
+
+def parse_entry(job_id: str, note: bytes) -> Entry:
+    """The entry in a note's bytes, whatever is in them; broken markers are its `problem`."""
+    machine: list[str] = []
+    rest, problem, said = note, None, b""
+    if has_markers(note):
+        try:
+            parts = take_apart(note)
+        except NoteError as error:
+            problem = str(error).partition("; nothing")[0].removeprefix("the note: ")
+        else:
+            rest, said = parts.before + b"\n" + parts.after, parts.verdict
+            machine = parts.block.decode(errors="replace").split("\n")[1:-1]
+    text = note.decode(errors="replace")
+    heading, shown, experiment, state = _machine_lines(job_id, machine)
+    words, by_hand = _words(job_id, rest.decode(errors="replace"))
+    spoken = [parse_verdict(line) for line in words if is_verdict_line(line)]
+    if said:
+        spoken.append(parse_verdict(said.decode(errors="replace"), by_command=True))
+    own_heading = heading or by_hand or f"##### {job_id}"
+    tail = heading_rest(own_heading)
+    return Entry(
+        id=job_id,
+        heading=own_heading,
+        lines=(*shown, *words),
+        words=words,
+        time=_time(tail),
+        state=state or (_state(tail) if not heading else None),
+        experiment=experiment,
+        verdict=spoken[-1] if spoken else None,
+        imported=f"\n{_IMPORTED}" in f"\n{text}",
+        problem=problem,
+        text=text,
+    )
+
+
+def rollup_lines(entry: Entry) -> list[str]:
+    """The entry as it stands in the roll-up: heading, items, verdict."""
+    said = [entry.verdict.line] if entry.verdict is not None and entry.verdict.by_command else []
+    return [entry.heading, *entry.lines, *said]
+
+
+def is_outcome(line: str) -> bool:
+    """Whether this is the tool's item on the state of a job."""
+    return _OUTCOME.match(line) is not None
+
+
+def state_of_all(states: Iterable[str]) -> str | None:
+    """The state of an array from those of its tasks: the first of these that there is."""
+    found = set(states)
+    order = ("RUNNING", "PENDING", "UNKNOWN", "FAILED", "TIMEOUT", "CANCELLED", "COMPLETED")
+    return next((state for state in order if state in found), None)
+
+
+def _machine_lines(job_id: str, block: list[str]) -> tuple[str, tuple[str, ...], str | None, str | None]:
+    """Of the tool's block: heading, the items for the roll-up, experiment, state."""
+    heading, experiment, state = "", None, None
+    shown: list[str] = []
+    listed = True  # until the list ends: what follows it are tables and tracebacks, or an array's tasks
+    for raw in block:
+        line = raw.rstrip("\r")
+        if line.startswith("#") and not heading and heading_id(line) == job_id:
+            heading = line
+        elif not line.startswith("- "):
+            listed = not shown
+        elif not listed:
+            if line.startswith(f"- `{job_id}_"):
+                shown.append(line)
+        elif (what := _WHAT.match(line)) is not None and experiment is None:
+            experiment = what["experiment"].lstrip("\\")
+        elif not line.startswith(_ONLY_IN_NOTES):
+            if shown and state is None:
+                state = _stated(line)
+            shown.append(line)
+    return heading, tuple(shown), experiment, state
+
+
+def _stated(line: str) -> str | None:
+    """The state that an item tells, if it is the one that does."""
+    if (outcome := _OUTCOME.match(line)) is not None:
+        return "PENDING" if outcome[1] == "waiting" else outcome[1]
+    return state_of_all(re.findall("[A-Z]+", line)) if _COUNTS.fullmatch(line) else None
+
+
+def _words(job_id: str, text: str) -> tuple[tuple[str, ...], str]:
+    """A person's lines outside of code fences, without headings, empty lines and the tool's comments; and the first
+    heading that names the job."""
+    kept: list[str] = []
+    heading, fence = "", ""
+    for raw in text.split("\n"):
+        line = raw.strip("\ufeff\r").rstrip()
+        if not line:
+            continue
+        if (marks := _FENCE.match(line)) is not None:
+            if not fence:
+                fence = marks[1]
+            elif marks[1].startswith(fence) and line.strip() == marks[1]:
+                fence = ""
+        elif fence:
+            continue
+        elif _HEADING.match(line):
+            heading = heading or (line if heading_id(line) == job_id else "")
+        elif not line.startswith("<!-- tdmpc-lab:"):
+            kept.append(line)
+    return tuple(kept), heading
+
+
+def _time(tail: str) -> datetime | None:
+    match = _DATE.search(tail) or _GERMAN_DATE.search(tail)
+    if match is None:
+        return None
+    numbers = {name: int(value) for name, value in match.groupdict().items() if value is not None}
+    try:
+        return datetime(**numbers)  # type: ignore[arg-type]
+    except ValueError:
+        return None
+
+
+def _state(tail: str) -> str | None:
+    """The word for a state in what a heading says behind its id."""
+    words = re.findall(r"\w+", _GERMAN_DATE.sub(" ", _DATE.sub(" ", tail)))
+    return next((word for word in words if word.lower() in _STATES), None) if len(words) <= 3 else None
