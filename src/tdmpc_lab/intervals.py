@@ -16,4 +16,6 @@ def wilson(successes: int, trials: int, confidence: float = 0.95) -> tuple[float
     centre = share + z * z / (2 * trials)
     margin = z * sqrt(share * (1 - share) / trials + z * z / (4 * trials * trials))
     scale = 1 + z * z / trials
-    return max(0.0, (centre - margin) / scale), min(1.0, (centre + margin) / scale)
+    low = 0.0 if successes == 0 else (centre - margin) / scale  # exactly, whatever the rounding
+    high = 1.0 if successes == trials else (centre + margin) / scale
+    return low, high

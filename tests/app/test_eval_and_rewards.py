@@ -104,6 +104,7 @@ def test_eval_of_a_checkpoint_and_of_an_untrained_spec(lab: Project, job: str, c
         (["eval", "JOB", "--opponent", "self"], "name the job or the checkpoint"),
         (["eval", "JOB", "--opponent", "1971498"], "no job 1971498"),
         (["eval", "JOB", "--video", "film.avi"], ".mp4 or .gif"),
+        (["eval", "JOB", "--video", "spec.pt/film.mp4"], "spec.pt is no folder that can be written to"),
         (["eval", "no.pt"], "no such checkpoint"),
         (["eval", "no.yaml"], "no such file"),
         (["eval", "spec.pt"], "can't be read as a checkpoint"),
@@ -131,6 +132,50 @@ def test_a_job_plays_against_the_agent_of_another_as_it_was_at_submit(lab: Proje
     assert {row["opponent"] for row in rows if "episode_length" in row} <= {job, "weak"}
     (evaluation,) = [row for row in rows if row["split"] == "eval"]
     assert evaluation["episodes"] == 4 and f"win_{job}" in evaluation and "win_weak" in evaluation
+
+
+def test_a_job_keeps_its_opponents(lab: Project, job: str, capsys: pytest.CaptureFixture[str]):
+    """The agent it played against is gone; evaluating, repeating and going on use the job's own copy."""
+    (checkpoint,) = lab.job(job).checkpoints.iterdir()
+    checkpoint.rename(lab.root / "kept.pt")
+    words = ["env.opponent=kept.pt", "--cluster", "debug"]
+    assert main(["submit", "experiments/hockey.yaml", *words]) == 0
+    second = lab.job_ids()[-1]
+    (lab.root / "kept.pt").unlink()
+    assert main(["eval", second, "--episodes", "2"]) == 0
+    assert [row["opponent"] for row in read_jsonl(lab.job(second).evals)[0]] == ["kept.pt"]
+    assert main(["resume", second, "--steps", "120", "--cluster", "debug"]) == 0
+    capsys.readouterr()
+    assert main(["resume", second, "--steps", "120", "phases=[{}]", "--cluster", "debug"]) == 2
+    assert "can't change phases" in capsys.readouterr().err
+    (copy,) = lab.job(second).opponents.iterdir()
+    assert main(["eval", str(copy), "--episodes", "2", "--opponent", "weak", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["job"] is None  # it is another job's agent
+    assert len(read_jsonl(lab.job(second).evals)[0]) == 1
+
+
+def test_a_file_that_is_no_agent_is_found_before_the_job(lab: Project, capsys: pytest.CaptureFixture[str]):
+    (lab.root / "spec.pt").write_text("no checkpoint")
+    assert main(["submit", "experiments/hockey.yaml", "env.opponent=spec.pt", "--cluster", "local"]) == 2
+    assert "env.opponent: 'spec.pt': spec.pt: can't be read as a checkpoint" in capsys.readouterr().err
+    assert not lab.job_ids()
+
+
+def test_a_torn_checkpoint_is_passed_over(lab: Project, job: str, capsys: pytest.CaptureFixture[str]):
+    (lab.job(job).checkpoints / "step_000000120.pt").write_bytes(b"torn")
+    assert main(["eval", job, "--episodes", "2", "--json"]) == 0
+    captured = capsys.readouterr()
+    assert json.loads(captured.out)["rows"][0]["step"] == 100
+    assert "step_000000100.pt is evaluated instead" in captured.err
+
+
+def test_rewards_of_a_phase(lab: Project, capsys: pytest.CaptureFixture[str]):
+    words = ["reward.shaping=off", "reward.backprop=off", "phases=[{steps: 50, reward: {shaping: on}}, {}]"]
+    assert main(["rewards", "experiments/hockey.yaml", *words, "--episodes", "1", "--json"]) == 0
+    assert "shaping_touch" in json.loads(capsys.readouterr().out)["weights"]
+    assert main(["rewards", "experiments/hockey.yaml", *words, "--episodes", "1", "--phase", "2", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["weights"] == {"scale": 1.0}
+    assert main(["rewards", "experiments/hockey.yaml", *words, "--phase", "3"]) == 2
 
 
 def test_an_opponent_that_is_not_there_is_found_before_the_job(lab: Project, capsys: pytest.CaptureFixture[str]):
@@ -202,6 +247,8 @@ def test_every_spec_of_the_project_is_valid_and_its_environment_there():
         (["phases=[{opponent: stron}]"], "command line: phases.0.env.opponent: 'stron' is not known: did you mean 'st"),
         (["env={id: Pendulum-v1, opponent: weak}", "reward={}"], "env.opponent: is for laser hockey"),
         (["env.id=Pendulum-v1", "env.opponent=null"], "reward.shaping: is for laser hockey"),
+        (["env.id=Pendulum-v1", "env.opponent=null", "env.self_play=on"], "env.self_play: is for laser hockey"),
+        (["env.id=hocky"], "did you mean 'hockey'"),
     ],
 )
 def test_what_only_hockey_has_is_checked_at_submit(lab: Project, capsys: pytest.CaptureFixture[str], words, expected):

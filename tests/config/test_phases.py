@@ -61,6 +61,14 @@ def test_a_mixture_is_one_value(tmp_path: Path) -> None:
     ]
 
 
+def test_the_id_of_an_array_task_is_no_number(tmp_path: Path) -> None:
+    """To YAML `1971498_3` is 19714983, another job."""
+    assert load(tmp_path, "env: {id: hockey, opponent: 1971498_3}\n").env.opponent == "1971498_3"
+    assert load(tmp_path, ENV, "env.opponent=1971498_3").env.opponent == "1971498_3"
+    (phase,) = phases_of(load(tmp_path, ENV + "phases: [{steps: 1e3, opponent: 1971498_3}]\n"))
+    assert phase.env.opponent == "1971498_3"
+
+
 def test_who_plays() -> None:
     assert opponent_weights(EnvConfig(id="hockey")) == {"weak": 1.0}
     assert opponent_weights(EnvConfig(id="hockey", opponent=1971498)) == {"1971498": 1.0}
@@ -82,6 +90,7 @@ def test_what_the_phases_come_to(tmp_path: Path) -> None:
     assert third.reward.shaping is not None and third.reward.shaping.closeness == Ramp(start=3.0, final=1.0)
     assert third.reward.backprop is None
     assert second.changes[-1] == "reward.backprop off → on"
+    assert third.changes[-1] == "reward.backprop on → off"  # against the phase before
     assert first.changes == ('env.opponent {"weak": 0.55, "strong": 0.45} → weak',)
 
 
@@ -114,6 +123,7 @@ def test_differences_of_opponents_and_switches() -> None:
         ("env: {id: hockey, opponent: [weak]}", "env.opponent: found a list; allowed: an opponent"),
         ("env: {id: hockey, opponent: {weak: 0}}", "env.opponent: no opponent has a weight above 0"),
         ("env: {id: hockey, opponent: self}", "env.opponent: names self, and env.self_play does not say"),
+        ('env: {id: hockey, opponent: "self:plan"}', "env.opponent: names self, and env.self_play does not say"),
         ("env: {id: hockey, time_limit: never}", "env.time_limit: found never; allowed: one of: terminated, truncated"),
         (ENV + "phases: {steps: 3}", "phases: found keys with values; allowed: a list"),
         (ENV + "phases: [3]", "phases.0: found 3; allowed: keys with values"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,8 @@ from tdmpc_lab.config.schema import Spec
 from tdmpc_lab.envs import Setting
 from tdmpc_lab.errors import EnvironmentSpecError
 from tdmpc_lab.training.build import Places, build_trainer
-from tdmpc_lab.training.checkpoints import CheckpointStore
+from tdmpc_lab.training.checkpoints import CheckpointStore, load_checkpoint
+from tdmpc_lab.training.load import load_agent
 from tdmpc_lab.training.metrics import MemorySink
 from tdmpc_lab.training.stop import StopFlag
 
@@ -96,9 +98,9 @@ def test_phases_change_opponent_and_reward_and_are_told():
     # The same reward goes on with its ramp, another one begins its own.
     assert [row["backprop_bonus"] for row in episodes(rows)] == [8, 6, 4, 2, 0, 6, 4.5, 3]
     told = [fields for kind, fields in events if kind == "phase"]
-    assert [(fields["phase"], fields["step"]) for fields in told] == [(2, 60), (3, 150)]
-    assert any("env.opponent" in change for change in told[0]["changes"])
-    assert [row["phase"] for row in rows if row.keys() & {"phase"} and "episode_length" not in row] == [2, 3]
+    assert [(fields["phase"], fields["step"]) for fields in told] == [(1, 0), (2, 60), (3, 150)]
+    assert told[1]["changes"] == ["env.opponent weak → strong"]  # against the phase before
+    assert [row["phase"] for row in rows if row.keys() & {"phase"} and "episode_length" not in row] == [1, 2, 3]
 
 
 def test_an_episode_stays_in_the_phase_it_began_in():
@@ -123,9 +125,61 @@ def test_the_agent_meets_its_past_copies(tmp_path: Path):
     opponents = [row["opponent"] for row in episodes(rows)]
     assert opponents[:5] == ["weak"] * 5  # until the first copy somebody else plays: the fifth began at step 120
     assert set(opponents[5:]) == {"self"}
-    # The pool's two, and one more for episodes that began before the last copy.
-    assert [path.name for path in sorted(tmp_path.iterdir())] == [f"copy_00000{n}.pt" for n in (3, 4, 5)]
+    # Nothing was saved to go on from, so nothing tells which copies are not needed any more.
+    assert [path.name for path in sorted(tmp_path.iterdir())] == [f"copy_00000{n}.pt" for n in (1, 2, 3, 4, 5)]
     assert trainer.curriculum.setting == Setting(0, 5)
+
+
+@pytest.mark.parametrize(("every", "kill_at"), [(10, 190), (25, 238)])
+def test_a_killed_training_finds_the_copies_its_checkpoint_asks_for(tmp_path: Path, every: int, kill_at: int):
+    """Many copies between two checkpoints, and several within one episode of 30 steps."""
+    spec = self_play(train={"checkpoint_every": 60})
+    pool = dataclasses.replace(spec.env.self_play, every=every)
+    spec = dataclasses.replace(spec, env=dataclasses.replace(spec.env, self_play=pool))
+    _, _, whole = run(spec, places=Places(CheckpointStore(tmp_path / "a"), pool=tmp_path / "pool_a"))
+
+    class KilledError(Exception):
+        pass
+
+    def kill(row):
+        if row["step"] >= kill_at:
+            raise KilledError
+
+    sink, store, events = MemorySink(), CheckpointStore(tmp_path / "b"), []
+    places = Places(store, pool=tmp_path / "pool_b")
+    with pytest.raises(KilledError):
+        build_trainer(spec, sink=sink, places=places, observe=kill).run()
+    for checkpoint in store.paths():  # whichever of those that are kept can be read
+        second = build_trainer(
+            spec, sink=sink, places=places, attempt=2, on_event=lambda kind, fields: events.append(kind)
+        )
+        second.load_state_dict(load_checkpoint(checkpoint))
+    second.run()
+    assert "episode_dropped" not in events
+    assert comparable(sink.rows) == comparable(whole)
+    kept = sorted(path.name for path in (tmp_path / "pool_b").iterdir())
+    assert kept == sorted(path.name for path in (tmp_path / "pool_a").iterdir())
+    assert len(kept) < second.curriculum.setting.copies  # old ones do leave
+
+
+def test_phases_of_different_lengths_have_one_discount(tmp_path: Path):
+    """The longest phase counts, for the training and for whoever loads the agent later."""
+    spec = hockey(
+        env={"max_episode_steps": None},
+        phases=[{"steps": 120, "env": {"options": {"mode": "TRAIN_SHOOTING"}}}, {}],
+        train={"steps": 340, "seed_steps": 300, "envs": 1},
+    )
+    store = CheckpointStore(tmp_path)
+    trainer, _, _ = run(spec, places=Places(store))
+    loaded = load_agent(store.paths()[-1], device="cpu")
+    assert trainer.agent.discount == loaded.agent.discount == pytest.approx((251 / 5 - 1) / (251 / 5))
+
+
+def test_nobody_is_evaluated_against_twice():
+    spec = hockey(eval={"every": 240, "episodes": 2, "opponents": ["weak", "strong", "weak"]})
+    trainer = build_trainer(spec, sink=MemorySink())
+    evaluation = trainer.evaluator.run(trainer.agent)
+    assert len(evaluation.episodes) == 4 and evaluation.opponents == ["weak", "strong"]
 
 
 def test_self_play_without_a_folder_is_refused():
@@ -160,8 +214,9 @@ def test_a_stopped_training_goes_on_to_the_last_bit(tmp_path: Path, stop_at: int
     second.run()
     assert "episode_dropped" not in events
     assert comparable(sink.rows) == comparable(whole)
-    same = [path.name for path in sorted((tmp_path / "pool_a").iterdir())]
-    assert [path.name for path in sorted((tmp_path / "pool_b").iterdir())] == same
+    # One checkpoint more was written, so that old copies could go; the pool itself is the same.
+    pools = [sorted(path.name for path in (tmp_path / name).iterdir()) for name in ("pool_a", "pool_b")]
+    assert pools[0][-2:] == pools[1][-2:]
 
 
 def test_evaluation_is_against_everybody_from_both_sides():

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from tdmpc_lab.app.journal import mlflow_description, write_note
 from tdmpc_lab.app.mirroring import add_evaluation
-from tdmpc_lab.app.opponents import find_checkpoint, opponents_of_project
+from tdmpc_lab.app.opponents import agent_files, find_checkpoint
 from tdmpc_lab.app.specs import find_spec
 from tdmpc_lab.config.loader import load_spec
-from tdmpc_lab.config.schema import EvalConfig, Spec
+from tdmpc_lab.config.phases import Mode
+from tdmpc_lab.config.schema import EvalConfig
 from tdmpc_lab.config.serialize import dump_yaml
-from tdmpc_lab.errors import EnvironmentSpecError, LabError, UsageError
+from tdmpc_lab.errors import CheckpointError, EnvironmentSpecError, LabError, UsageError
 from tdmpc_lab.files import append_jsonl
 from tdmpc_lab.jobs.paths import JobPaths, Project
 
@@ -25,7 +27,6 @@ if TYPE_CHECKING:
     from tdmpc_lab.training.load import LoadedAgent
 
 SIDE_BY_SIDE = 32
-Mode = Literal["plan", "policy"]
 
 
 @dataclass(frozen=True)
@@ -76,19 +77,19 @@ def evaluate(
         CheckpointError, EnvironmentSpecError: an agent can't be read, or plays another game.
         TrainingError: an environment fails, or the video can't be made.
     """
-    if video is not None and video.suffix not in (".mp4", ".gif"):
-        raise UsageError(f"--video {video}: a video's name ends in .mp4 or .gif")
+    if video is not None:
+        _check_video_path(video)
     found = load_target(project, target, device)
-    evaluator = _evaluator(project, found.loaded.spec, opponents, episodes, mode, device)
+    evaluator = _evaluator(project, found, opponents, episodes, mode, device)
     evaluation = evaluator.run(found.loaded.agent, film=video is not None, progress=progress)
     assert evaluation is not None  # nobody stops it
-    if video is not None:
-        _write_video(video, evaluation)
     rows = _rows(evaluation, found, mode)
     if found.job is not None:
         for row in rows:
             append_jsonl(found.job.evals, row)
         _tell(project, found.job, rows)
+    if video is not None:  # last: a film that can't be made takes nothing away
+        _write_video(video, evaluation)
     return Report(found, rows, video)
 
 
@@ -98,12 +99,25 @@ def load_target(project: Project, target: str, device: str) -> Target:
 
     if target.endswith((".yaml", ".yml")):
         return Target(_untrained(project, target, device), None, f"the agent of {target} before any training")
-    checkpoint = find_checkpoint(project, target)
-    folder = checkpoint.absolute().parent.parent
-    job = JobPaths(folder) if folder.parent == project.jobs.absolute() and (folder / "job.json").is_file() else None
-    loaded = load_agent(checkpoint, device=device)
+    checkpoint = find_checkpoint(project, target).resolve()
+    job = _job_of(project, checkpoint)
+    try:
+        loaded = load_agent(checkpoint, device=device)
+    except CheckpointError as error:
+        older = [] if job is None or target.endswith(".pt") else sorted(job.checkpoints.glob("step_*.pt"))[:-1]
+        if not older:
+            raise
+        print(f"warning: {error}; {older[-1].name} is evaluated instead", file=sys.stderr)
+        loaded = load_agent(older[-1], device=device)
     words = f"{target} at step {loaded.step:,}" if job is None else f"{job.id} at step {loaded.step:,}"
     return Target(loaded, job, words)
+
+
+def _job_of(project: Project, checkpoint: Path) -> JobPaths | None:
+    """The job whose own agent this is; an opponent's copy in a job's folder is not."""
+    job = JobPaths(checkpoint.parent.parent)
+    own = checkpoint.parent in (job.checkpoints, job.pool)
+    return job if own and job.folder.parent == project.jobs.resolve() and job.record.is_file() else None
 
 
 def _untrained(project: Project, target: str, device: str) -> LoadedAgent:
@@ -120,8 +134,9 @@ def _untrained(project: Project, target: str, device: str) -> LoadedAgent:
 
 
 def _evaluator(
-    project: Project, spec: Spec, opponents: Sequence[str], episodes: int, mode: Mode, device: str
+    project: Project, target: Target, opponents: Sequence[str], episodes: int, mode: Mode, device: str
 ) -> Evaluator:
+    spec = target.loaded.spec
     from tdmpc_lab.envs import has_opponents
     from tdmpc_lab.training.evaluate import Evaluator
     from tdmpc_lab.training.worlds import Worlds
@@ -131,8 +146,10 @@ def _evaluator(
     for name in opponents:
         if name.partition(":")[0] == "self":
             raise UsageError("--opponent self: name the job or the checkpoint to play against")
-    worlds = Worlds(spec, opponents_of_project(project), mode=mode, device=device)
-    cases = worlds.cases(EvalConfig(episodes=episodes, opponents=tuple(opponents)))
+    # whom the job was trained against is whom it kept; who is named here is meant as he is now
+    worlds = Worlds(spec, agent_files(project, None if opponents else target.job), mode=mode, device=device)
+    named = tuple(opponents) or (() if spec.eval is None else spec.eval.opponents)
+    cases = worlds.cases(EvalConfig(episodes=episodes, opponents=named))
     return Evaluator(cases, seed=spec.train.seed, mode=mode, side_by_side=SIDE_BY_SIDE)
 
 
@@ -146,6 +163,14 @@ def _rows(evaluation: Evaluation, target: Target, mode: Mode) -> list[dict[str, 
     }
     parts = [evaluation.against(name) for name in evaluation.opponents] or [evaluation]
     return [{**common, **part.row(), **part.by_side()} for part in parts]
+
+
+def _check_video_path(path: Path) -> None:
+    if path.suffix not in (".mp4", ".gif"):
+        raise UsageError(f"--video {path}: a video's name ends in .mp4 or .gif")
+    folder = next(parent for parent in path.absolute().parents if parent.exists())
+    if not folder.is_dir() or not os.access(folder, os.W_OK):
+        raise UsageError(f"--video {path}: {folder} is no folder that can be written to")
 
 
 def _write_video(path: Path, evaluation: Evaluation) -> None:

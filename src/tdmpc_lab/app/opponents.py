@@ -8,7 +8,7 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tdmpc_lab.config.phases import SELF, opponent_weights, phases_of
+from tdmpc_lab.config.phases import SELF, opponent_weights, phases_of, split_mode
 from tdmpc_lab.config.schema import Spec
 from tdmpc_lab.errors import EnvironmentSpecError, UsageError
 from tdmpc_lab.jobs.ids import is_job_id
@@ -19,21 +19,13 @@ if TYPE_CHECKING:
     from tdmpc_lab.training.opponents import OpponentFiles
 
 BOTS = ("weak", "strong", "random", "none", SELF)
-_ENDINGS = (":plan", ":policy")
 
 
 def agents_named(spec: Spec) -> list[str]:
     """The opponents of a spec that are agents other than its own, without their mode, each once."""
     names = [name for phase in phases_of(spec) for name in opponent_weights(phase.env)]
     names += [] if spec.eval is None else spec.eval.opponents
-    return [name for name in dict.fromkeys(without_mode(name) for name in names) if name not in BOTS]
-
-
-def without_mode(name: str) -> str:
-    """The opponent's name without `:plan` or `:policy`. (`training.opponents` knows more, and loads torch.)"""
-    for ending in _ENDINGS:
-        name = name.removesuffix(ending)
-    return name
+    return [name for name in dict.fromkeys(split_mode(name)[0] for name in names) if name not in BOTS]
 
 
 def find_checkpoint(project: Project, text: str) -> Path:
@@ -55,22 +47,28 @@ def find_checkpoint(project: Project, text: str) -> Path:
     return checkpoints[-1]
 
 
-def stand_in(project: Project, name: str) -> Opponent | None:
-    """Somebody in the place of an agent that can be found, for a check that loads no agent; None for nobody.
+def stand_in(project: Project, name: str, frozen: JobPaths | None = None) -> Opponent | None:
+    """The opponent that is an agent, or somebody in the place of `self`, for a check; None for a name not known.
 
-    Raises EnvironmentSpecError for a job without a checkpoint.
+    Copies in the folder of the job `frozen` come before anything newer.
+    Raises EnvironmentSpecError for a job without a checkpoint, an agent that can't be read or plays another game.
     """
+    from tdmpc_lab.envs.hockey.constants import NUM_ACTIONS, NUM_OBSERVATIONS
     from tdmpc_lab.envs.hockey.opponents import NoOpponent
 
-    ref = without_mode(name)
-    if ref != SELF:
-        try:
-            find_checkpoint(project, ref)
-        except UsageError as error:
-            if not is_job_id(ref) and not ref.endswith(".pt"):
-                return None
-            raise EnvironmentSpecError(f"opponent {name!r} is no agent: {error}") from error
-    return NoOpponent()
+    ref, _ = split_mode(name)
+    if ref == SELF:
+        return NoOpponent()
+    try:
+        path = agent_files(project, frozen)(ref)
+    except UsageError as error:
+        raise EnvironmentSpecError(f"opponent {name!r} is no agent: {error}") from error
+    if path is None:
+        return None
+    from tdmpc_lab.training.opponents import AgentOpponents
+
+    agents = AgentOpponents(lambda _: path, device="cpu", observation_dim=NUM_OBSERVATIONS, action_dim=NUM_ACTIONS)
+    return agents.find(name)
 
 
 def freeze_opponents(project: Project, spec: Spec, job: JobPaths, repeated: JobPaths | None = None) -> None:
@@ -100,12 +98,17 @@ def frozen_opponents(job: JobPaths) -> OpponentFiles:
     return find
 
 
-def opponents_of_project(project: Project) -> OpponentFiles:
-    """Where the agents that are named on the command line lie. The result raises UsageError for a job without one."""
+def agent_files(project: Project, frozen: JobPaths | None = None) -> OpponentFiles:
+    """Where agents named in a spec or on the command line lie: among the copies of the job `frozen`, else anywhere.
+
+    The result raises UsageError for a job without a checkpoint, and for a checkpoint that is not there.
+    """
 
     def find(name: str) -> Path | None:
         if name in BOTS:
             return None
+        if frozen is not None and (copy := _frozen(frozen, name)).is_file():
+            return copy
         try:
             return find_checkpoint(project, name)
         except UsageError:

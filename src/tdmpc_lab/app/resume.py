@@ -22,6 +22,7 @@ FIXED = (
     "env.id",
     "train.seed",
     "train.envs",
+    "phases",
     *(
         f"agent.{name}"
         for name in (
@@ -63,7 +64,7 @@ def plan_resume(project: Project, job: str, overrides: Sequence[str], steps: int
             f"job {old.id} has a checkpoint at step {reached:,} and train.steps is {loaded.spec.train.steps:,}: no "
             "step is left to do; give more with --steps N"
         )
-    check_environments(project, [loaded])
+    check_environments(project, [loaded], old)
     changes = tuple(str(change) for change in diff(load_resolved(old.resolved), loaded.spec))
     text = old.spec.read_text(encoding="utf-8")
     item = replace(loaded, text=text, overrides=tuple(words))

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tdmpc_lab.app.opponents import opponents_of_project
+from tdmpc_lab.app.opponents import agent_files
 from tdmpc_lab.app.specs import find_spec
 from tdmpc_lab.config.loader import load_spec
+from tdmpc_lab.config.phases import phases_of
 from tdmpc_lab.config.schema import Spec
 from tdmpc_lab.errors import UsageError
 from tdmpc_lab.jobs.paths import Project
@@ -41,13 +42,15 @@ def show_rewards(
     *,
     player: str,
     at: int,
+    phase: int,
     games: int,
     out: Path | None,
 ) -> RewardsShown:
     """Play up to `games` episodes and draw up to three of them: raw, shaped and learned reward, step by step.
 
     `player` plays for the agent (a bot's name); `at` is the number of the training episode that weights which change
-    over the training are taken from. Of laser hockey a won, a lost and a drawn game are looked for.
+    over the training are taken from, `phase` (from 1) the phase that is played, of a spec with phases. Of laser hockey
+    a won, a lost and a drawn game are looked for.
 
     Raises:
         SpecError, EnvironmentSpecError: the spec or its environment is wrong.
@@ -57,8 +60,12 @@ def show_rewards(
     if out.suffix not in (".png", ".svg", ".pdf"):
         raise UsageError(f"--out {out}: a picture's name ends in .png, .svg or .pdf")
     spec = load_spec(find_spec(project, spec_file), overrides).spec
-    shown = _different(_play(project, spec, player, games))
-    rewards = [episode.rewards(spec.reward, at) for episode in shown]
+    phases = phases_of(spec)
+    if phase > len(phases):
+        raise UsageError(f"--phase {phase}: the spec has {len(phases)}")
+    reward = phases[phase - 1].reward
+    shown = _different(_play(project, spec, phase, player, games))
+    rewards = [episode.rewards(reward, at) for episode in shown]
     from tdmpc_lab.report.rewards_plot import draw_rewards
 
     titles = [_title(episode, number) for number, episode in enumerate(shown, start=1)]
@@ -75,13 +82,14 @@ def show_rewards(
         }
         for episode, r in zip(shown, rewards, strict=True)
     ]
-    return RewardsShown(rows, {"scale": spec.reward.scale, **rewards[0].weights}, out)
+    return RewardsShown(rows, {"scale": reward.scale, **rewards[0].weights}, out)
 
 
-def _play(project: Project, spec: Spec, player: str, games: int) -> list[PlayedEpisode]:
+def _play(project: Project, spec: Spec, phase: int, player: str, games: int) -> list[PlayedEpisode]:
     from tdmpc_lab.training.play import play_episodes
 
-    return play_episodes(spec, opponents_of_project(project), player=player, most=games, wanted=set(_OUTCOMES) - {None})
+    wanted = set(_OUTCOMES) - {None}
+    return play_episodes(spec, agent_files(project), phase=phase - 1, player=player, most=games, wanted=wanted)
 
 
 def _different(episodes: Sequence[PlayedEpisode]) -> list[PlayedEpisode]:

@@ -8,16 +8,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from tdmpc_lab.app.opponents import stand_in, without_mode
+from tdmpc_lab.app.opponents import stand_in
 from tdmpc_lab.config.diff import diff
 from tdmpc_lab.config.fieldtypes import spec_types
 from tdmpc_lab.config.loader import LoadedSpec, load_resolved, load_spec, load_sweep
-from tdmpc_lab.config.phases import SELF, Phase, phases_of
+from tdmpc_lab.config.phases import SELF, Phase, phases_of, split_mode
 from tdmpc_lab.config.profiles import profile_files
 from tdmpc_lab.config.schema import EnvConfig, RewardConfig, Spec
 from tdmpc_lab.errors import EnvironmentSpecError, LabError, Problem, RecordError, SpecError, UsageError
 from tdmpc_lab.jobs.ids import is_job_id
-from tdmpc_lab.jobs.paths import Project
+from tdmpc_lab.jobs.paths import JobPaths, Project
 from tdmpc_lab.jobs.record import read_record
 
 
@@ -109,8 +109,10 @@ def environment_dimensions(env: EnvConfig) -> Dimensions:
         made.close()
 
 
-def check_environments(project: Project, loaded: Sequence[LoadedSpec]) -> None:
+def check_environments(project: Project, loaded: Sequence[LoadedSpec], frozen: JobPaths | None = None) -> None:
     """See that each spec's environment can be made here, in every phase, before a job has to find out.
+
+    Opponents are looked for among the copies of the job `frozen` first.
 
     Raises:
         SpecError: with the problem of every spec whose environment can't be made or is not supported, whose
@@ -121,7 +123,7 @@ def check_environments(project: Project, loaded: Sequence[LoadedSpec]) -> None:
     def error_of(env: EnvConfig, reward: RewardConfig) -> str | None:
         key = repr((env, reward))
         if key not in tried:
-            tried[key] = _environment_error(project, env, reward)
+            tried[key] = _environment_error(project, env, reward, frozen)
         return tried[key]
 
     problems: dict[Problem, None] = {}
@@ -134,14 +136,14 @@ def check_environments(project: Project, loaded: Sequence[LoadedSpec]) -> None:
             text = error_of(phase.env, phase.reward)
             if text is not None:
                 problems[_phase_problem(item, phase, text)] = None
-        if (text := _evaluation_error(project, item.spec)) is not None:
+        if (text := _evaluation_error(project, item.spec, frozen)) is not None:
             source, line = item.origin("eval.opponents")
             problems[Problem(file=source, line=line, key="eval.opponents", message=text)] = None
     if problems:
         raise SpecError(list(problems))
 
 
-def _evaluation_error(project: Project, spec: Spec) -> str | None:
+def _evaluation_error(project: Project, spec: Spec, frozen: JobPaths | None) -> str | None:
     """What is wrong with the opponents of the evaluation."""
     names = [] if spec.eval is None else spec.eval.opponents
     if not names:
@@ -152,21 +154,21 @@ def _evaluation_error(project: Project, spec: Spec) -> str | None:
     if not has_opponents(spec.env.id):
         return f"for laser hockey (env.id: hockey), and '{spec.env.id}' is another environment: leave it out"
     for name in names:
-        if without_mode(name) == SELF:
+        if split_mode(name)[0] == SELF:
             return "found self; past copies change, so nothing could be compared: name a bot, a job or a checkpoint"
         try:
-            make_opponent(name, lambda name: stand_in(project, name))
+            make_opponent(name, lambda name: stand_in(project, name, frozen))
         except EnvironmentSpecError as error:
             return str(error)
     return None
 
 
-def _environment_error(project: Project, env: EnvConfig, reward: RewardConfig) -> str | None:
+def _environment_error(project: Project, env: EnvConfig, reward: RewardConfig, frozen: JobPaths | None) -> str | None:
     from tdmpc_lab.envs import make_env
     from tdmpc_lab.training.rewards import check_reward_terms
 
     try:
-        made = make_env(env, find_opponent=lambda name: stand_in(project, name))
+        made = make_env(env, find_opponent=lambda name: stand_in(project, name, frozen))
         try:
             if reward.shaping is not None or reward.backprop is not None:
                 check_reward_terms(made, env.id, reward)

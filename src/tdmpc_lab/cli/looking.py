@@ -53,7 +53,7 @@ def _show(report: Report, *, policy: bool) -> None:
     if report.video is not None:
         print(f"video: {report.video}")
     if report.target.job is not None:
-        print(f"kept in {report.target.job.evals}, in the job's note and in MLflow")
+        print(f"kept in {report.target.job.evals}; also told in the job's note and to MLflow")
 
 
 def rewards(args: Namespace) -> int:
@@ -66,6 +66,7 @@ def rewards(args: Namespace) -> int:
         args.overrides,
         player=args.player,
         at=args.at,
+        phase=args.phase,
         games=args.episodes,
         out=None if args.out is None else Path(args.out),
     )

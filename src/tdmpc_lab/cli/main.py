@@ -204,6 +204,7 @@ def _add_looking(sub: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     p.add_argument("spec", metavar="SPEC")
     p.add_argument("overrides", nargs="*", metavar="key=value")
     p.add_argument("--player", default="strong", metavar="BOT", help="who plays for the agent (default strong)")
+    p.add_argument("--phase", type=_positive, default=1, metavar="N", help="of a spec with phases (default 1)")
     p.add_argument(
         "--at", type=_count, default=0, metavar="EPISODE", help="training episode of the weights (default 0)"
     )

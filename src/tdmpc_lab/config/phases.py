@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 from tdmpc_lab.config.diff import diff
 from tdmpc_lab.config.layers import Layer, merge, value_at
@@ -21,6 +21,9 @@ from tdmpc_lab.yaml_strict import YamlPath
 
 SELF = "self"
 """The opponent that is a past copy of the agent itself."""
+Mode: TypeAlias = Literal["plan", "policy"]
+"""Whether an agent plans its actions or takes those of its policy prior, which is many times quicker."""
+MODES: tuple[Mode, ...] = ("plan", "policy")
 
 
 @dataclass(frozen=True)
@@ -34,7 +37,7 @@ class Phase:
     env: EnvConfig
     reward: RewardConfig
     changes: tuple[str, ...]
-    """What is different from the spec itself, in words."""
+    """What is different from the phase before, of the first from the spec itself, in words."""
 
 
 def phases_of(spec: Spec) -> tuple[Phase, ...]:
@@ -42,13 +45,22 @@ def phases_of(spec: Spec) -> tuple[Phase, ...]:
     if not spec.phases:
         return (Phase(1, 0, spec.env, spec.reward, ()),)
     phases = []
-    first = 0
+    first, before = 0, replace(spec, phases=())
     for number, values in enumerate(spec.phases, start=1):
         changed = adapter().validate_json(json.dumps(_overlaid(spec, values)))
-        words = tuple(str(change) for change in diff(replace(spec, phases=()), changed))
+        words = tuple(str(change) for change in diff(before, changed))
+        before = changed
         phases.append(Phase(number, first, changed.env, changed.reward, words))
         first += int(values.get("steps", 0))
     return tuple(phases)
+
+
+def split_mode(name: str, default: Mode = "policy") -> tuple[str, Mode]:
+    """`1971498:plan` → (`1971498`, `plan`); without an ending the mode is `default`."""
+    for mode in MODES:
+        if name.endswith(f":{mode}"):
+            return name.removesuffix(f":{mode}"), mode
+    return name, default
 
 
 def opponent_weights(env: EnvConfig) -> dict[str, float]:
@@ -108,7 +120,7 @@ def _opponent_problems(env: EnvConfig, path: YamlPath) -> Iterator[tuple[YamlPat
     weights = opponent_weights(env)
     if not weights:
         yield path, "no opponent has a weight above 0", "give one of them a weight"
-    if SELF in weights and env.self_play is None:
+    if any(split_mode(name)[0] == SELF for name in weights) and env.self_play is None:
         yield path, "names self, and env.self_play does not say which copies are kept", "write env: {self_play: on}"
 
 

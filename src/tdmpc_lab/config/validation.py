@@ -73,6 +73,9 @@ def _validate_phase(layer: Layer, index: int) -> None:
         hint = f"did you mean {near[0]!r}?" if near else "known here: steps, env, reward, opponent"
         layer.report((*place, key), "unknown key of a phase", hint)
     steps = phase.get("steps")
+    if isinstance(steps, float) and steps.is_integer() and "e" in layer.raw.get((*place, "steps"), "").lower():
+        steps = int(steps)  # 1e6, as elsewhere in a spec
+        phase = {**phase, "steps": steps}
     if "steps" in phase and (isinstance(steps, bool) or not isinstance(steps, int) or steps < 1):
         found = found_text(steps, layer.raw.get((*place, "steps")))
         layer.report((*place, "steps"), f"found {found}; allowed: a whole number ≥ 1, in environment steps")
@@ -131,6 +134,8 @@ def _fitted(layer: Layer, data: Any, section: type, path: KeyPath) -> Any:
             fitted[name] = WholeMapping(value)
         elif isinstance(value, float) and value.is_integer() and "e" in (raw or "").lower():
             fitted[name] = int(value) if kind.takes(int) and not kind.takes(float) else value
+        elif isinstance(value, int) and kind.takes(str) and kind.takes(int) and "_" in (raw or ""):
+            fitted[name] = raw  # the id of an array task: to YAML `1971498_3` is a number
     return fitted
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from tdmpc_lab.envs.control import ControlEnv, FloatArray, StepResult
 from tdmpc_lab.envs.seeds import training_seed
-from tdmpc_lab.errors import CheckpointError, TrainingError
+from tdmpc_lab.errors import CheckpointError, EnvironmentSpecError, TrainingError
 
 _NOT_STARTED = -1
 
@@ -159,7 +159,7 @@ class EnvGroup:
             self._start(index, episode, setting)
             for action in actions:
                 self._step_one(index, action)
-        except TrainingError:  # it raised or ended early this time, so it differs: the caller starts another one
+        except (TrainingError, EnvironmentSpecError):  # it can't be made, raised or ended early: another one is started
             return False
         return bool(np.array_equal(self._obs[index], observation))
 

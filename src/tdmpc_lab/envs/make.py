@@ -92,14 +92,18 @@ def _own_options(config: EnvConfig, find_opponent: FindOpponent | None) -> dict[
 
     Raises EnvironmentSpecError where the environment has no such thing, and for an opponent that is not known.
     """
-    given = {name: value for name in _OWN_KEYS if (value := getattr(config, name)) is not None}
+    given = {name: value for name in (*_OWN_KEYS, "self_play") if (value := getattr(config, name)) is not None}
     if not given:
         return {}
+    _import_module_of(config.id)
+    if _creator(config.id) is None:
+        return {}  # making it tells what is wrong with the id
     if not has_opponents(config.id):
         name = next(iter(given))
         raise EnvironmentSpecError(
             f"env.{name} is for laser hockey (env.id: hockey), and '{config.id}' is another environment: leave it out"
         )
+    given.pop("self_play", None)  # of the training, not of the environment
     if "opponent" in given:
         from tdmpc_lab.envs.hockey import make_opponent
 

@@ -130,6 +130,7 @@ def build_trainer(
     set_threads(train)
     worlds = Worlds(spec, places.opponents, pool=places.pool)
     envs = EnvGroup(worlds.make, train.envs, train.seed)
+    envs.episode_length = int(worlds.made_of["episode_length"])  # of the longest phase, not of the one just made
     agent = build_agent(spec, envs.observation_dim, envs.action_dim, envs.episode_length)
     if places.checkpoints is not None:
         places.checkpoints.made_of = worlds.made_of

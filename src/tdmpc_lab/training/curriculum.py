@@ -29,6 +29,7 @@ class Curriculum:
         self.setting = Setting()
         """What episodes that begin now are played in."""
         self._ramps_from = [0]  # per phase begun: the training episode that its reward's ramps count from
+        self._first_needed: list[int] = []  # per checkpoint that is kept: the oldest copy it can ask for
         self._reshaped = any(phase.reward.shaping or phase.reward.backprop for phase in self.phases)
 
     def enter(self, step: int, episodes: int) -> list[Phase]:
@@ -72,11 +73,28 @@ class Curriculum:
         self.setting = self.setting._replace(copies=number)
         return number
 
-    def state_dict(self) -> dict[str, Any]:
-        """For a checkpoint."""
-        return {"setting": list(self.setting), "ramps_from": list(self._ramps_from)}
+    def state_dict(self, running: Sequence[Setting]) -> dict[str, Any]:
+        """For a checkpoint, while episodes of these settings are running."""
+        return {
+            "setting": list(self.setting),
+            "ramps_from": list(self._ramps_from),
+            "first_needed": self._needed_with(running),
+        }
+
+    def saved(self, running: Sequence[Setting], kept: int) -> None:
+        """A checkpoint was written, and the newest `kept` ones are there: copies that none of them needs go."""
+        self._first_needed = self._needed_with(running)[-kept:]
+        if self.pool is not None and len(self._first_needed) == kept:
+            self.pool.prune(min(self._first_needed))
+
+    def _needed_with(self, running: Sequence[Setting]) -> list[int]:
+        if self.pool is None:
+            return []
+        copies = min([self.setting.copies, *(setting.copies for setting in running)])
+        return [*self._first_needed, self.pool.first_member(copies)]
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take over what `state_dict` gave."""
         self.setting = Setting(*state["setting"])
         self._ramps_from = [int(first) for first in state["ramps_from"]]
+        self._first_needed = [int(first) for first in state["first_needed"]]

@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 
 from tdmpc_lab.agent import Agent, PlanState
 from tdmpc_lab.agent.replay import FloatArray
+from tdmpc_lab.config.phases import Mode
 from tdmpc_lab.envs import ControlEnv, evaluation_seeds
 from tdmpc_lab.errors import EnvironmentSpecError, TrainingError
 from tdmpc_lab.intervals import wilson
 from tdmpc_lab.training.metrics import Row
-from tdmpc_lab.training.opponents import Mode
 from tdmpc_lab.training.stop import StopFlag
 from tdmpc_lab.training.video import Frame
 

@@ -13,8 +13,9 @@ import torch
 
 from tdmpc_lab.agent import Agent, Replay
 from tdmpc_lab.agent.replay import FloatArray
+from tdmpc_lab.config.phases import Phase
 from tdmpc_lab.config.schema import EvalConfig, TrainConfig
-from tdmpc_lab.envs import EnvGroup
+from tdmpc_lab.envs import EnvGroup, Setting
 from tdmpc_lab.errors import CheckpointError, NonFiniteError, TrainingError
 from tdmpc_lab.training.checkpoints import CheckpointStore, arrays_to_tensors, tensors_to_arrays
 from tdmpc_lab.training.curriculum import Curriculum
@@ -113,6 +114,8 @@ class Trainer:
         self._started = time.monotonic()
         self._rate_mark = (self._started, self.step)
         if not self._recorders:
+            if len(self.curriculum.phases) > 1:
+                self._tell_phase(self.curriculum.phases[0])
             self._observations = self.envs.reset_all()
             self._recorders = [EpisodeRecorder(o) for o in self._observations]
         while not self.stop and (self._settled < self.config.steps or self._pending):
@@ -160,9 +163,12 @@ class Trainer:
 
     def _enter_phases(self) -> None:
         for phase in self.curriculum.enter(self.step, self.replay.episodes_added):
-            self._log("train", {"phase": phase.number})
-            self._event("phase", {"phase": phase.number, "step": self.step, "changes": list(phase.changes)})
+            self._tell_phase(phase)
         self.envs.setting = self.curriculum.setting
+
+    def _tell_phase(self, phase: Phase) -> None:
+        self._log("train", {"phase": phase.number})
+        self._event("phase", {"phase": phase.number, "step": self.step, "changes": list(phase.changes)})
 
     def _due(self) -> int:
         """Updates still to be made up to this step; whole ones, counted so that fractions never drift."""
@@ -311,7 +317,11 @@ class Trainer:
             return
         self._meter.check(self._last_checkpoint())
         path = self.checkpoints.save(self.step, self.state_dict())
+        self.curriculum.saved(self._running_settings(), self.checkpoints.keep)
         self._event("checkpoint", {"step": self.step, "file": path.name})
+
+    def _running_settings(self) -> list[Setting]:
+        return [self.envs.episode_setting(i) for i in range(self.config.envs)]
 
     def _log(self, split: str, values: Mapping[str, Any]) -> None:
         row = {
@@ -351,7 +361,7 @@ class Trainer:
             },
             "agent": self.agent.state_dict(),
             "replay": self.replay.state_dict(),
-            "curriculum": self.curriculum.state_dict(),
+            "curriculum": self.curriculum.state_dict(self._running_settings()),
             "envs": arrays_to_tensors(self.envs.state_dict()),
             "recorders": [r.state_dict() for r in self._recorders],
             "plan": {

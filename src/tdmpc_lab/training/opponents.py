@@ -5,30 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, Protocol, TypeAlias
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from tdmpc_lab.agent import Agent
-from tdmpc_lab.config.phases import SELF, opponent_weights
+from tdmpc_lab.config.phases import SELF, Mode, opponent_weights, split_mode
 from tdmpc_lab.config.schema import EnvConfig, SelfPlayConfig
 from tdmpc_lab.errors import CheckpointError, EnvironmentSpecError
 from tdmpc_lab.training.load import load_agent, save_copy
 
-Mode: TypeAlias = Literal["plan", "policy"]
-"""Whether an agent plans its actions or takes those of its policy prior, which is many times quicker."""
-MODES: tuple[Mode, ...] = ("plan", "policy")
 FALLBACK = "weak"
 """Who plays in the place of `self` while there is no copy and nobody else."""
-
-
-def split_mode(name: str, default: Mode = "policy") -> tuple[str, Mode]:
-    """`1971498:plan` → (`1971498`, `plan`); without an ending the mode is `default`."""
-    for mode in MODES:
-        if name.endswith(f":{mode}"):
-            return name.removesuffix(f":{mode}"), mode
-    return name, default
 
 
 class AgentOpponent:
@@ -114,7 +103,7 @@ class SelfPlayPool:
     """The agent's own past copies, in a folder: `copy_000001.pt` and so on.
 
     Which copies an episode can meet depends on how many had been made when it began, so that a resumed run meets
-    the same ones. One more than the pool's size stays on disk for episodes that began before the last copy.
+    the same ones. A copy stays on disk until no checkpoint that is kept can ask for it, see `prune`.
     """
 
     def __init__(self, config: SelfPlayConfig, folder: Path, made_of: Mapping[str, Any]) -> None:
@@ -128,13 +117,22 @@ class SelfPlayPool:
         return step >= first and (step - first) // every > (before - first) // every
 
     def add(self, number: int, agent: Agent, step: int) -> None:
-        """Keep the agent as it is now as copy `number` (from 1); the oldest beyond the size leaves. Raises OSError."""
+        """Keep the agent as it is now as copy `number` (from 1). Raises OSError."""
         save_copy(self._path(number), agent, self._made_of, step)
-        self._path(number - self.config.size - 1).unlink(missing_ok=True)
+
+    def first_member(self, copies: int) -> int:
+        """Number of the oldest copy in the pool once `copies` had been made."""
+        return max(1, copies - self.config.size + 1)
+
+    def prune(self, first: int) -> None:
+        """Remove the copies before number `first`: nothing that can still be gone on from needs them."""
+        for path in self._folder.glob("copy_*.pt"):
+            if path < self._path(first):
+                path.unlink(missing_ok=True)
 
     def members(self, copies: int) -> list[Path]:
         """The copies in the pool once `copies` had been made, oldest first."""
-        return [self._path(n) for n in range(max(1, copies - self.config.size + 1), copies + 1)]
+        return [self._path(n) for n in range(self.first_member(copies), copies + 1)]
 
     def _path(self, number: int) -> Path:
         return self._folder / f"copy_{number:06d}.pt"

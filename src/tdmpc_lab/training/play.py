@@ -45,9 +45,9 @@ class PlayedEpisode:
 
 
 def play_episodes(
-    spec: Spec, opponents: OpponentFiles, *, player: str, most: int, wanted: Collection[int | None]
+    spec: Spec, opponents: OpponentFiles, *, phase: int, player: str, most: int, wanted: Collection[int | None]
 ) -> list[PlayedEpisode]:
-    """Play up to `most` episodes of a spec's environment, fewer once all outcomes in `wanted` were seen.
+    """Play up to `most` episodes of one phase (from 0) of a spec, fewer once all outcomes in `wanted` were seen.
 
     `player` is the name of a bot, which plays for the agent in laser hockey; other environments get random actions.
 
@@ -56,10 +56,11 @@ def play_episodes(
         TrainingError: the environment fails.
     """
     bot = make_opponent(player) if has_opponents(spec.env.id) else None
-    env = Worlds(spec, opponents).make(Setting())
+    worlds = Worlds(spec, opponents)
+    env = worlds.make(Setting(phase=phase))
     episodes: list[PlayedEpisode] = []
     try:
-        check_reward_terms(env, spec.env.id, spec.reward)
+        check_reward_terms(env, spec.env.id, worlds.phases[phase].reward)
         for seed in evaluation_seeds(spec.train.seed, most):
             episodes.append(PlayedEpisode(seed, _play(env, seed, bot)))
             if set(wanted) <= {episode.winner for episode in episodes}:

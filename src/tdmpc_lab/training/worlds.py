@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from tdmpc_lab.config.phases import SELF, opponent_weights, phases_of
+from tdmpc_lab.config.phases import SELF, Mode, opponent_weights, phases_of, split_mode
 from tdmpc_lab.config.schema import EnvConfig, EvalConfig, Spec
 from tdmpc_lab.config.serialize import dump_yaml
 from tdmpc_lab.envs import ControlEnv, Setting, evaluation_seeds, has_opponents, make_env
@@ -17,27 +17,35 @@ from tdmpc_lab.training.evaluate import Case, MakeEnv, game_cases
 from tdmpc_lab.training.load import header
 from tdmpc_lab.training.opponents import (
     AgentOpponents,
-    Mode,
     OpponentFiles,
     SelfPlayPool,
     env_with_pool,
     evaluation_opponents,
     no_files,
-    split_mode,
 )
 
 
 def made_of(spec: Spec, spec_yaml: str) -> dict[str, Any]:
-    """The `load.header` of a spec's checkpoints: makes its environment to ask for the sizes.
+    """The `load.header` of a spec's checkpoints: makes its environments to ask for the sizes.
+
+    Phases may differ in the length of an episode; the longest counts, for discount and warm-up of the whole training.
 
     Raises:
         EnvironmentSpecError: it can't be made or is not supported.
     """
-    env = make_env(replace(spec.env, opponent=None))  # who plays changes no size
-    try:
-        return header(spec_yaml, env.observation_dim, env.action_dim, env.episode_length)
-    finally:
+    envs: list[EnvConfig] = []
+    for phase in phases_of(spec):
+        alone = replace(phase.env, opponent=None)  # who plays changes no size
+        envs += [] if alone in envs else [alone]
+    found = []
+    for config in envs:
+        env = make_env(config)
+        found.append((env.observation_dim, env.action_dim, env.episode_length))
         env.close()
+    sizes = {(observation, action) for observation, action, _ in found}
+    if len(sizes) > 1:
+        raise EnvironmentSpecError(f"phases: observation and action have different sizes in them: {sorted(sizes)}")
+    return header(spec_yaml, found[0][0], found[0][1], max(length for *_, length in found))
 
 
 class Worlds:
@@ -91,7 +99,8 @@ class Worlds:
         if not has_opponents(spec.env.id):
             seeds = tuple(evaluation_seeds(spec.train.seed, evaluation.episodes))
             return (Case(_maker(spec.env), seeds),)
-        opponents = list(evaluation.opponents) or evaluation_opponents([phase.env for phase in self.phases])
+        named = evaluation.opponents or evaluation_opponents([phase.env for phase in self.phases])
+        opponents = list(dict.fromkeys(named))  # a second time would be the same games, counted twice
         return versus(spec.env, opponents, self._agents, seed=spec.train.seed, episodes=evaluation.episodes)
 
     def _find(self, name: str, copies: int) -> Opponent | None:
