@@ -135,6 +135,9 @@ def editor(tmp_path: Path, code: str) -> str:
 
 
 def test_edit_opens_the_editor(lab: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("EDITOR", raising=False)
+    monkeypatch.delenv("VISUAL", raising=False)
+    assert main(["note", ID, "--edit"]) == 2  # no terminal to ask at, and vi would wait for one
     before = lab.note(ID).read_text()
     monkeypatch.setenv("EDITOR", editor(tmp_path, "path.write_text(path.read_text() + 'typed in an editor\\n')"))
     assert main(["note", ID, "--edit"]) == 0
@@ -144,6 +147,7 @@ def test_edit_opens_the_editor(lab: Project, tmp_path: Path, monkeypatch: pytest
 def test_an_edit_that_can_not_be_kept_is_not_lost(
     lab: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    monkeypatch.delenv("VISUAL", raising=False)
     before = lab.note(ID).read_text()
     change = "path.write_text(path.read_text().replace('a few steps', 'my words'))"
     monkeypatch.setenv("EDITOR", editor(tmp_path, change))

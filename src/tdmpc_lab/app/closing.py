@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
+from tdmpc_lab.app.joblog import refresh_rollup
 from tdmpc_lab.app.journal import write_array_note, write_note
 from tdmpc_lab.app.status import JobView, job_views, scheduler_states
 from tdmpc_lab.errors import LabError
@@ -32,6 +33,8 @@ def catch_up_notes(project: Project, ids: Sequence[str]) -> None:
             write_array_note(project, array_id, {view.id: view.status for view in views if view.status is not None})
         except LabError as error:
             print(f"warning: the note of array {array_id} was not brought up to date: {error}", file=sys.stderr)
+    if silent:
+        refresh_rollup(project)
 
 
 def _ended_in_silence(project: Project, view: JobView) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import subprocess
+import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -83,9 +84,13 @@ def edit(project: Project, job_id: str) -> bytes:
     block of then.
 
     Raises:
+        UsageError: none was chosen, and there is no terminal that vi could use.
         ExternalError: there is no such editor, or it failed.
         NoteError: what was saved can't be put in place without losing something; the copy is kept, and named.
     """
+    editor = os.environ.get("VISUAL") or os.environ.get("EDITOR")
+    if not editor and not (sys.stdin.isatty() and sys.stdout.isatty()):
+        raise UsageError("--edit: there is no terminal here, and EDITOR names no editor that does without")
     ensure_note(project, job_id)
     path = project.note(job_id)
     base = _read(path)
@@ -93,7 +98,7 @@ def edit(project: Project, job_id: str) -> bytes:
     copy = Path(name)
     os.close(fd)
     copy.write_bytes(base)
-    _run_editor(copy)
+    _run_editor(editor or EDITOR, copy)
     edited = copy.read_bytes()
     try:
         note = change_note(path, lambda now: merge_edited(base, edited, now, str(path)), lock_of(project, job_id))
@@ -103,9 +108,8 @@ def edit(project: Project, job_id: str) -> bytes:
     return note
 
 
-def _run_editor(path: Path) -> None:
+def _run_editor(words: str, path: Path) -> None:
     """Raises ExternalError."""
-    words = os.environ.get("VISUAL") or os.environ.get("EDITOR") or EDITOR
     try:
         code = subprocess.run([*shlex.split(words), str(path)], check=False).returncode
     except (OSError, ValueError) as error:
