@@ -87,6 +87,26 @@ def test_a_whole_array_is_cancelled_by_its_id(lab: Lab) -> None:
     assert "- 3 CANCELLED\n" in lab.run("note", array).stdout
 
 
+@pytest.mark.timeout(300)
+def test_a_task_that_is_started_again_leaves_the_others_alone(lab: Lab) -> None:
+    """The last task of an array has the array's own id as its SLURM_JOB_ID."""
+    ids = submit(lab, "experiments/moody.yaml", "sweep.train.seed=[0, 1]", "env.options.slow=1.0")
+    array = ids[0].partition("_")[0]
+
+    def trains(job_id: str) -> bool:
+        return any(event["event"] == "ready" for event in lab.events(job_id))
+
+    lab.until(lambda: trains(ids[0]) and trains(ids[1]), 120)
+    assert f"JobId={array} " in lab.slurm("scontrol", "show", "job", ids[1])
+    lab.slurm("scancel", "--signal=USR2", ids[1])
+    lab.until(lambda: "Restarts=1" in lab.slurm("scontrol", "show", "job", ids[1]), 90)
+    assert [event["event"] for event in lab.events(ids[1]) if event["event"] == "preempted"] == ["preempted"]
+    other = lab.slurm("scontrol", "show", "job", ids[0])
+    assert "Restarts=0" in other
+    assert "JobState=RUNNING" in other
+    lab.run("cancel", array)
+
+
 def test_a_sweep_of_one_is_no_array_and_specs_go_together(lab: Lab) -> None:
     (lab.project.experiments / "two.yaml").write_text(
         (lab.project.experiments / "quick.yaml").read_text() + "sweep: {train.seed: [0, 1]}\n"
