@@ -28,18 +28,25 @@ How to write one:
 from __future__ import annotations
 
 import os
-import shutil
-import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 
 import pytest
-from slurm_fixtures import DEFAULT_CONF, Lab, Sim, reachable
+from slurm_fixtures import DEFAULT_CONF, Lab, Sim, make_empty_store, reachable
 
 # Taken before the environment is cleaned for every test.
 NAMED = os.environ.get("SLURM_CONF")
 REQUIRED = os.environ.get("TDMPC_LAB_REQUIRE_SLURM") == "1"
 MISSING = "no SLURM cluster of this machine is up; start one: tools/slurm-sim up"
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """All skips for want of a cluster at one place: pytest's summary then has one line for them, with their number."""
+    report = yield
+    if report.skipped and isinstance(report.longrepr, tuple) and MISSING in report.longrepr[2]:
+        report.longrepr = ("tests/slurm", None, f"Skipped: {MISSING}")  # type: ignore[assignment]
+    return report
 
 
 @pytest.fixture(scope="session")
@@ -53,15 +60,24 @@ def cluster() -> Path:
     return conf
 
 
+@pytest.fixture(scope="session")
+def empty_store(cluster: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An MLflow store to copy, shared by the workers of pytest-xdist, whose folders lie in one."""
+    own = tmp_path_factory.getbasetemp()
+    return make_empty_store(own.parent if "PYTEST_XDIST_WORKER" in os.environ else own)
+
+
 @pytest.fixture
-def make_lab(cluster: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Lab]]:
+def make_lab(
+    cluster: Path, empty_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[..., Lab]]:
     """`make_lab(sim)` makes a project that submits to this cluster; `make_lab()` one for the shared one."""
     made: list[Lab] = []
 
     def make(sim: Sim | None = None) -> Lab:
         conf = cluster if sim is None else sim.conf
         monkeypatch.setenv("SLURM_CONF", str(conf))  # for what a test calls in its own process
-        lab = Lab(tmp_path / f"project{len(made) or ''}", conf)
+        lab = Lab(tmp_path / f"project{len(made) or ''}", conf, empty_store)
         made.append(lab)
         return lab
 
@@ -82,12 +98,11 @@ def start_cluster(cluster: Path) -> Iterator[Callable[..., Sim]]:
     started: list[Sim] = []
 
     def start(*, accounting: bool = True) -> Sim:
-        sim = Sim(Path(tempfile.mkdtemp(prefix="slurm-sim-")))  # a short path, see slurm-sim
+        sim = Sim()
         started.append(sim)
         sim("up", *([] if accounting else ["--no-accounting"]))
         return sim
 
     yield start
     for sim in started:
-        sim("down")
-        shutil.rmtree(sim.folder)
+        sim("down", "--remove")

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from tdmpc_lab.app.status import job_views
-from tdmpc_lab.files import read_jsonl
+from tdmpc_lab.files import file_lock, read_jsonl
 from tdmpc_lab.jobs.events import read_events
 from tdmpc_lab.jobs.paths import JobPaths, Project
 
@@ -21,13 +23,14 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 SOURCE = REPOSITORY / "src"
 SLURM_SIM = REPOSITORY / "tools" / "slurm-sim"
 DEFAULT_CONF = REPOSITORY / ".slurm-sim" / "slurm.conf"
+CLUSTERS = os.environ.get("TDMPC_LAB_TEST_CLUSTERS")  # taken before the environment is cleaned; None: the usual one
 COMMAND_S = 120
 POLL_S = 0.5
 
 sys.path.insert(0, str(REPOSITORY / "tests" / "app"))
 from app_fixtures import write_specs  # noqa: E402 - the same specs and environment as for local jobs
 
-RESOURCES = 'slurm: {partition: test, cpus: 1, memory: 500M, time: "0:10:00"}\n'
+RESOURCES = 'slurm: {partition: test, cpus: 1, memory: 1000M, time: "0:10:00"}\n'
 
 
 def reachable(conf: Path) -> bool:
@@ -56,11 +59,14 @@ def run_slurm(conf: Path, *words: str) -> subprocess.CompletedProcess[str]:
 
 
 class Sim:
-    """A cluster of a test's own; calling it runs `tools/slurm-sim` on it."""
+    """A cluster of a test's own, down at first; calling it runs `tools/slurm-sim` on it.
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.conf = folder / "slurm.conf"
+    Its folder is a new one in CLUSTERS, which `.ci/run` looks through at its end.
+    """
+
+    def __init__(self) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="slurm-sim-", dir=CLUSTERS))
+        self.conf = self.folder / "slurm.conf"
 
     def __call__(self, command: str, *words: str, code: int = 0) -> str:
         done = subprocess.run(
@@ -75,13 +81,32 @@ class Sim:
         return done.stdout
 
 
-class Lab:
-    """A project with `quick.yaml` and `moody.yaml`, used through the command line."""
+def make_empty_store(folder: Path) -> Path:
+    """An MLflow store without a run, made once for all projects: MLflow works five seconds on one."""
+    with file_lock(folder / ".mlflow.lock"):
+        store = folder / "mlruns" / "mlflow.db"
+        if not store.exists():
+            code = "import sys, pathlib, tdmpc_lab.tracking.store as s; s.ensure_store(sys.argv[1], pathlib.Path.cwd())"
+            environ = {**os.environ, "PYTHONPATH": str(SOURCE)}
+            subprocess.run(
+                [sys.executable, "-c", code, f"sqlite:///{store}"],
+                cwd=folder,
+                env=environ,
+                check=True,
+                timeout=COMMAND_S,
+            )
+    return store
 
-    def __init__(self, root: Path, conf: Path) -> None:
+
+class Lab:
+    """A project with `quick.yaml` and `moody.yaml` and an empty MLflow store, used through the command line."""
+
+    def __init__(self, root: Path, conf: Path, store: Path) -> None:
         self.root, self.conf = root, conf
         self.project = Project(root)
         self.project.experiments.mkdir(parents=True)
+        self.project.mlruns.mkdir()
+        shutil.copyfile(store, self.project.mlruns / store.name)
         write_specs(root)
         for spec in self.project.experiments.glob("*.yaml"):
             spec.write_text(spec.read_text() + RESOURCES)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -111,11 +110,11 @@ def test_requeued_by_hand_and_preempted_by_a_higher_partition(lab: Lab) -> None:
 
 
 @pytest.fixture(scope="module")
-def broken(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Sim, Lab]]:
+def broken(empty_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Sim, Lab]]:
     """A cluster to be broken, and a project that submits to it."""
-    sim = Sim(Path(tempfile.mkdtemp(prefix="slurm-sim-")))
+    sim = Sim()
     sim("up")
-    lab = Lab(tmp_path_factory.mktemp("broken") / "project", sim.conf)
+    lab = Lab(tmp_path_factory.mktemp("broken") / "project", sim.conf, empty_store)
     yield sim, lab
     lab.cancel_all()
     sim("down", "--remove")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import shlex
 import sys
 import time
@@ -26,6 +27,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except SimError as error:
         print(f"slurm-sim: {error}", file=sys.stderr)
         return error.code
+    except BrokenPipeError:  # the reader (head, grep -q) has gone: nothing more to say to it
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return OK
 
 
 def _parser() -> argparse.ArgumentParser:
