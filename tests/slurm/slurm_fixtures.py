@@ -30,7 +30,7 @@ POLL_S = 0.5
 sys.path.insert(0, str(REPOSITORY / "tests" / "app"))
 from app_fixtures import write_specs  # noqa: E402 - the same specs and environment as for local jobs
 
-RESOURCES = 'slurm: {partition: test, cpus: 1, memory: 1000M, time: "0:10:00"}\n'
+RESOURCES = 'slurm: {partition: test, cpus: 1, memory: 500M, time: "0:10:00"}\n'
 
 
 def reachable(conf: Path) -> bool:
