@@ -7,6 +7,7 @@ import pytest
 import torch
 from training_fixtures import AGENT, Countdown, comparable, run, spec, with_train
 
+from tdmpc_lab.envs import make_env, training_seed
 from tdmpc_lab.errors import NonFiniteError, TrainingError
 from tdmpc_lab.training import loop
 from tdmpc_lab.training.build import Places, build_trainer
@@ -263,3 +264,20 @@ def test_random_phase_covers_the_action_space():
     assert drawn.min() < -0.95
     assert drawn.max() > 0.95
     assert abs(drawn.mean()) < 0.1
+
+
+@pytest.mark.parametrize("envs", [1, 3])
+def test_every_episode_in_the_replay_is_what_the_environment_gave(envs):
+    """Observation by observation, the first ones of the first episodes too; played again from seeds and actions."""
+    a_spec = spec("Countdown-v0", envs=envs, steps=120)
+    trainer, _, rows = run(a_spec)
+    replay = trainer.replay
+    assert len(replay._episodes) == sum("episode_length" in row for row in rows) > 3 * envs
+    played = dict.fromkeys(range(envs), 0)
+    for (start, steps), row in zip(replay._episodes, [r for r in rows if "episode_length" in r], strict=True):
+        env = make_env(a_spec.env)
+        expected = [env.reset(training_seed(a_spec.train.seed, row["env"], played[row["env"]]))]
+        expected += [env.step(action).obs for action in replay._actions[start : start + steps].numpy()]
+        assert replay._observations[start : start + steps + 1].tolist() == np.stack(expected).tolist()
+        played[row["env"]] += 1
+        env.close()

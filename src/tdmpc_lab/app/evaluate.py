@@ -15,7 +15,7 @@ from tdmpc_lab.app.mirroring import add_evaluation
 from tdmpc_lab.app.opponents import agent_files, find_checkpoint
 from tdmpc_lab.app.specs import find_spec
 from tdmpc_lab.config.loader import load_spec
-from tdmpc_lab.config.phases import Mode
+from tdmpc_lab.config.phases import SELF, Mode, split_mode
 from tdmpc_lab.config.schema import EvalConfig
 from tdmpc_lab.config.serialize import dump_yaml
 from tdmpc_lab.errors import CheckpointError, EnvironmentSpecError, LabError, UsageError
@@ -144,7 +144,7 @@ def _evaluator(
     if opponents and not has_opponents(spec.env.id):
         raise UsageError(f"--opponent: '{spec.env.id}' is played alone; leave it out")
     for name in opponents:
-        if name.partition(":")[0] == "self":
+        if split_mode(name)[0] == SELF:
             raise UsageError("--opponent self: name the job or the checkpoint to play against")
     # whom the job was trained against is whom it kept; who is named here is meant as he is now
     worlds = Worlds(spec, agent_files(project, None if opponents else target.job), mode=mode, device=device)

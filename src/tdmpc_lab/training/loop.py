@@ -117,7 +117,7 @@ class Trainer:
             if len(self.curriculum.phases) > 1:
                 self._tell_phase(self.curriculum.phases[0])
             self._observations = self.envs.reset_all()
-            self._recorders = [EpisodeRecorder(o) for o in self._observations]
+            self._recorders = [EpisodeRecorder(o.copy()) for o in self._observations]  # the array is written over
         while not self.stop and (self._settled < self.config.steps or self._pending):
             if self._settled == self.step and not self._pending:
                 self._collect()
