@@ -19,6 +19,9 @@ from typing import Any, Self
 
 from tdmpc_lab.errors import RecordError
 
+Guard = Callable[[], AbstractContextManager[object]]
+"""Entered around every change of a file; what it raises leaves the file as it is."""
+
 _BLOCK = 65536
 _NON_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 
@@ -28,7 +31,7 @@ def write_atomic(
     data: str | bytes,
     *,
     mode: int | None = None,
-    guard: Callable[[], AbstractContextManager[object]] = nullcontext,
+    guard: Guard = nullcontext,
 ) -> None:
     """Replace the file's whole content so that a reader sees the old or the new one, never a mixture.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from training_fixtures import comparable, run, with_train
 from tdmpc_lab.config.loader import spec_from_dict
 from tdmpc_lab.config.schema import Spec
 from tdmpc_lab.envs import Setting
-from tdmpc_lab.errors import EnvironmentSpecError
+from tdmpc_lab.errors import AttemptLostError, EnvironmentSpecError
 from tdmpc_lab.training.build import Places, build_trainer
 from tdmpc_lab.training.checkpoints import CheckpointStore, load_checkpoint
 from tdmpc_lab.training.load import load_agent
@@ -256,3 +257,26 @@ def test_a_video_is_made_every_so_often(tmp_path: Path):
     assert [path.name for path in sorted(tmp_path.iterdir())] == ["step_000000120.mp4", "step_000000240.mp4"]
     videos = [fields for kind, fields in events if kind == "video"]
     assert [fields["step"] for fields in videos] == [120, 240] and "against weak" in videos[0]["of"]
+
+
+def test_pool_and_videos_change_only_while_the_guard_lets_them(tmp_path: Path):
+    """A process whose job another one has taken over writes no copies and no videos any more."""
+    spec = self_play(train={"envs": 1}, eval={"every": 60, "episodes": 2, "video_every": 60})
+
+    @contextlib.contextmanager
+    def guard():
+        if trainer.step >= 200:
+            raise AttemptLostError("attempt 2 has taken over")
+        yield
+
+    places = Places(videos=tmp_path / "videos", pool=tmp_path / "pool", guard=guard)
+    trainer = build_trainer(spec, sink=MemorySink(), places=places)
+    with pytest.raises(AttemptLostError):
+        trainer.run()
+    assert trainer.step == 210  # where the next copy was due
+    assert sorted(path.name for path in (tmp_path / "pool").iterdir()) == [f"copy_00000{n}.pt" for n in (1, 2, 3)]
+    assert sorted(path.name for path in (tmp_path / "videos").iterdir()) == [
+        f"step_{step:09d}.mp4" for step in (60, 120, 180)
+    ]
+    for copy in (tmp_path / "pool").iterdir():
+        load_checkpoint(copy)

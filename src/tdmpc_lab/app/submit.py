@@ -9,16 +9,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from tdmpc_lab.app.code import JobCode
 from tdmpc_lab.app.journal import write_note
 from tdmpc_lab.app.opponents import freeze_opponents
 from tdmpc_lab.app.resources import check_resources, settle_dependencies
-from tdmpc_lab.app.specs import check_environments, differences, load_all
+from tdmpc_lab.app.specs import check_environments, differences, environment_dimensions, load_all
 from tdmpc_lab.config.diff import config_hash, diff, group_hash
 from tdmpc_lab.config.loader import LoadedSpec, load_resolved
-from tdmpc_lab.config.schema import SlurmConfig
+from tdmpc_lab.config.schema import SlurmConfig, Spec
 from tdmpc_lab.config.serialize import dump_yaml, plain
 from tdmpc_lab.errors import LabError
 from tdmpc_lab.files import JsonlWriter, write_atomic
@@ -29,6 +29,9 @@ from tdmpc_lab.jobs.prepare import prepare_job
 from tdmpc_lab.jobs.record import JobRecord, read_record
 from tdmpc_lab.jobs.requests import ask
 from tdmpc_lab.jobs.state import SchedulerState
+
+if TYPE_CHECKING:
+    from tdmpc_lab.app.estimate import RunTimeEstimate
 
 Cluster = Literal["local", "slurm", "debug"]
 SUPERVISOR = "tdmpc_lab.app.supervisor"
@@ -121,7 +124,10 @@ def settle(project: Project, plans: Sequence[Plan]) -> list[Plan]:
 
 
 def dry_run(project: Project, ready: Plan, cluster: Cluster, code: JobCode) -> dict[str, Any]:
-    """What `submit` would do with one spec: the values in force, and for SLURM the batch script."""
+    """What `submit` would do with one spec: the values in force, the estimated time, and for SLURM the batch script.
+
+    Raises LabError where the agent of a job on this machine can't be built.
+    """
     spec = ready.item.spec
     script = None
     if cluster == "slurm":
@@ -129,16 +135,29 @@ def dry_run(project: Project, ready: Plan, cluster: Cluster, code: JobCode) -> d
 
         tasks = 1 if ready.item.point is None else ready.item.point.count
         script = sbatch_script(project, spec.slurm, spec.name, workplace=code.workplace, tasks=tasks)
+    estimate = _estimate(project, spec, cluster)
     return {
         "name": spec.name,
         "spec": str(ready.item.path),
         "cluster": cluster,
+        "estimate": None if estimate is None else estimate.as_dict(),
         "sweep": None if ready.item.point is None else ready.item.point.as_dict(),
         "diff": list(ready.diff),
         "snapshot": code.snapshot,
         "resolved": dump_yaml(spec),
         "sbatch": script,
     }
+
+
+def _estimate(project: Project, spec: Spec, cluster: Cluster) -> RunTimeEstimate | None:
+    """From earlier jobs; without any, a job on this machine is measured for a moment."""
+    from tdmpc_lab.app.estimate import estimate_run_time, measure_run_time
+
+    found = estimate_run_time(project, spec, cluster)
+    if found is not None or cluster == "slurm":  # its nodes are other machines than this
+        return found
+    sizes = environment_dimensions(spec.env)
+    return measure_run_time(spec, sizes.observation, sizes.action, sizes.episode_length)
 
 
 def groups(plans: Sequence[Plan], cluster: Cluster) -> list[list[Plan]]:

@@ -181,7 +181,9 @@ class _Run:
             trainer = self.trainer = build_trainer(
                 spec,
                 sink=sink,
-                places=Places(store, self.paths.videos, self.paths.pool, frozen_opponents(self.paths)),
+                places=Places(
+                    store, self.paths.videos, self.paths.pool, frozen_opponents(self.paths), self.lease.guard
+                ),
                 stop=self.stop,
                 observe=self._observe,
                 on_event=self._on_event,

@@ -7,7 +7,7 @@ import sys
 import traceback
 from argparse import Namespace
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tdmpc_lab.cli.common import find_job_id as _job_id
 from tdmpc_lab.cli.common import project_here as _project
@@ -15,6 +15,7 @@ from tdmpc_lab.cli.output import print_json
 from tdmpc_lab.cli.preflight import stop_on_errors
 from tdmpc_lab.cli.repeats import refuse_repeats
 from tdmpc_lab.errors import ExternalError, UsageError
+from tdmpc_lab.text import duration
 
 if TYPE_CHECKING:
     from tdmpc_lab.app.code import JobCode
@@ -185,11 +186,19 @@ def _dry_run(
             print(f"  {point}")
         for change in report["diff"]:
             print(f"  changed {change}")
+        print(f"  takes {_estimate(report)}")
         if point is None or point.index == point.count - 1:  # the values of all points would fill the screen
             print(report["resolved"], end="")
             if report["sbatch"]:
                 print(report["sbatch"])
     return OK
+
+
+def _estimate(report: dict[str, Any]) -> str:
+    estimate = report["estimate"]
+    if estimate is None:
+        return "an unknown time: no job like it has run to its end yet"
+    return f"about {duration(estimate['seconds'])} ({estimate['basis']})"
 
 
 def cancel(args: Namespace) -> int:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from tdmpc_lab.errors import RecordError
-from tdmpc_lab.files import append_jsonl, decode_jsonl, read_jsonl, read_whole
+from tdmpc_lab.files import Guard, append_jsonl, decode_jsonl, read_jsonl, read_whole
 
 OUTCOMES = frozenset({"finished", "failed", "stopped", "timeout"})
 """The events that end an attempt for good. `preempted` does not: the scheduler starts the job again."""
@@ -43,7 +43,7 @@ class EventLog:
         path: Path,
         *,
         clock: Callable[[], datetime] = _now,
-        guard: Callable[[], AbstractContextManager[object]] = nullcontext,
+        guard: Guard = nullcontext,
     ) -> None:
         self.path = path
         self._clock = clock

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from tdmpc_lab.agent import Agent, Replay
 from tdmpc_lab.config.schema import EvalConfig, Spec, TrainConfig
 from tdmpc_lab.envs import EnvGroup, make_env
 from tdmpc_lab.envs.hockey.opponents import FindOpponent
+from tdmpc_lab.files import Guard
 from tdmpc_lab.training.checkpoints import CheckpointStore
 from tdmpc_lab.training.curriculum import Curriculum
 from tdmpc_lab.training.evaluate import Evaluator
@@ -105,6 +107,8 @@ class Places:
     """Folder of the agent's past copies. Needed where the opponent `self` is."""
     opponents: OpponentFiles = no_files
     """The checkpoints of the opponents that are agents."""
+    guard: Guard = nullcontext
+    """Entered around every change of `videos` and `pool`; what it raises leaves them as they are."""
 
 
 def build_trainer(
@@ -128,7 +132,7 @@ def build_trainer(
     train = spec.train
     places = Places() if places is None else places
     set_threads(train)
-    worlds = Worlds(spec, places.opponents, pool=places.pool)
+    worlds = Worlds(spec, places.opponents, pool=places.pool, guard=places.guard)
     envs = EnvGroup(worlds.make, train.envs, train.seed)
     envs.episode_length = int(worlds.made_of["episode_length"])  # of the longest phase, not of the one just made
     agent = build_agent(spec, envs.observation_dim, envs.action_dim, envs.episode_length)
@@ -164,7 +168,7 @@ def build_trainer(
 def _videos(evaluation: EvalConfig, places: Places) -> VideoFolder | None:
     if places.videos is None or evaluation.video_every is None:
         return None
-    return VideoFolder(places.videos, evaluation.video_every)
+    return VideoFolder(places.videos, evaluation.video_every, places.guard)
 
 
 def _slots_needed(spec: Spec, episode_length: int) -> int:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from tdmpc_lab.errors import CheckpointError
-from tdmpc_lab.files import write_atomic
+from tdmpc_lab.files import Guard, write_atomic
 
 FORMAT = 1
 _NAME = re.compile(r"step_(\d+)\.pt")
@@ -28,9 +28,7 @@ class CheckpointStore:
         guard: entered around every change of the folder; what it raises leaves the folder as it is.
     """
 
-    def __init__(
-        self, folder: Path, *, keep: int = 2, guard: Callable[[], AbstractContextManager[object]] = nullcontext
-    ) -> None:
+    def __init__(self, folder: Path, *, keep: int = 2, guard: Guard = nullcontext) -> None:
         self.folder = folder
         self.keep = keep
         self._guard = guard
@@ -85,9 +83,7 @@ class CheckpointStore:
         return None
 
 
-def save_checkpoint(
-    path: Path, state: Mapping[str, Any], guard: Callable[[], AbstractContextManager[object]] = nullcontext
-) -> None:
+def save_checkpoint(path: Path, state: Mapping[str, Any], guard: Guard = nullcontext) -> None:
     """Write one checkpoint, whole or not at all; `guard()` is entered around its replacement of an older one.
 
     Raises OSError, and what `guard` raises.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from tdmpc_lab.agent import Agent
 from tdmpc_lab.config.loader import load_resolved_text
 from tdmpc_lab.config.schema import Spec
 from tdmpc_lab.errors import CheckpointError, SpecError
+from tdmpc_lab.files import Guard
 from tdmpc_lab.training.checkpoints import load_checkpoint, save_checkpoint
 
 HEADER = ("spec", "observation_dim", "action_dim", "episode_length")
@@ -66,9 +68,18 @@ def load_agent(path: Path, *, device: str) -> LoadedAgent:
     return LoadedAgent(agent, spec, int(state["step"]), {key: state[key] for key in HEADER})
 
 
-def save_copy(path: Path, agent: Agent, made_of: Mapping[str, Any], step: int) -> None:
-    """Write the networks alone, small enough to keep many: what `load_agent` needs. `made_of` is a `header`."""
-    save_checkpoint(path, {"step": step, **made_of, "agent": {"model": agent.model.state_dict()}})
+def save_copy(
+    path: Path,
+    agent: Agent,
+    made_of: Mapping[str, Any],
+    step: int,
+    guard: Guard = nullcontext,
+) -> None:
+    """Write the networks alone, small enough to keep many: what `load_agent` needs. `made_of` is a `header`.
+
+    Raises as `save_checkpoint`.
+    """
+    save_checkpoint(path, {"step": step, **made_of, "agent": {"model": agent.model.state_dict()}}, guard)
 
 
 def extract_copy(checkpoint: Path, path: Path) -> None:

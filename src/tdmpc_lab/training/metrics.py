@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from tdmpc_lab.errors import NonFiniteError
-from tdmpc_lab.files import JsonlWriter
+from tdmpc_lab.files import Guard, JsonlWriter
 
 Row = dict[str, Any]
 
@@ -38,7 +38,7 @@ class JsonlSink:
     `guard()` is entered around every change of the file; what it raises keeps the file as it is.
     """
 
-    def __init__(self, path: Path, guard: Callable[[], AbstractContextManager[object]] = nullcontext) -> None:
+    def __init__(self, path: Path, guard: Guard = nullcontext) -> None:
         self._guard = guard
         with guard():
             self._writer = JsonlWriter(path)

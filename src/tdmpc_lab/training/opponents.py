@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -14,6 +15,7 @@ from tdmpc_lab.agent import Agent
 from tdmpc_lab.config.phases import SELF, Mode, opponent_weights, split_mode
 from tdmpc_lab.config.schema import EnvConfig, SelfPlayConfig
 from tdmpc_lab.errors import CheckpointError, EnvironmentSpecError
+from tdmpc_lab.files import Guard
 from tdmpc_lab.training.load import load_agent, save_copy
 
 FALLBACK = "weak"
@@ -106,10 +108,17 @@ class SelfPlayPool:
     the same ones. A copy stays on disk until no checkpoint that is kept can ask for it, see `prune`.
     """
 
-    def __init__(self, config: SelfPlayConfig, folder: Path, made_of: Mapping[str, Any]) -> None:
-        """`made_of` is the header of the copies, see `load.header`."""
+    def __init__(
+        self,
+        config: SelfPlayConfig,
+        folder: Path,
+        made_of: Mapping[str, Any],
+        guard: Guard = nullcontext,
+    ) -> None:
+        """`made_of` is the header of the copies, see `load.header`; `guard()` is entered around every change of the
+        folder, and what it raises leaves the folder as it is."""
         self.config = config
-        self._folder, self._made_of = folder, made_of
+        self._folder, self._made_of, self._guard = folder, made_of, guard
 
     def due(self, before: int, step: int) -> bool:
         """Whether a copy is to be made once the steps (before, step] are done."""
@@ -117,8 +126,8 @@ class SelfPlayPool:
         return step >= first and (step - first) // every > (before - first) // every
 
     def add(self, number: int, agent: Agent, step: int) -> None:
-        """Keep the agent as it is now as copy `number` (from 1). Raises OSError."""
-        save_copy(self._path(number), agent, self._made_of, step)
+        """Keep the agent as it is now as copy `number` (from 1). Raises OSError, and what the guard raises."""
+        save_copy(self._path(number), agent, self._made_of, step, self._guard)
 
     def first_member(self, copies: int) -> int:
         """Number of the oldest copy in the pool once `copies` had been made."""
@@ -126,9 +135,10 @@ class SelfPlayPool:
 
     def prune(self, first: int) -> None:
         """Remove the copies before number `first`: nothing that can still be gone on from needs them."""
-        for path in self._folder.glob("copy_*.pt"):
-            if path < self._path(first):
-                path.unlink(missing_ok=True)
+        with self._guard():
+            for path in self._folder.glob("copy_*.pt"):
+                if path < self._path(first):
+                    path.unlink(missing_ok=True)
 
     def members(self, copies: int) -> list[Path]:
         """The copies in the pool once `copies` had been made, oldest first."""

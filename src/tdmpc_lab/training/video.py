@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tdmpc_lab.errors import TrainingError
+from tdmpc_lab.files import Guard
 
 Frame = NDArray[np.uint8]  # (height, width, 3)
 FRAMES_PER_SECOND = 50
@@ -56,8 +58,9 @@ def write_video(path: Path, frames: Sequence[Frame], *, fps: int = FRAMES_PER_SE
 class VideoFolder:
     """The videos of one training: one of the first evaluation at or after every `every` steps."""
 
-    def __init__(self, folder: Path, every: int) -> None:
-        self.folder, self.every = folder, every
+    def __init__(self, folder: Path, every: int, guard: Guard = nullcontext) -> None:
+        """`guard()` is entered around every write."""
+        self.folder, self.every, self._guard = folder, every, guard
         self.last = 0  # step of the last one
 
     def due(self, step: int) -> bool:
@@ -65,8 +68,9 @@ class VideoFolder:
         return step // self.every > self.last // self.every
 
     def save(self, step: int, frames: Sequence[Frame], fps: int) -> Path:
-        """Write the video of the evaluation at `step`. Raises as `write_video`."""
+        """Write the video of the evaluation at `step`. Raises as `write_video`, and what the guard raises."""
         self.last = step
         path = self.folder / f"step_{step:09d}.mp4"
-        write_video(path, frames, fps=fps)
+        with self._guard():
+            write_video(path, frames, fps=fps)
         return path

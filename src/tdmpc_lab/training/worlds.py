@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from tdmpc_lab.config.serialize import dump_yaml
 from tdmpc_lab.envs import ControlEnv, Setting, evaluation_seeds, has_opponents, make_env
 from tdmpc_lab.envs.hockey.opponents import MixedOpponent, Opponent
 from tdmpc_lab.errors import EnvironmentSpecError
+from tdmpc_lab.files import Guard
 from tdmpc_lab.training.evaluate import Case, MakeEnv, game_cases
 from tdmpc_lab.training.load import header
 from tdmpc_lab.training.opponents import (
@@ -57,6 +59,7 @@ class Worlds:
         opponents: OpponentFiles = no_files,
         *,
         pool: Path | None = None,
+        guard: Guard = nullcontext,
         mode: Mode = "policy",
         device: str | None = None,
     ) -> None:
@@ -81,12 +84,12 @@ class Worlds:
             action_dim=self.made_of["action_dim"],
             default=mode,
         )
-        self.pool = None if pool is None else self._make_pool(pool)
+        self.pool = None if pool is None else self._make_pool(pool, guard)
 
-    def _make_pool(self, folder: Path) -> SelfPlayPool | None:
+    def _make_pool(self, folder: Path, guard: Guard) -> SelfPlayPool | None:
         named = {split_mode(name)[0] for phase in self.phases for name in opponent_weights(phase.env)}
         config = self._spec.env.self_play
-        return None if SELF not in named or config is None else SelfPlayPool(config, folder, self.made_of)
+        return None if SELF not in named or config is None else SelfPlayPool(config, folder, self.made_of, guard)
 
     def make(self, setting: Setting) -> ControlEnv:
         """The environment for training episodes of a setting. Raises EnvironmentSpecError."""
