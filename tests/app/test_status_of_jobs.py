@@ -9,8 +9,9 @@ import pytest
 from test_cancel import job, lab, queue  # noqa: F401 - `lab` is a fixture
 
 from tdmpc_lab.app.closing import catch_up_notes
-from tdmpc_lab.app.status import Asked, job_views, last_error
-from tdmpc_lab.cli.tables import newest_and_active, print_status
+from tdmpc_lab.app.status import Asked, job_views, last_error, newest_and_active
+from tdmpc_lab.cli.main import main
+from tdmpc_lab.cli.tables import print_status
 from tdmpc_lab.jobs.events import read_brief, read_events
 from tdmpc_lab.jobs.paths import Project
 from tdmpc_lab.jobs.state import State
@@ -62,12 +63,31 @@ def test_passed_checkpoints_are_left_out_and_nothing_else(tmp_path: Path) -> Non
     assert read_brief(tmp_path / "none") == []
 
 
-def test_of_many_jobs_the_newest_and_the_active_are_shown(lab: Project, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
-    monkeypatch.setattr("tdmpc_lab.cli.tables.MOST_SHOWN", 2)
-    for number in range(1, 6):
-        job(lab, str(number), "reference", *([] if number == 2 else ["started", "finished"]))
-    queue(lab, j2="PENDING")
-    assert [view.id for view in newest_and_active(job_views(lab))] == ["2", "4", "5"]
+def test_of_many_jobs_the_newest_and_the_active_are_shown(
+    lab: Project,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for number in range(1, 8):
+        job(lab, str(number), "reference", *([] if number in (2, 3) else ["started", "finished"]))
+    job(lab, "8", "reference", "started", "finished", "started")  # requeued after it had ended
+    job(lab, "9", "reference", "started", "failed")
+    job(lab, "10", "reference", "started", "finished")
+    lab.job("4").record.write_text("torn")
+    queue(lab, j2="PENDING", j8="RUNNING")  # nobody knows 3
+    views, left_out = newest_and_active(lab, 3)
+    # What can't be read stands where its file's time puts it: now.
+    assert ([view.id for view in views], left_out) == (["2", "8", "9", "10", "4"], 5)
+    everything = {view.id: view.as_dict() | {"elapsed_s": None} for view in job_views(lab)}
+    assert [view.as_dict() | {"elapsed_s": None} for view in views] == [everything[view.id] for view in views]
+    assert newest_and_active(lab, 10)[1] == newest_and_active(lab, 11)[1] == 0
+    monkeypatch.setattr("tdmpc_lab.cli.commands.MOST_SHOWN", 3)
+    monkeypatch.setenv("TDMPC_LAB_ROOT", str(lab.root))
+    (lab.root / "experiments").mkdir(exist_ok=True)
+    assert main(["status"]) == 0
+    assert "5 older jobs are over and not shown; all: tdmpc-lab status --all" in capsys.readouterr().out
+    assert main(["status", "--all"]) == 0
+    assert (shown := capsys.readouterr().out) and all(f"\n{number} " in shown for number in range(1, 11))
 
 
 def test_the_table_says_that_slurm_can_not_be_reached(

@@ -10,6 +10,7 @@ import re
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +21,7 @@ from tdmpc_lab.jobs.events import OUTCOMES, read_brief, read_events
 from tdmpc_lab.jobs.paths import JobPaths, Project
 from tdmpc_lab.jobs.record import JobRecord, all_records, read_record
 from tdmpc_lab.jobs.requests import cancelled_since, read_requests
-from tdmpc_lab.jobs.state import JobStatus, SchedulerState, State
+from tdmpc_lab.jobs.state import JobStatus, SchedulerState, State, derive_status
 from tdmpc_lab.text import parse_time, shorten
 
 if TYPE_CHECKING:
@@ -102,7 +103,21 @@ def job_views(project: Project, ids: Sequence[str] | None = None, asked: Asked |
     for a while, for callers that look again and again.
     """
     with _no_garbage():
-        return _views(project, ids, asked or Asked())
+        records = all_records(project) if ids is None else [_record(project, job_id) for job_id in ids]
+        return _views(records, asked or Asked())
+
+
+def newest_and_active(project: Project, most: int) -> tuple[list[JobView], int]:
+    """The last `most` jobs, and before them those that wait or run, oldest first; and how many are left out.
+
+    Of an older job that is over no more is read than tells that it is.
+    """
+    with _no_garbage():
+        records = all_records(project)
+        cut = max(0, len(records) - most)
+        older = _views([job for job in records[:cut] if not _is_over(*job)], Asked())
+        active = [v for v in older if v.status is not None and v.status.state in (State.PENDING, State.RUNNING)]
+        return [*active, *_views(records[cut:], Asked())], cut - len(active)
 
 
 @contextlib.contextmanager
@@ -117,10 +132,10 @@ def _no_garbage() -> Iterator[None]:
             gc.enable()
 
 
-def _views(project: Project, ids: Sequence[str] | None, asked: Asked) -> list[JobView]:
+def _views(jobs: Sequence[tuple[JobPaths, JobRecord | RecordError]], asked: Asked) -> list[JobView]:
     views: list[JobView | None] = []
     open_jobs: list[tuple[int, JobPaths, JobRecord]] = []
-    for paths, record in all_records(project) if ids is None else [_record(project, job_id) for job_id in ids]:
+    for paths, record in jobs:
         if isinstance(record, RecordError):
             view: JobView | None = JobView(paths.id, None, None, str(record))
         else:
@@ -132,6 +147,19 @@ def _views(project: Project, ids: Sequence[str] | None, asked: Asked) -> list[Jo
     for index, paths, record in open_jobs:
         views[index] = _view(paths, record, states.get(record.id))
     return [view for view in views if view is not None]
+
+
+def _is_over(paths: JobPaths, record: JobRecord | RecordError) -> bool:
+    """Whether a job's outcome is on file, or its files tell nothing."""
+    if isinstance(record, RecordError):
+        return True
+    try:
+        events = read_brief(paths.events)
+        if not any(event.get("event") in OUTCOMES for event in events):
+            return False
+        return derive_status(record, events, (), datetime.now().astimezone(), None).state.ended
+    except LabError:
+        return True
 
 
 def _record(project: Project, job_id: str) -> tuple[JobPaths, JobRecord | RecordError]:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from tdmpc_lab.jobs.paths import Project
 
 OK, FAILED = 0, 1
+MOST_SHOWN = 100  # jobs in the table of all, beside those that wait or run
 
 
 def submit(args: Namespace) -> int:
@@ -272,11 +273,15 @@ def _outcome(view: JobView) -> str:
 
 def status(args: Namespace) -> int:
     """`status [ID ...]`; 3 when SLURM could not be asked about a job, which is then shown as last known."""
-    from tdmpc_lab.app.status import job_views, unrecorded_views
+    from tdmpc_lab.app.status import job_views, newest_and_active, unrecorded_views
 
     project = _project()
     ids = [paths.id for paths in project.require_jobs([_job_id(project, job) for job in args.jobs])] or None
-    views = job_views(project, ids)
+    left_out = 0
+    if ids is None and not args.json and not args.all:
+        views, left_out = newest_and_active(project, MOST_SHOWN)
+    else:
+        views = job_views(project, ids)
     if ids is None:
         views += unrecorded_views(project)
     if args.json:
@@ -286,7 +291,7 @@ def status(args: Namespace) -> int:
     else:
         from tdmpc_lab.cli.tables import print_status
 
-        print_status(views, in_full=ids is not None, every=args.all)
+        print_status(views, in_full=ids is not None, left_out=left_out)
     if all(view.slurm_answered for view in views):
         return OK
     print("error: SLURM could not be asked; what is shown of its jobs is what was last known", file=sys.stderr)

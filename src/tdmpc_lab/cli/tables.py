@@ -18,7 +18,6 @@ from tdmpc_lab.notes.verdict import is_verdict_line
 from tdmpc_lab.text import duration, number, one_line
 
 WIDTH_OF_A_FILE = 200  # what is piped or redirected is not cut to a terminal's width
-MOST_SHOWN = 100
 STYLES = {
     State.PENDING: "yellow",
     State.RUNNING: "cyan",
@@ -31,15 +30,11 @@ STYLES = {
 WITH_CAUSE = (State.RUNNING, State.FAILED, State.TIMEOUT, State.UNKNOWN, State.CANCELLED, State.PENDING)
 
 
-def print_status(views: Sequence[JobView], *, in_full: bool, every: bool = False) -> None:
+def print_status(views: Sequence[JobView], *, in_full: bool, left_out: int = 0) -> None:
     """One line a job; below, why the jobs that did not end well did not, and `in_full` their tracebacks.
 
-    Of very many jobs the newest are shown, and all that wait or run, unless `every` is asked for.
+    `left_out`: older jobs that are over and not among them.
     """
-    left_out = 0
-    if not (in_full or every):
-        shown = newest_and_active(views)
-        views, left_out = shown, len(views) - len(shown)
     console = Console() if sys.stdout.isatty() else Console(width=WIDTH_OF_A_FILE)
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("job", no_wrap=True)
@@ -64,13 +59,6 @@ def print_status(views: Sequence[JobView], *, in_full: bool, every: bool = False
     for view in views:
         if in_full and view.traceback:
             console.print(Text(f"\n{view.id}:\n{view.traceback.rstrip()}"), soft_wrap=True)
-
-
-def newest_and_active(views: Sequence[JobView]) -> list[JobView]:
-    """The last MOST_SHOWN jobs, and before them those that wait or run."""
-    older, newer = views[:-MOST_SHOWN], views[-MOST_SHOWN:]
-    active = [v for v in older if v.status is not None and v.status.state in (State.PENDING, State.RUNNING)]
-    return [*active, *newer]
 
 
 def _cause(view: JobView) -> str:
