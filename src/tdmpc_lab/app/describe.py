@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tdmpc_lab.app.guard import find_blamed, findings
 from tdmpc_lab.app.preflight import Report, look_ahead
 from tdmpc_lab.app.resources import check_resources
 from tdmpc_lab.app.specs import Dimensions, find_spec, load_all, resolve_dimensions
@@ -69,6 +70,8 @@ def check_spec(
         obs, act, length = resolve_dimensions(items[0].spec, observation_dim, action_dim, path)
         sizes = Dimensions(obs, act, length or 0)
     report = look_ahead(project, items, slurm=slurm, sizes=sizes, slurm_needed=False)
+    warned = tuple(findings(items, find_blamed(project, items)))
+    report = replace(report, findings=report.findings + warned)
     trial = report.trials.get(0)
     facts: dict[str, Any] = {"spec": str(path), "points": len(items)}
     if trial is not None:

@@ -75,6 +75,8 @@ class Plan:
     """The job whose metrics and checkpoints the new one begins with."""
     rerun_of: JobPaths | None = None
     """The job whose config and code the new one begins with."""
+    warned: tuple[str, ...] = ()
+    """What was said against its config, for the record."""
     resolved: str | None = None
     """The values in force where another version of this package is to read them; by default this one's."""
 
@@ -143,6 +145,7 @@ def dry_run(project: Project, ready: Plan, cluster: Cluster, code: JobCode) -> d
         "estimate": None if estimate is None else estimate.as_dict(),
         "sweep": None if ready.item.point is None else ready.item.point.as_dict(),
         "diff": list(ready.diff),
+        "warnings": list(ready.warned),
         "snapshot": code.snapshot,
         "resolved": dump_yaml(spec),
         "sbatch": script,
@@ -248,6 +251,7 @@ def prepare(
             submitted_at=datetime.now().astimezone().isoformat(timespec="milliseconds"),
             steps_total=spec.train.steps,
             sweep=_sweep_of(ready),
+            warned=ready.warned,
             max_local=max_local,
             parent=None if ready.goes_on_from is None else ready.goes_on_from.id,
             rerun_of=None if ready.rerun_of is None else ready.rerun_of.id,

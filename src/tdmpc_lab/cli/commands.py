@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from tdmpc_lab.cli.common import find_job_id as _job_id
 from tdmpc_lab.cli.common import project_here as _project
+from tdmpc_lab.cli.guard import warn_of_mistakes
 from tdmpc_lab.cli.output import print_json
 from tdmpc_lab.cli.preflight import stop_on_errors
 from tdmpc_lab.cli.repeats import refuse_repeats
@@ -46,6 +47,7 @@ def submit(args: Namespace) -> int:
     if not args.again and cluster != "debug":  # which is for looking at one and the same thing many times
         refuse_repeats(project, plans, args)
     stop_on_errors(project, plans, cluster, args)
+    plans = warn_of_mistakes(project, plans, cluster, args)
     if args.dry_run:
         return _dry_run(project, plans, cluster, args)
     return _launch(project, plans, cluster, args)
@@ -62,6 +64,7 @@ def resume(args: Namespace) -> int:
     if cluster == "slurm":
         ready = settle(project, ready)
     stop_on_errors(project, ready, cluster, args)
+    ready = warn_of_mistakes(project, ready, cluster, args)
     return _launch(project, ready, cluster, args)
 
 
@@ -84,8 +87,9 @@ def rerun(args: Namespace) -> int:
     elif cluster == "debug":
         raise UsageError("a debug run uses the code of its own process, not what the old job ran; use --cluster local")
     stop_on_errors(project, [ready], cluster, args, try_agents=of_now)
+    plans = warn_of_mistakes(project, [ready], cluster, args)
     launch = _dry_run if args.dry_run else _launch
-    return launch(project, [ready], cluster, args, code)
+    return launch(project, plans, cluster, args, code)
 
 
 def _launch(

@@ -114,6 +114,11 @@ def _add_launch_options(p: argparse.ArgumentParser) -> None:
         action="store_true",
         help="do not try environment and agent, and do not compare what the job asks for to what the cluster has",
     )
+    p.add_argument(
+        "--yes",
+        action="store_true",
+        help="do not ask when the job log holds a setting against the job; the warning stands in its note",
+    )
     _add_json(p)
 
 

@@ -38,11 +38,11 @@ def refuse_repeats(project: Project, plans: Sequence[Plan], args: Namespace) -> 
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
         raise UsageError(f"{head}; nothing was done (--again: submit all the same)\n{told}")
     print(f"{head}\n{told}", file=sys.stderr)
-    if not _yes("submit all the same?"):
+    if not yes("submit all the same?"):
         raise UsageError("nothing was done")
 
 
-def _yes(question: str) -> bool:
+def yes(question: str) -> bool:
     """Ask at the terminal; anything but y or yes is no."""
     print(f"{question} [y/N] ", end="", file=sys.stderr, flush=True)
     return sys.stdin.readline().strip().lower() in ("y", "yes")

@@ -14,7 +14,7 @@ from tdmpc_lab.config.schema import Spec
 from tdmpc_lab.config.serialize import flatten, plain, to_dict
 
 # What a job is called and where it runs is no difference between experiments.
-_NOT_COMPARED = ("name", "about", "why", "compare_to", "slurm")
+NOT_COMPARED = ("name", "about", "why", "compare_to", "slurm")
 # These change where or how often something is written, not what is learned; seeds are what a group is over.
 _NOT_IN_GROUP = (
     "train.seed",
@@ -72,7 +72,7 @@ def config_hash(spec: Spec) -> str:
 
 
 def _compared(spec: Spec) -> dict[str, Any]:
-    return {key: value for key, value in to_dict(spec).items() if key not in _NOT_COMPARED}
+    return {key: value for key, value in to_dict(spec).items() if key not in NOT_COMPARED}
 
 
 def _section_changes(

@@ -79,6 +79,8 @@ class JobRecord:
     """Environment steps to do."""
     sweep: dict[str, Any] | None = None
     """Which point of a sweep it is: `{"index": 3, "count": 6, "point": {"agent.horizon": 4}}`, index from 0."""
+    warned: tuple[str, ...] = ()
+    """What was said against its config at submit, one line each; it was submitted all the same."""
     max_local: int | None = None
     """Local jobs that may run at once; None on a cluster."""
 

@@ -24,6 +24,10 @@ def render_array_note(array_id: str, tasks: Sequence[tuple[JobRecord, JobStatus]
         f"- sweep of {_of_all(record, len(tasks))}: {markdown_line(keys or 'rows written out')}",
         f"- {markdown_line(what_line(record, seed=False))}",
         f"- {_counts([status for _, status in tasks])}",
+        *(
+            f"- warning: {markdown_line(text)}"
+            for text in dict.fromkeys(said for task, _ in tasks for said in task.warned)
+        ),
         f"- folders {code_span(f'jobs/{array_id}_*')} · submitted by {code_span(shlex.join(record.command))}",
         "",
     ]

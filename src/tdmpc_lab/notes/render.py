@@ -58,7 +58,8 @@ def render_note(
     phases = [event for event in happened if event.get("event") == "phase"]
     lines += [f"- {markdown_line(_happened(event, record))}" for event in (*phases, *videos[-_VIDEOS:])]
     lines += [f"- {markdown_line(later_line(row))}" for row in latest_of_each(later)]
-    lines += [f"- warning: {markdown_line(text)}" for text in dict.fromkeys(warnings[-_WARNINGS:])]
+    told = (*record.warned, *warnings[-_WARNINGS:])
+    lines += [f"- warning: {markdown_line(text)}" for text in dict.fromkeys(told)]
     if rows:
         lines += ["", *table(rows, f"`jobs/{record.id}/metrics.jsonl`")]
     if traceback and traceback.strip() and status.state is State.FAILED:
