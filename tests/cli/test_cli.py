@@ -42,6 +42,7 @@ def test_commands_and_options_are_what_scripts_rely_on():
         "rewards": sorted(["--at", "--episodes", "--help", "--json", "--out", "--phase", "--player", "-h"]),
         "cancel": ["--experiment", "--help", "--json", "--save", "-h"],
         "wait": ["--help", "--json", "-h"],
+        "sync": ["--help", "--json", "-h"],
         "status": ["--all", "--help", "--json", "-h"],
         "note": ["--edit", "--help", "--json", "-h"],
         "notes": [

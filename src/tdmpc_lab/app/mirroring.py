@@ -54,7 +54,10 @@ def start_mirror(
     events = log or EventLog(paths.events)
 
     def on_run(run_id: str, experiment_id: str) -> None:
-        events.append("tracking", run_id=run_id, experiment_id=experiment_id, store=public_uri(uri))
+        fields = {"run_id": run_id, "experiment_id": experiment_id, "store": public_uri(uri)}
+        told = [event for event in read_events(paths.events) if event.get("event") == "tracking"]
+        if not told or any(told[-1].get(name) != value for name, value in fields.items()):
+            events.append("tracking", **fields)
 
     info = run_info(record, flatten(to_dict(spec)), attempt=attempt, node=node, gpu=gpu)
     return MlflowMirror(uri, project.root, info, paths, submitted=record.submitted, on_run=on_run).start()
@@ -109,6 +112,11 @@ def add_evaluation(
     values = [(later_name(row, key), value, row) for row in rows for key, value in row.items() if key in _LATER]
     points = [Point(name, float(value), _time_ms(row), int(row["step"])) for name, value, row in values]
     return add_points(store_uri(project.root), project.root, read_record(paths), points, description)
+
+
+def is_told(metrics: Mapping[str, float], rows: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether a run with these metrics has been told of all rows of `evals.jsonl`, by their names."""
+    return all(later_name(row, key) in metrics for row in rows for key in row if key in _LATER)
 
 
 def later_name(row: Mapping[str, Any], key: str) -> str:

@@ -137,7 +137,7 @@ def tell_mlflow(project: Project, job_id: str, note: bytes, verdict: Verdict | N
     from tdmpc_lab.tracking.store import store_uri
 
     paths = project.job(job_id)
-    tags = {} if verdict is None else {"verdict": verdict.judgement, "verdict_cause": ", ".join(verdict.causes)}
+    tags = {} if verdict is None else verdict.tags
     try:
         if not any(event.get("event") == "tracking" for event in read_events(paths.events)):
             return None

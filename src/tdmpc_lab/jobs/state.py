@@ -295,7 +295,8 @@ def _elapsed(attempts: Sequence[Sequence[Event]], outcome: Event | None, now: da
         begin = parse_time(attempt[0].get("time")) if attempt and attempt[0].get("event") == "started" else None
         if begin is None:
             continue
-        end = _first(parse_time(event.get("time")) for event in reversed(attempt)) or begin
+        signs = (event for event in reversed(attempt) if event.get("event") != "tracking")  # a sync may write that
+        end = _first(parse_time(event.get("time")) for event in signs) or begin
         if index == len(attempts) - 1:
             if outcome is not None:
                 end = parse_time(outcome.get("time")) or end

@@ -51,6 +51,11 @@ class Verdict:
     by_command: bool = False
     """Whether the command `verdict` wrote it: then it overrules what persons wrote into the note."""
 
+    @property
+    def tags(self) -> dict[str, str]:
+        """For the job's MLflow run."""
+        return {"verdict": self.judgement, "verdict_cause": ", ".join(self.causes)}
+
     def as_dict(self) -> dict[str, object]:
         """For scripts."""
         return {"verdict": self.judgement, "because": self.because, "causes": list(self.causes)}

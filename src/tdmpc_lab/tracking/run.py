@@ -31,6 +31,7 @@ DESCRIPTION_TAG = "mlflow.note.content"
 MAX_TAG = 8000
 _MAX_PARAM = 6000
 _PARAMS_A_BATCH = 25  # MLflow takes 100, but no request over 1 MB
+_RUNS_A_PAGE = 1000
 _POINTS_A_BATCH = 999  # MLflow takes 1000 entities, the tag that counts them included
 
 
@@ -45,6 +46,16 @@ class RunInfo:
     params: Mapping[str, Any] = field(default_factory=dict)
     """By dotted key."""
     tags: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class HeldRun:
+    """What MLflow holds of a job."""
+
+    status: str
+    tags: Mapping[str, str]
+    metrics: Mapping[str, float]
+    """The last value of each."""
 
 
 def run_info(
@@ -116,6 +127,24 @@ def find_run(client: MlflowClient, experiment_ids: Sequence[str], job_id: str) -
         max_results=1,
     )
     return found[0] if found else None
+
+
+def all_runs(client: MlflowClient) -> dict[str, HeldRun]:
+    """The run of every job in the store, by job id: the oldest, if somebody made a second."""
+    ids = [experiment.experiment_id for experiment in client.search_experiments()]
+    found: dict[str, HeldRun] = {}
+    token: str | None = None
+    while ids:
+        page = client.search_runs(
+            ids, order_by=["attributes.start_time ASC"], max_results=_RUNS_A_PAGE, page_token=token
+        )
+        for run in page:
+            if job_id := run.data.tags.get(JOB_TAG):
+                found.setdefault(job_id, HeldRun(run.info.status, run.data.tags, run.data.metrics))
+        token = page.token
+        if not token:
+            break
+    return found
 
 
 def _open_experiment(client: MlflowClient, uri: str, root: Path, name: str) -> Experiment:

@@ -1,0 +1,49 @@
+"""`sync`: MLflow brought level with the job folders."""
+
+from __future__ import annotations
+
+import sys
+from argparse import ArgumentParser, Namespace, _SubParsersAction
+
+from tdmpc_lab.cli.common import add_json, find_job_id, project_here
+from tdmpc_lab.cli.output import print_json
+
+OK, FAILED = 0, 1
+
+
+def add_sync(sub: _SubParsersAction[ArgumentParser]) -> None:
+    """The command's words."""
+    p = sub.add_parser(
+        "sync",
+        help="bring MLflow level with the job folders: what it lacks is sent, what it has is left as it is",
+        description="Bring MLflow level with the job folders: values that are missing, the outcome of jobs that were "
+        "killed, notes, videos; runs that are missing are made anew. Done twice, the second time changes nothing.",
+    )
+    p.add_argument("jobs", nargs="*", metavar="ID", help="only these jobs (default: all)")
+    add_json(p)
+    p.set_defaults(run=sync, rest="jobs")
+
+
+def sync(args: Namespace) -> int:
+    """`sync [ID ...]`; 1 when a job could not be brought level."""
+    from tdmpc_lab.app.sync import sync as bring_level
+
+    project = project_here()
+    ids = [paths.id for paths in project.require_jobs([find_job_id(project, job) for job in args.jobs])] or None
+    done = []
+    for job in bring_level(project, ids):
+        done.append(job)
+        if job.what == "sent":
+            print(f"{job.id}: sent {job.points:,} values, {job.detail}", flush=True)
+        elif job.what == "failed":
+            print(f"{job.id}: {job.detail}", file=sys.stderr)
+        elif job.what == "left" and ids is not None:
+            print(f"{job.id}: left alone: {job.detail}")
+    count = {what: sum(job.what == what for job in done) for what in ("sent", "level", "left", "failed")}
+    print(
+        f"{count['sent']} jobs brought level, {count['level']} were level already, {count['left']} left alone "
+        f"(they wait, run or never started), {count['failed']} failed"
+    )
+    if args.json:
+        print_json([job.as_dict() for job in done])
+    return FAILED if count["failed"] else OK

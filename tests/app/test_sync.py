@@ -1,0 +1,182 @@
+"""`sync`, with a real MLflow store: what it sends, what it leaves, and that twice is as good as once."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from app_fixtures import write_specs
+
+from tdmpc_lab.app.sync import Synced, sync
+from tdmpc_lab.app.words import judge
+from tdmpc_lab.cli.main import main
+from tdmpc_lab.config.diff import config_hash
+from tdmpc_lab.config.loader import load_spec
+from tdmpc_lab.config.serialize import dump_yaml
+from tdmpc_lab.files import append_jsonl, read_jsonl
+from tdmpc_lab.jobs.events import EventLog, read_events
+from tdmpc_lab.jobs.paths import JobPaths, Project
+from tdmpc_lab.jobs.record import JobRecord, write_record
+from tdmpc_lab.tracking.points import row_points
+from tdmpc_lab.tracking.run import JOB_TAG
+from tdmpc_lab.tracking.store import open_client, store_uri
+
+QUICK = "experiments/quick.yaml"
+PID_OF_NOBODY = 2**22 + 1  # beyond what Linux hands out
+
+
+@pytest.fixture
+def lab(project: Path) -> Project:
+    write_specs(project)
+    return Project(project)
+
+
+def add_job(lab: Project, job_id: str, *outcome: str, started: bool = True, seed: int = 1) -> JobPaths:
+    """A job as a process leaves it: started, three metrics at each of 300 steps; SIGKILL where there is no outcome."""
+    spec = load_spec(lab.root / QUICK, [f"train.seed={seed}"]).spec
+    paths = lab.job(job_id)
+    paths.folder.mkdir(parents=True)
+    paths.resolved.write_text(dump_yaml(spec))
+    paths.spec.write_text((lab.root / QUICK).read_text())
+    record = JobRecord(
+        id=job_id, experiment=spec.name, group="0123456789", config_hash=config_hash(spec), seed=seed,
+        cluster="local", spec_file=QUICK, submitted_at="2026-02-03T09:14:22+00:00", steps_total=300,
+    )  # fmt: skip
+    write_record(paths, record)
+    log = EventLog(paths.events, clock=lambda: datetime(2026, 2, 3, 10, tzinfo=UTC))
+    if started:
+        log.append("started", host=os.uname().nodename, pid=PID_OF_NOBODY, attempt=1)
+        add_rows(paths, range(300))
+    for kind in outcome:
+        log.append(kind, step=299, attempt=1)
+    return paths
+
+
+def add_rows(paths: JobPaths, steps: range, attempt: int = 1) -> None:
+    for step in steps:
+        row = {"step": step, "split": "train", "attempt": attempt, "wall_s": step / 10}
+        append_jsonl(paths.metrics, {**row, "return": float(-step), "loss/value": 1 / (step + 1), "nothing": None})
+
+
+def on_file(paths: JobPaths) -> Counter[tuple[str, int, float]]:
+    rows, _ = read_jsonl(paths.metrics)
+    start = datetime(2026, 2, 3, 10, tzinfo=UTC)
+    return Counter((point.name, point.step, point.value) for row in rows for point in row_points(row, start))
+
+
+def the_run(lab: Project, paths: JobPaths):
+    client = open_client(store_uri(lab.root), lab.root)
+    experiments = [e.experiment_id for e in client.search_experiments()]
+    (run,) = client.search_runs(experiments, f"tags.`{JOB_TAG}` = '{paths.id}'")
+    return client, run
+
+
+def in_store(lab: Project, paths: JobPaths) -> Counter[tuple[str, int, float]]:
+    client, run = the_run(lab, paths)
+    return Counter(
+        (key, m.step, m.value)
+        for key in run.data.metrics
+        if not key.startswith("later/")
+        for m in client.get_metric_history(run.info.run_id, key)
+    )
+
+
+def done(lab: Project) -> dict[str, tuple[str, int]]:
+    return {job.id: (job.what, job.points) for job in sync(lab)}
+
+
+def test_every_value_once_and_the_right_status(lab: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three jobs that nobody told MLflow of; then rows that came later; then an empty store."""
+    ends = {"local-20260203-091422-001": ("finished", "FINISHED"), "local-20260203-091422-002": ("failed", "FAILED"),
+            "local-20260203-091422-003": ("", "KILLED")}  # fmt: skip
+    jobs = [add_job(lab, job_id, *filter(None, [end])) for job_id, (end, _) in ends.items()]
+    add_job(lab, "local-20260203-091422-004", started=False)
+    for store in ("first", "second"):  # the second is made from the folders alone
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{lab.root}/{store}.db")
+        assert done(lab) == dict.fromkeys(ends, ("sent", 600)) | {"local-20260203-091422-004": ("left", 0)}, store
+        for paths in jobs:
+            assert in_store(lab, paths) == on_file(paths)
+            assert max(on_file(paths).values()) == 1
+            assert the_run(lab, paths)[1].info.status == ends[paths.id][1]
+        events = [len(read_events(paths.events)) for paths in jobs]
+        assert done(lab) == dict.fromkeys(ends, ("level", 0)) | {"local-20260203-091422-004": ("left", 0)}
+        assert [len(read_events(paths.events)) for paths in jobs] == events
+    add_rows(jobs[2], range(300, 310))
+    with jobs[2].metrics.open("a") as file:
+        file.write('{"step": 310, "split": "tr')  # torn: it died while it wrote
+    first, _, third, _ = sync(lab)
+    assert (first.what, third.what, third.points) == ("level", "sent", 20)
+    assert in_store(lab, jobs[2]) == on_file(jobs[2])
+    # The end of a torn line never comes: it must not make the job unlevel for ever.
+    assert [job.what for job in sync(lab)] == ["level", "level", "level", "left"]
+
+
+def test_verdicts_and_later_evaluations_reach_a_new_store(lab: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    paths = add_job(lab, "local-20260203-091422-001", "finished")
+    (sent,) = sync(lab)
+    assert sent == Synced(paths.id, "sent", 600, "FINISHED")
+    judge(lab, paths.id, "bad", "because it looks too far ahead", ["agent.horizon=18"])
+    append_jsonl(paths.evals, {"time": "2026-02-04T10:00:00+00:00", "step": 300, "mode": "plan", "return_mean": -7.5})
+    for store in ("mlruns/mlflow", "second"):
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{lab.root}/{store}.db")
+        assert [job.what for job in sync(lab)] == ["sent"]
+        _, run = the_run(lab, paths)
+        assert (run.data.tags["verdict"], run.data.tags["verdict_cause"]) == ("bad", "agent.horizon=18")
+        assert run.data.metrics["later/return_mean"] == -7.5
+        assert "it looks too far ahead" in run.data.tags["mlflow.note.content"]
+        assert [job.what for job in sync(lab)] == ["level"]
+
+
+def test_two_syncs_at_once_send_everything_once(lab: Project) -> None:
+    jobs = [add_job(lab, f"local-20260203-091422-00{n}", "finished", seed=n) for n in range(3)]
+    with ThreadPoolExecutor(2) as pool:
+        both = list(pool.map(lambda _: done(lab), range(2)))
+    assert sorted(what for said in both for what, _ in said.values()) == ["level"] * 3 + ["sent"] * 3
+    assert all(in_store(lab, paths) == on_file(paths) for paths in jobs)
+
+
+def test_a_job_that_runs_is_left_alone(lab: Project, capsys: pytest.CaptureFixture[str]) -> None:
+    paths = add_job(lab, "local-20260203-091422-001", started=False)
+    alive = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    try:
+        EventLog(paths.events).append("started", host=os.uname().nodename, pid=alive.pid, attempt=1)
+        add_rows(paths, range(5))
+        assert main(["sync", paths.id]) == 0
+        assert f"{paths.id}: left alone: RUNNING: it sends its values itself" in capsys.readouterr().out
+    finally:
+        alive.kill()
+        alive.wait()
+    assert main(["sync", paths.id, "--json"]) == 0
+    out, err = capsys.readouterr()
+    assert json.loads(out) == [{"id": paths.id, "what": "sent", "points": 10, "detail": "KILLED"}]
+    assert "1 jobs brought level" in err
+
+
+def test_a_server_that_is_away_is_told_and_nothing_changes(
+    lab: Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    paths = add_job(lab, "local-20260203-091422-001", "finished")
+    before = paths.events.read_bytes()
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    assert main(["sync"]) == 3
+    said = capsys.readouterr().err
+    assert "error: MLflow at http://127.0.0.1:9" in said
+    assert "nothing is lost" in said
+    assert paths.events.read_bytes() == before
+
+
+def test_a_job_that_cannot_be_read_does_not_stop_the_others(lab: Project, capsys: pytest.CaptureFixture[str]) -> None:
+    add_job(lab, "local-20260203-091422-001", "finished").resolved.write_text("agent: [")
+    good = add_job(lab, "local-20260203-091422-002", "finished")
+    assert main(["sync"]) == 1
+    out, err = capsys.readouterr()
+    assert f"{good.id}: sent 600 values, FINISHED" in out
+    assert "local-20260203-091422-001: " in err
+    assert "resolved.yaml" in err
