@@ -23,6 +23,7 @@ from tdmpc_lab.jobs.record import read_record
 
 QUICK = "experiments/quick.yaml"
 SEED_LOG = Path(__file__).parents[1] / "notes" / "fixtures" / "hand_written_log.md"
+QUIET = ("--no-lint", "temporal-weight")
 WORDS = ("1969941 and 1970116", "--> fucked because 18! and config error")
 
 
@@ -56,7 +57,7 @@ def test_the_hand_written_log_warns_of_horizon_18_alone(seed: Project, capsys: p
     assert found(seed, "agent.horizon=9") == []
     assert found(seed, "agent.horizon=18") == ["agent.horizon=18"]
     capsys.readouterr()
-    assert main(["submit", QUICK, "--cluster", "local", "--dry-run", "--json", "agent.horizon=18"]) == 0
+    assert main(["submit", QUICK, "--cluster", "local", "--dry-run", "--json", "agent.horizon=18", *QUIET]) == 0
     output = capsys.readouterr()
     (warning,) = json.loads(output.out)["jobs"][0]["warnings"]
     for words in WORDS:
@@ -107,7 +108,7 @@ def test_of_a_sweep_it_is_said_once_and_kept_for_its_points(
 ) -> None:
     plans: list[Plan] = []
     monkeypatch.setattr(commands, "_launch", lambda _project, given, *_: plans.extend(given) or 0)
-    sweep = ["sweep.agent.horizon=[5, 18]", "sweep.train.seed=[0, 1, 2]"]
+    sweep = ["sweep.agent.horizon=[5, 18]", "sweep.train.seed=[0, 1, 2]", *QUIET]
     assert main(["submit", QUICK, "--cluster", "local", *sweep]) == 0
     told = capsys.readouterr().err
     assert told.count(WORDS[1]) == 1
@@ -119,7 +120,7 @@ def test_of_a_sweep_it_is_said_once_and_kept_for_its_points(
 def test_the_warning_stands_in_record_and_note(seed: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     plans: list[Plan] = []
     monkeypatch.setattr(commands, "_launch", lambda _project, given, *_: plans.extend(given) or 0)
-    assert main(["submit", QUICK, "--cluster", "local", "--yes", "agent.horizon=18"]) == 0
+    assert main(["submit", QUICK, "--cluster", "local", "--yes", "agent.horizon=18", *QUIET]) == 0
     paths = prepare(seed, plans[0], "local", JobCode(commit=None, dirty=None, diff=None, snapshot=None), None, 1)
     assert read_record(paths).warned == plans[0].warned
     (line,) = [line for line in seed.note(paths.id).read_text().splitlines() if line.startswith("- warning:")]

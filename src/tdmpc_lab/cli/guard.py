@@ -16,13 +16,21 @@ if TYPE_CHECKING:
 
 
 def warn_of_mistakes(project: Project, plans: Sequence[Plan], cluster: Cluster, args: Namespace) -> list[Plan]:
-    """The plans with their warnings, which go into the jobs' records and notes.
+    """The plans with their warnings, which go into the jobs' records and notes; those of `lint` are only told.
 
-    At a terminal it asks, unless told `--yes`, on a dry run or for debug. Raises UsageError where the answer is no.
+    At a terminal it asks about the others, unless told `--yes`, on a dry run or for debug.
+
+    Raises UsageError where the answer is no, and for a rule that there is not.
     """
     from tdmpc_lab.app.guard import find_blamed, which_of, with_warnings
+    from tdmpc_lab.app.lint import lint, with_advice
 
     items = [plan.item for plan in plans]
+    advice = lint(project, plans, cluster, args.no_lint)
+    for finding, numbers in advice:
+        where = which_of(items, numbers)
+        print(f"warning: {f'{where}: ' if where else ''}{finding}", file=sys.stderr)
+    plans = with_advice(plans, advice)
     found = find_blamed(project, items)
     for blamed in found:
         if blamed.good:

@@ -117,6 +117,13 @@ def _add_launch_options(p: argparse.ArgumentParser) -> None:
         help="do not try environment and agent, and do not compare what the job asks for to what the cluster has",
     )
     p.add_argument(
+        "--no-lint",
+        action="append",
+        default=[],
+        metavar="RULE",
+        help="silence a rule of the advice on a config, as its warning names it; may be given several times",
+    )
+    p.add_argument(
         "--yes",
         action="store_true",
         help="do not ask when the job log holds a setting against the job; the warning stands in its note",

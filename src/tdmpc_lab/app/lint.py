@@ -1,0 +1,96 @@
+"""Advice on a config before it is submitted: rules with names, and the number behind each. Nothing stops a job."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+
+from tdmpc_lab.app.submit import Cluster, Plan
+from tdmpc_lab.errors import Finding, UsageError
+from tdmpc_lab.jobs.paths import Project
+from tdmpc_lab.text import duration
+
+# Below this weight the error of a step does not change what is learned; ρ = 0.5 comes to it at horizon 15.
+_NO_WEIGHT = 1e-4
+_CHANGES = 3
+
+Rule = Callable[[Project, Plan, Cluster], Iterator[Finding]]
+
+
+def lint(
+    project: Project, plans: Sequence[Plan], cluster: Cluster, off: Sequence[str] = ()
+) -> list[tuple[Finding, list[int]]]:
+    """What the rules say, each finding once with the numbers of the plans it is about.
+
+    Raises UsageError for a rule in `off` that there is not.
+    """
+    unknown = [name for name in off if name not in RULES]
+    if unknown:
+        raise UsageError(f"--no-lint {unknown[0]}: no such rule; there are: {', '.join(RULES)}")
+    found: dict[Finding, list[int]] = {}
+    for number, plan in enumerate(plans):
+        for name, rule in RULES.items():
+            if name not in off:
+                for finding in rule(project, plan, cluster):
+                    found.setdefault(finding, []).append(number)
+    return list(found.items())
+
+
+def with_advice(plans: Sequence[Plan], found: Sequence[tuple[Finding, list[int]]]) -> list[Plan]:
+    """The plans with what was said of each, for their records."""
+    said: dict[int, list[str]] = {}
+    for finding, numbers in found:
+        for number in numbers:
+            said.setdefault(number, []).append(str(finding))
+    return [replace(plan, warned=(*plan.warned, *said.get(number, ()))) for number, plan in enumerate(plans)]
+
+
+def _temporal_weight(_project: Project, plan: Plan, _cluster: Cluster) -> Iterator[Finding]:
+    agent = plan.item.spec.agent
+    weight = agent.rho ** (agent.horizon - 1)
+    if weight < _NO_WEIGHT:
+        yield _advice(
+            "temporal-weight",
+            f"agent.horizon={agent.horizon} is long for agent.rho={agent.rho:g}",
+            f"the last step's error counts {agent.rho:g}^{agent.horizon - 1} = {weight:.1e} of the first one's, so "
+            "that the model does not learn to look that far",
+            "a shorter horizon, or a larger agent.rho",
+        )
+
+
+def _run_time(project: Project, plan: Plan, cluster: Cluster) -> Iterator[Finding]:
+    """Of a sweep the first point stands for all: an estimate reads the files of many jobs."""
+    from tdmpc_lab.app.estimate import estimate_run_time
+
+    point = plan.item.point
+    if cluster != "slurm" or (point is not None and point.index > 0):
+        return
+    spec = plan.item.spec
+    estimate = estimate_run_time(project, spec, cluster)
+    limit = spec.slurm.time.total_seconds()
+    if estimate is not None and estimate.seconds > limit:
+        yield _advice(
+            "run-time",
+            f"slurm.time is {duration(limit)}, and the job takes about {duration(estimate.seconds)}",
+            f"{estimate.basis}; at its limit it has to be started again",
+            "a longer slurm.time",
+        )
+
+
+def _changes(_project: Project, plan: Plan, _cluster: Cluster) -> Iterator[Finding]:
+    spec = plan.item.spec
+    if plan.goes_on_from is None and plan.rerun_of is None and len(plan.diff) > _CHANGES:
+        yield _advice(
+            "changes",
+            f"{len(plan.diff)} settings differ from {spec.compare_to}",
+            "you will not know which one did it",
+            f"change at most {_CHANGES} at a time, or compare to a nearer job",
+        )
+
+
+def _advice(name: str, what: str, why: str, fix: str) -> Finding:
+    return Finding(level="warning", check=name, what=what, why=why, fix=f"{fix}; --no-lint {name} for silence")
+
+
+RULES: dict[str, Rule] = {"temporal-weight": _temporal_weight, "run-time": _run_time, "changes": _changes}
+"""By the name that `--no-lint` takes."""

@@ -1,0 +1,82 @@
+"""The advice on a config: when each rule speaks, what it says, how it is silenced."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from app_fixtures import write_specs
+
+from tdmpc_lab.app import estimate, submit
+from tdmpc_lab.app.estimate import RunTimeEstimate
+from tdmpc_lab.app.lint import RULES, lint, with_advice
+from tdmpc_lab.app.submit import Cluster, Plan
+from tdmpc_lab.cli.main import main
+from tdmpc_lab.config.loader import load_spec
+from tdmpc_lab.errors import UsageError
+from tdmpc_lab.jobs.paths import Project
+
+QUICK = "experiments/quick.yaml"
+
+
+@pytest.fixture
+def lab(project: Path) -> Project:
+    write_specs(project)
+    return Project(project)
+
+
+def plan(lab: Project, *overrides: str, changes: int = 0) -> Plan:
+    return Plan(load_spec(lab.root / QUICK, overrides), tuple(f"key{n} 1 → 2" for n in range(changes)))
+
+
+def said(lab: Project, plans: list[Plan], cluster: Cluster = "local", *off: str) -> list[str]:
+    return [finding.check for finding, _ in lint(lab, plans, cluster, off)]
+
+
+def test_a_horizon_that_the_temporal_weight_does_not_reach(lab: Project) -> None:
+    ((finding, numbers),) = lint(lab, [plan(lab, "agent.horizon=9"), plan(lab, "agent.horizon=18")], "local")
+    assert numbers == [1]
+    assert "0.5^17 = 7.6e-06" in str(finding)
+    assert said(lab, [plan(lab, "agent.horizon=14")]) == []
+    assert said(lab, [plan(lab, "agent.horizon=15")]) == ["temporal-weight"]
+    assert said(lab, [plan(lab, "agent.horizon=18", "agent.rho=0.9")]) == []
+
+
+def test_a_time_limit_shorter_than_earlier_jobs_took(lab: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    took = RunTimeEstimate(timedelta(hours=2).total_seconds(), "as 2000001 took")
+    monkeypatch.setattr(estimate, "estimate_run_time", lambda *_: took)
+    ((finding, _),) = lint(lab, [plan(lab, "slurm.time=01:00:00")], "slurm")
+    assert "slurm.time is 1:00:00, and the job takes about 2:00:00: as 2000001 took" in str(finding)
+    assert said(lab, [plan(lab, "slurm.time=03:00:00")], "slurm") == []
+    assert said(lab, [plan(lab, "slurm.time=01:00:00")], "local") == []
+    monkeypatch.setattr(estimate, "estimate_run_time", lambda *_: None)
+    assert said(lab, [plan(lab, "slurm.time=01:00:00")], "slurm") == []
+
+
+def test_more_than_three_changes(lab: Project) -> None:
+    assert said(lab, [plan(lab, changes=3)]) == []
+    ((finding, _),) = lint(lab, [plan(lab, "compare_to=other", changes=4)], "local")
+    assert str(finding).startswith("4 settings differ from other: you will not know which one did it (")
+
+
+def test_every_rule_can_be_silenced_by_name(lab: Project) -> None:
+    loud = [plan(lab, "agent.horizon=18", changes=4)]
+    assert said(lab, loud, "local", "changes") == ["temporal-weight"]
+    assert said(lab, loud, "local", *RULES) == []
+    with pytest.raises(UsageError, match="no such rule; there are: temporal-weight, run-time, changes"):
+        lint(lab, loud, "local", ["horizon"])
+
+
+def test_it_is_kept_for_the_record_and_only_told(
+    lab: Project, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(submit, "_estimate", lambda *_: None)
+    plans = [plan(lab), plan(lab, "agent.horizon=18")]
+    assert [len(p.warned) for p in with_advice(plans, lint(lab, plans, "local"))] == [0, 1]
+    words = ["submit", QUICK, "--cluster", "local", "--dry-run", "agent.horizon=18"]
+    assert main(words) == 0
+    assert "--no-lint temporal-weight for silence" in capsys.readouterr().err
+    assert main([*words, "--no-lint", "temporal-weight"]) == 0
+    assert "warning" not in capsys.readouterr().err
+    assert main([*words, "--no-lint", "horizon"]) == 2
