@@ -31,7 +31,7 @@ POLL_S = 0.5
 ASK_S = 5.0  # between two questions to SLURM
 UNKNOWN_S = 30.0
 _LAST_WORDS = 4096  # bytes at the end of a log
-_LAST_ROWS = 1536  # bytes at the end of the metrics of a job that is over
+_LAST_ROWS = 1024  # bytes at the end of the metrics of a job that is over
 _ERROR_LINE = re.compile(r"^(?:[a-z_]\w*\.)*[A-Z]\w*(?:Error|Exception|Interrupt|Exit)(?::[^\n]*)?$", re.MULTILINE)
 KEYS = (
     "id", "experiment", "about", "state", "cause", "step", "steps", "attempt", "node", "elapsed_s", "eta_s",
