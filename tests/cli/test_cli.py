@@ -44,6 +44,7 @@ def test_commands_and_options_are_what_scripts_rely_on():
         "wait": ["--help", "--json", "-h"],
         "sync": ["--help", "--json", "-h"],
         "status": ["--all", "--help", "--json", "-h"],
+        "logs": ["--err", "--follow", "--help", "--lines", "-f", "-h", "-n"],
         "note": ["--edit", "--help", "--json", "-h"],
         "notes": [
             *("--all", "--experiment", "--help", "--html", "--json", "--move", "--rollup", "--since", "--state"),

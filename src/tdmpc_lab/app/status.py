@@ -268,12 +268,12 @@ def wait(project: Project, ids: Sequence[str], progress: Progress) -> list[JobVi
             for row in rows:
                 progress.row(job_id, row)
             events_seen[job_id] = _show_events(paths, events_seen[job_id], progress)
-        if not any(_goes_on(view, unknown_since) for view in views) and not _closing(project, views, asked):
+        if not any(goes_on(view, unknown_since) for view in views) and not _closing(project, views, asked):
             return job_views(project, ids)
         time.sleep(POLL_S)
 
 
-def _goes_on(view: JobView, unknown_since: dict[str, float]) -> bool:
+def goes_on(view: JobView, unknown_since: dict[str, float]) -> bool:
     """Whether this job is to be waited for; `unknown_since` keeps when each became UNKNOWN."""
     if view.status is None or view.record is None:
         return False

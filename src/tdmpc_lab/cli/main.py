@@ -16,6 +16,7 @@ from tdmpc_lab import __version__
 from tdmpc_lab.cli import commands, doctor, looking, preflight
 from tdmpc_lab.cli.common import add_json as _add_json
 from tdmpc_lab.cli.log_parser import add_log_commands
+from tdmpc_lab.cli.logs import add_logs
 from tdmpc_lab.cli.output import documents_only
 from tdmpc_lab.cli.syncing import add_sync
 from tdmpc_lab.errors import ExternalError, LabError
@@ -50,6 +51,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_cancel(sub)
     _add_wait(sub)
     _add_status(sub)
+    add_logs(sub)
     add_log_commands(sub)
     add_sync(sub)
     _add_ui(sub)
