@@ -31,7 +31,17 @@ def test_commands_and_options_are_what_scripts_rely_on():
     actions = build_parser()._subparsers._group_actions[0].choices
     options = {name: sorted(o for a in p._actions for o in a.option_strings) for name, p in actions.items()}
     sizes = ["--action-dim", "--help", "--json", "--obs-dim", "-h"]
-    launching = ["--cluster", "--help", "--json", "--max-local", "--skip-preflight", "--wait", "-h"]
+    launching = [
+        "--cluster",
+        "--help",
+        "--json",
+        "--max-local",
+        "--no-lint",
+        "--skip-preflight",
+        "--wait",
+        "--yes",
+        "-h",
+    ]
     assert options == {
         "submit": sorted(
             [*launching, "--after", "--again", "--array-limit", "--dry-run", "--no-snapshot", "--profile"]
