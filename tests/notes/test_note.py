@@ -172,7 +172,7 @@ from pathlib import Path
 from tdmpc_lab.notes.note import update_note
 name, folder = sys.argv[1], Path(sys.argv[2])
 sys.stdin.read(1)
-for turn in range(30):
+for turn in range(10):
     update_note(folder / "7.md", f"- {name} {turn}\\n" + f"- {name} {turn} end\\n", folder / "lock")
 """
 PERSON = """
@@ -181,16 +181,17 @@ from pathlib import Path
 from tdmpc_lab.files import file_lock, write_atomic
 name, folder = sys.argv[1], Path(sys.argv[2])
 sys.stdin.read(1)
-for turn in range(30):
+for turn in range(10):
     with file_lock(folder / "lock"):
         note = folder / "7.md"
         write_atomic(note, note.read_bytes() + f"--> {name} {turn}\\n".encode())
 """
 
 
-def test_processes_that_write_at_once_lose_nothing(tmp_path: Path) -> None:
+def test_twenty_processes_that_write_at_once_lose_nothing(tmp_path: Path) -> None:
     update_note(tmp_path / "7.md", "- first\n", tmp_path / "lock")
-    scripts = {"a": WRITER, "b": WRITER, "c": WRITER, "anna": PERSON, "ben": PERSON}
+    jobs, persons = [f"job{number}" for number in range(10)], [f"person{number}" for number in range(10)]
+    scripts = {**dict.fromkeys(jobs, WRITER), **dict.fromkeys(persons, PERSON)}
     running = [
         subprocess.Popen([sys.executable, "-c", code, name, str(tmp_path)], stdin=subprocess.PIPE)
         for name, code in scripts.items()
@@ -210,8 +211,8 @@ def test_processes_that_write_at_once_lose_nothing(tmp_path: Path) -> None:
     lines = block.splitlines()
     assert lines[0] == BEGIN
     assert lines[2] == f"{lines[1]} end"
-    assert lines[1] in {f"- {name} 29" for name in "abc"}
-    for name in ("anna", "ben"):
-        said = [line for line in below.splitlines() if name in line]
-        assert said == [f"--> {name} {turn}" for turn in range(30)]
-    assert len(below.splitlines()) == 60
+    assert lines[1] in {f"- {name} 9" for name in jobs}
+    for name in persons:
+        said = [line for line in below.splitlines() if f" {name} " in line]
+        assert said == [f"--> {name} {turn}" for turn in range(10)]
+    assert len(below.splitlines()) == 100
