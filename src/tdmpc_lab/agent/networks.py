@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own convention
 from torch import Generator, Tensor, nn
 
+from tdmpc_lab.agent.activations import group_softmax, mish
+
 INIT_STD = 0.02
 
 
@@ -24,11 +26,33 @@ class SimNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., L) to (..., L); each group of the result sums to 1."""
-        grouped = x.reshape(*x.shape[:-1], -1, self.group)
-        return torch.softmax(grouped, dim=-1).reshape(x.shape)
+        return group_softmax(x, self.group)
 
     def extra_repr(self) -> str:
         return "" if self.group == 8 else f"group={self.group}"
+
+
+class Mish(nn.Module):
+    """x · tanh(softplus(x)), elementwise."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return mish(x)
+
+
+def with_action(net: nn.Sequential, z: Tensor, action: Tensor) -> Tensor:
+    """`net` of [z, action]; z (..., L) may have ones where action (..., A) has more.
+
+    Such a z passes the first layer once: [z, a] W = z W_z + a W_a.
+    """
+    if z.shape[:-1] == action.shape[:-1]:
+        return net(torch.cat([z, action], dim=-1))  # type: ignore[no-any-return]
+    first, *rest = net
+    weight = first.weight
+    latent_dim = z.shape[-1]
+    h = F.linear(z, weight[:, :latent_dim], first.bias) + F.linear(action, weight[:, latent_dim:])  # type: ignore
+    for layer in rest:
+        h = layer(h)
+    return h
 
 
 def hidden_layers(input_dim: int, hidden_dim: int, count: int) -> list[nn.Module]:
@@ -36,7 +60,7 @@ def hidden_layers(input_dim: int, hidden_dim: int, count: int) -> list[nn.Module
     widths = [input_dim] + [hidden_dim] * count
     layers: list[nn.Module] = []
     for before, after in pairwise(widths):
-        layers += [nn.Linear(before, after), nn.LayerNorm(after), nn.Mish()]
+        layers += [nn.Linear(before, after), nn.LayerNorm(after), Mish()]
     return layers
 
 
@@ -62,7 +86,7 @@ class Dynamics(nn.Module):
         self.simnorm = SimNorm(simnorm_dim)
 
     def forward(self, z: Tensor, action: Tensor) -> Tensor:
-        return self.simnorm(self.net(torch.cat([z, action], dim=-1)))  # type: ignore[no-any-return]
+        return self.simnorm(with_action(self.net, z, action))  # type: ignore[no-any-return]
 
 
 class Reward(nn.Module):
@@ -74,7 +98,7 @@ class Reward(nn.Module):
         self.net = nn.Sequential(*blocks, nn.Linear(hidden_dim, bins))
 
     def forward(self, z: Tensor, action: Tensor) -> Tensor:
-        return self.net(torch.cat([z, action], dim=-1))  # type: ignore[no-any-return]
+        return with_action(self.net, z, action)
 
 
 class Termination(nn.Module):
@@ -171,7 +195,7 @@ class QEnsemble(nn.Module):
             if i == 0 and dropout is not None and self.dropout > 0:
                 kept = torch.rand(h.shape, generator=dropout, device=h.device) >= self.dropout
                 h = h * kept / (1 - self.dropout)
-            h = F.mish(h)
+            h = mish(h)
         last_weight, last_bias = (_chosen(p[-1], heads, frozen) for p in (self.weights, self.biases))
         return torch.baddbmm(last_bias, h, last_weight).reshape(n, *lead, -1)
 

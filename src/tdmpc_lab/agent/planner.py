@@ -100,20 +100,18 @@ class MPPI:
         Σ γ^t (1 − done_t) r̂_t + γ^H (1 − done_H) · mean of two random online heads at (z_H, a ~ policy(z_H));
         a sequence is done once the termination head says so with probability above 0.5.
         """
-        envs, samples = actions.shape[:2]
-        flat = actions.flatten(0, 1)  # (E·S, H, A)
-        state = z.repeat_interleave(samples, dim=0)  # (E·S, L)
-        alive = torch.ones(envs * samples, device=z.device)
-        value = torch.zeros(envs * samples, device=z.device)
+        state = z.unsqueeze(1)  # (E, 1, L): one start for all samples, so its products are done once
+        alive = torch.ones(actions.shape[:2], device=z.device)  # (E, S)
+        value = torch.zeros_like(alive)
         for t in range(self.horizon):
-            action = flat[:, t]
+            action = actions[:, :, t]
             value += self.discount**t * alive * model.predict_reward(state, action)
-            state = model.dynamics(state, action)
+            state = model.dynamics(state, action)  # (E, S, L)
             alive = alive * (model.termination(state) <= 0)  # logit 0 is probability 0.5
         action = model.policy.sample(state, generator).action
         terminal = model.q_values(state, action, model.two_heads(generator)).mean(0)
         value += self.discount**self.horizon * alive * terminal
-        return value.view(envs, samples)
+        return value
 
     def _refit(self, elites: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
         """Weighted mean and clamped standard deviation (E, H, A) of elites (E, K, H, A)."""
