@@ -53,6 +53,21 @@ def root(project: Path) -> Path:
     return project
 
 
+def test_a_reader_that_goes_away_loses_no_job(root):
+    """`submit … | head -1`: standard output breaks when the job is on record and not yet started."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    words = [sys.executable, "-m", "tdmpc_lab", "submit", "experiments/quick.yaml", "--cluster", "local"]
+    with os.fdopen(writer, "wb") as nobody:
+        submit = subprocess.run(
+            words, cwd=root, stdout=nobody, stderr=subprocess.PIPE, text=True, timeout=LIMIT_S, check=False
+        )
+    assert submit.returncode == 0
+    assert "pipe" not in submit.stderr.lower()
+    lab(root, "wait", one_job(root)["id"])
+    assert one_job(root)["state"] == "COMPLETED"
+
+
 def test_from_spec_to_note(root):
     """submit --wait: folder, metrics, MLflow run, note and status say the same, and the exit code is 0."""
     done = lab(root, "submit", "experiments/quick.yaml", "train.seed=7", "--cluster", "local", "--wait", "--json")

@@ -10,7 +10,8 @@ from app_fixtures import write_specs
 
 from tdmpc_lab.app import estimate, submit
 from tdmpc_lab.app.estimate import RunTimeEstimate
-from tdmpc_lab.app.lint import RULES, lint, with_advice
+from tdmpc_lab.app.lint import LOOKING_RULES, RULES, lint, with_advice
+from tdmpc_lab.app.lint_environment import Look, out_of_range
 from tdmpc_lab.app.submit import Cluster, Plan
 from tdmpc_lab.cli.main import main
 from tdmpc_lab.config.loader import load_spec
@@ -60,11 +61,54 @@ def test_more_than_three_changes(lab: Project) -> None:
     assert str(finding).startswith("4 settings differ from other: you will not know which one did it (")
 
 
+def test_a_horizon_longer_than_any_episode(lab: Project) -> None:
+    """Episodes of `quick` have 20 steps: one more than the horizon is just enough."""
+    assert said(lab, [plan(lab, "agent.horizon=19", "agent.rho=0.9")]) == []
+    ((finding, _),) = lint(lab, [plan(lab, "agent.horizon=20", "agent.rho=0.9")], "local")
+    assert str(finding).startswith("agent.horizon=20, and an episode has at most 20 steps: an episode shorter than")
+
+
+@pytest.mark.parametrize(
+    ("keys", "largest", "words"),
+    [
+        # By hand: 101 bins from -10 to 10 are 0.2 apart; e^0.2 - 1 = 0.2214, e^10 - 1 = 22025.
+        ((), 0.222, None),
+        ((), 0.221, "are smaller than one bin, which is 0.221 wide"),
+        ((), 0.0, None),  # random play may never see one
+        ((), 22_025.0, None),
+        ((), 22_026.0, "lie outside the bins, which end at 22,025.5"),
+        (("reward.scale=0.1",), 2.2, "are smaller than one bin"),
+        (("reward.scale=10",), 2_203.0, "lie outside the bins"),
+        (("agent.bin_low=-1",), 1.72, "lie outside the bins, which end at 1.72"),
+    ],
+)
+def test_rewards_against_the_bins(lab: Project, keys: tuple[str, ...], largest: float, words: str | None) -> None:
+    made = load_spec(lab.root / QUICK, ["agent.bins=101", *keys]).spec
+    found = out_of_range(made, Look(20, largest))
+    assert (found is None) if words is None else (found is not None and words in found[0])
+
+
+def test_environments_that_are_not_to_be_made_or_can_not_are_passed_over(lab: Project) -> None:
+    short = [plan(lab, "agent.horizon=20", "agent.rho=0.9")]
+    assert lint(lab, short, "local", environments=False) == []
+    assert lint(lab, [plan(lab, "agent.horizon=20", "agent.rho=0.9", "env.id=Nowhere-v0")], "local") == []
+
+
+def test_a_game_counts_its_goals(lab: Project) -> None:
+    """Random play sees few of them, and everything else in it is small."""
+    assert said(lab, [plan(lab, "env.id=hockey", "env.max_episode_steps=null", "agent.bins=101")]) == []
+
+
 def test_every_rule_can_be_silenced_by_name(lab: Project) -> None:
     loud = [plan(lab, "agent.horizon=18", changes=4)]
     assert said(lab, loud, "local", "changes") == ["temporal-weight"]
     assert said(lab, loud, "local", *RULES) == []
-    with pytest.raises(UsageError, match="no such rule; there are: temporal-weight, run-time, changes"):
+    short = [plan(lab, "agent.horizon=20", "agent.rho=0.9", "reward.scale=1e-3")]
+    assert said(lab, short) == ["episode-length", "reward-range"]
+    assert said(lab, short, "local", "episode-length") == ["reward-range"]
+    assert said(lab, short, "local", *LOOKING_RULES) == []
+    names = "temporal-weight, run-time, changes, episode-length, reward-range"
+    with pytest.raises(UsageError, match=f"no such rule; there are: {names}"):
         lint(lab, loud, "local", ["horizon"])
 
 

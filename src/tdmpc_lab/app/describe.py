@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tdmpc_lab.app.guard import find_blamed, findings
+from tdmpc_lab.app.lint import lint
 from tdmpc_lab.app.preflight import Report, look_ahead
 from tdmpc_lab.app.resources import check_resources
-from tdmpc_lab.app.specs import Dimensions, find_spec, load_all, resolve_dimensions
+from tdmpc_lab.app.specs import Dimensions, differences, find_spec, load_all, resolve_dimensions
+from tdmpc_lab.app.submit import Plan
 from tdmpc_lab.config.loader import load_spec
 from tdmpc_lab.config.schema import Spec
 from tdmpc_lab.jobs.paths import Project
@@ -70,7 +72,9 @@ def check_spec(
         obs, act, length = resolve_dimensions(items[0].spec, observation_dim, action_dim, path)
         sizes = Dimensions(obs, act, length or 0)
     report = look_ahead(project, items, slurm=slurm, sizes=sizes, slurm_needed=False)
-    warned = tuple(findings(items, find_blamed(project, items)))
+    plans = [Plan(item, changed) for item, changed in zip(items, differences(project, items), strict=True)]
+    advice = lint(project, plans, "slurm" if slurm else "local", environments=sizes is None)
+    warned = (*findings(items, find_blamed(project, items)), *(finding for finding, _ in advice))
     report = replace(report, findings=report.findings + warned)
     trial = report.trials.get(0)
     facts: dict[str, Any] = {"spec": str(path), "points": len(items)}

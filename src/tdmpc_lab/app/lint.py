@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
+from tdmpc_lab.app.lint_environment import Look, look_at, out_of_range, too_short
 from tdmpc_lab.app.submit import Cluster, Plan
+from tdmpc_lab.config.schema import Spec
 from tdmpc_lab.errors import Finding, UsageError
 from tdmpc_lab.jobs.paths import Project
 from tdmpc_lab.text import duration
@@ -18,21 +20,32 @@ Rule = Callable[[Project, Plan, Cluster], Iterator[Finding]]
 
 
 def lint(
-    project: Project, plans: Sequence[Plan], cluster: Cluster, off: Sequence[str] = ()
+    project: Project, plans: Sequence[Plan], cluster: Cluster, off: Sequence[str] = (), *, environments: bool = True
 ) -> list[tuple[Finding, list[int]]]:
     """What the rules say, each finding once with the numbers of the plans it is about.
 
+    With `environments`, each different one is made and played in for a moment.
+
     Raises UsageError for a rule in `off` that there is not.
     """
-    unknown = [name for name in off if name not in RULES]
-    if unknown:
-        raise UsageError(f"--no-lint {unknown[0]}: no such rule; there are: {', '.join(RULES)}")
+    known = [*RULES, *LOOKING_RULES]
+    if unknown := [name for name in off if name not in known]:
+        raise UsageError(f"--no-lint {unknown[0]}: no such rule; there are: {', '.join(known)}")
     found: dict[Finding, list[int]] = {}
     for number, plan in enumerate(plans):
         for name, rule in RULES.items():
             if name not in off:
                 for finding in rule(project, plan, cluster):
                     found.setdefault(finding, []).append(number)
+    looks: dict[str, Look | None] = {}
+    looking = {name: rule for name, rule in LOOKING_RULES.items() if name not in off}
+    for number, plan in enumerate(plans if environments and looking else ()):
+        spec = plan.item.spec
+        if (key := repr(spec.env)) not in looks:
+            looks[key] = look_at(project, spec.env, spec.train.seed)
+        for name, look_rule in looking.items():
+            if (look := looks[key]) is not None and (said := look_rule(spec, look)):
+                found.setdefault(_advice(name, *said), []).append(number)
     return list(found.items())
 
 
@@ -94,3 +107,8 @@ def _advice(name: str, what: str, why: str, fix: str) -> Finding:
 
 RULES: dict[str, Rule] = {"temporal-weight": _temporal_weight, "run-time": _run_time, "changes": _changes}
 """By the name that `--no-lint` takes."""
+LOOKING_RULES: dict[str, Callable[[Spec, Look], tuple[str, str, str] | None]] = {
+    "episode-length": too_short,
+    "reward-range": out_of_range,
+}
+"""Those that have to see the environment."""

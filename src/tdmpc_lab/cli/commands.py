@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from tdmpc_lab.cli.common import find_job_id as _job_id
 from tdmpc_lab.cli.common import project_here as _project
 from tdmpc_lab.cli.guard import warn_of_mistakes
-from tdmpc_lab.cli.output import print_json
+from tdmpc_lab.cli.output import outlives_its_reader, print_json
 from tdmpc_lab.cli.preflight import stop_on_errors
 from tdmpc_lab.cli.repeats import refuse_repeats
 from tdmpc_lab.errors import ExternalError, UsageError
@@ -108,7 +108,8 @@ def _launch(
 
         def on_recorded(jobs: Sequence[Submitted], group: Sequence[Plan] = group) -> None:
             done.extend(jobs)
-            _announce(project, group, jobs, args)
+            with outlives_its_reader():  # a recorded job is to be started, whoever still reads
+                _announce(project, group, jobs, args)
 
         try:
             submit_group(project, group, cluster, code=code, max_local=args.max_local, on_recorded=on_recorded)

@@ -26,7 +26,7 @@ def warn_of_mistakes(project: Project, plans: Sequence[Plan], cluster: Cluster, 
     from tdmpc_lab.app.lint import lint, with_advice
 
     items = [plan.item for plan in plans]
-    advice = lint(project, plans, cluster, args.no_lint)
+    advice = lint(project, plans, cluster, args.no_lint, environments=not args.skip_preflight)
     for finding, numbers in advice:
         where = which_of(items, numbers)
         print(f"warning: {f'{where}: ' if where else ''}{finding}", file=sys.stderr)

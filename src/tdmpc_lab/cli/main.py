@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import os
 import sys
 from collections.abc import Sequence
 
@@ -17,7 +16,7 @@ from tdmpc_lab.cli import commands, doctor, looking, preflight
 from tdmpc_lab.cli.common import add_json as _add_json
 from tdmpc_lab.cli.log_parser import add_log_commands
 from tdmpc_lab.cli.logs import add_logs
-from tdmpc_lab.cli.output import documents_only
+from tdmpc_lab.cli.output import documents_only, silence_stdout
 from tdmpc_lab.cli.syncing import add_sync
 from tdmpc_lab.errors import ExternalError, LabError
 
@@ -318,7 +317,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("interrupted", file=sys.stderr)
         return 130
     except BrokenPipeError:  # the reader (head, less) has gone: not an error, and nothing more to say to it
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        silence_stdout()
         return 0
     except OSError as error:  # a folder that can't be written, a full disk: outside of us, and the path says where
         where = f"{error.filename}: " if error.filename else ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import sys
 from collections.abc import Iterator
 from typing import Any, TextIO
@@ -22,6 +23,21 @@ def documents_only() -> Iterator[None]:
             yield
     finally:
         _for_documents.pop()
+
+
+@contextlib.contextmanager
+def outlives_its_reader() -> Iterator[None]:
+    """Within, a reader of standard output that has gone (head, less) stops nothing: what is printed is lost."""
+    try:
+        yield
+        sys.stdout.flush()
+    except BrokenPipeError:
+        silence_stdout()
+
+
+def silence_stdout() -> None:
+    """Nobody reads standard output any more: send all that follows to nowhere."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.__stdout__.fileno() if sys.__stdout__ else 1)
 
 
 def print_json(document: Any) -> None:
