@@ -11,10 +11,11 @@ from app_fixtures import write_specs
 from tdmpc_lab.app import estimate, submit
 from tdmpc_lab.app.estimate import RunTimeEstimate
 from tdmpc_lab.app.lint import LOOKING_RULES, RULES, lint, with_advice
-from tdmpc_lab.app.lint_environment import Look, out_of_range
+from tdmpc_lab.app.lint_environment import out_of_range
 from tdmpc_lab.app.submit import Cluster, Plan
 from tdmpc_lab.cli.main import main
 from tdmpc_lab.config.loader import load_spec
+from tdmpc_lab.envs.look import Look
 from tdmpc_lab.errors import UsageError
 from tdmpc_lab.jobs.paths import Project
 

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
-from tdmpc_lab.app.lint_environment import Look, look_at, out_of_range, too_short
+from tdmpc_lab.app.lint_environment import look, out_of_range, too_short
 from tdmpc_lab.app.submit import Cluster, Plan
 from tdmpc_lab.config.schema import Spec
 from tdmpc_lab.errors import Finding, UsageError
 from tdmpc_lab.jobs.paths import Project
 from tdmpc_lab.text import duration
+
+if TYPE_CHECKING:
+    from tdmpc_lab.envs.look import Look
 
 # Below this weight the error of a step does not change what is learned; ρ = 0.5 comes to it at horizon 15.
 _NO_WEIGHT = 1e-4
@@ -42,9 +46,9 @@ def lint(
     for number, plan in enumerate(plans if environments and looking else ()):
         spec = plan.item.spec
         if (key := repr(spec.env)) not in looks:
-            looks[key] = look_at(project, spec.env, spec.train.seed)
+            looks[key] = look(project, spec)
         for name, look_rule in looking.items():
-            if (look := looks[key]) is not None and (said := look_rule(spec, look)):
+            if (seen := looks[key]) is not None and (said := look_rule(spec, seen)):
                 found.setdefault(_advice(name, *said), []).append(number)
     return list(found.items())
 

@@ -1,58 +1,33 @@
-"""Advice on a config that takes a look at its environment: how long its episodes are, how large its rewards."""
+"""Advice on a config that takes a look at its environment: the length of its episodes, the size of its rewards."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from tdmpc_lab.app.opponents import stand_in
-from tdmpc_lab.config.schema import AgentConfig, EnvConfig, Spec
+from tdmpc_lab.config.schema import AgentConfig, Spec
 from tdmpc_lab.errors import LabError
 from tdmpc_lab.jobs.paths import Project
 from tdmpc_lab.text import number
 
-STEPS = 200  # of random play: a moment
-_GOAL = 10.0  # laser hockey's own reward at the end of a game; random play seldom comes that far
+if TYPE_CHECKING:
+    from tdmpc_lab.envs.look import Look
 
 
-@dataclass(frozen=True)
-class Look:
-    """What was seen of an environment."""
-
-    episode_length: int
-    """The longest that an episode can be."""
-    largest_reward: float
-    """The largest size of a reward, as it is, in a moment of random play."""
-
-
-def look_at(project: Project, env: EnvConfig, seed: int) -> Look | None:
-    """Play at random for a moment; None where the environment can't be made or fails, which others tell."""
-    from tdmpc_lab.envs import has_opponents, make_env
+def look(project: Project, spec: Spec) -> Look | None:
+    """Play in the spec's environment for a moment; None where that can't be done, which others tell."""
+    from tdmpc_lab.envs.look import look_at
 
     try:
-        made = make_env(env, find_opponent=lambda name: stand_in(project, name))
+        return look_at(spec.env, spec.train.seed, lambda name: stand_in(project, name))
     except LabError:
         return None
-    rng, largest = np.random.default_rng(seed), _GOAL if has_opponents(env.id) else 0.0
-    try:
-        made.reset(seed)
-        for _ in range(STEPS):
-            result = made.step(rng.uniform(-1, 1, made.action_dim).astype(np.float32))
-            largest = max(largest, abs(result.reward))
-            if result.terminated or result.truncated:
-                break
-        return Look(made.episode_length, largest)
-    except LabError:
-        return None
-    finally:
-        made.close()
 
 
-def too_short(spec: Spec, look: Look) -> tuple[str, str, str] | None:
+def too_short(spec: Spec, seen: Look) -> tuple[str, str, str] | None:
     """Episodes that can't hold a sub-sequence: what, why and what to do."""
-    horizon, length = spec.agent.horizon, look.episode_length
+    horizon, length = spec.agent.horizon, seen.episode_length
     if length > horizon:
         return None
     return (
@@ -62,9 +37,9 @@ def too_short(spec: Spec, look: Look) -> tuple[str, str, str] | None:
     )
 
 
-def out_of_range(spec: Spec, look: Look) -> tuple[str, str, str] | None:
+def out_of_range(spec: Spec, seen: Look) -> tuple[str, str, str] | None:
     """Rewards that the bins of the discrete regression can't tell apart: what, why and what to do."""
-    agent, largest = spec.agent, look.largest_reward * spec.reward.scale
+    agent, largest = spec.agent, seen.largest_reward * spec.reward.scale
     highest, narrowest = _symexp(min(agent.bin_high, -agent.bin_low)), _symexp(_bin_width(agent))
     scaled = f"rewards of up to {number(largest)} (seen in random play, times reward.scale)"
     if largest > highest:
