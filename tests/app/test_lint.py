@@ -91,7 +91,7 @@ def test_rewards_against_the_bins(lab: Project, keys: tuple[str, ...], largest: 
 
 def test_environments_that_are_not_to_be_made_or_can_not_are_passed_over(lab: Project) -> None:
     short = [plan(lab, "agent.horizon=20", "agent.rho=0.9")]
-    assert lint(lab, short, "local", environments=False) == []
+    assert lint(lab, short, "local", environments=False) == lint(lab, short, "debug") == []
     assert lint(lab, [plan(lab, "agent.horizon=20", "agent.rho=0.9", "env.id=Nowhere-v0")], "local") == []
 
 

@@ -131,7 +131,7 @@ def test_a_note_without_a_job_takes_words_and_verdict(lab: Project) -> None:
 def editor(tmp_path: Path, code: str) -> str:
     script = tmp_path / "editor.py"
     script.write_text(f"import sys\nfrom pathlib import Path\npath = Path(sys.argv[1])\n{code}\n")
-    return f"{sys.executable} '{script}'"
+    return f"'{sys.executable}' '{script}'"
 
 
 def test_edit_opens_the_editor(lab: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -35,6 +35,9 @@ def with_apptainer(lab: Lab) -> tuple[Path, dict[str, str]]:
     runtime.write_text(APPTAINER)
     runtime.chmod(0o755)
     (lab.root / "lab.sif").touch()
+    python = folder / "python"  # this one's path may have a space in it
+    python.write_text(f"#!/bin/sh\nexec '{sys.executable}' \"$@\"\n")
+    python.chmod(0o755)
     return runtime, {"PATH": f"{folder}{os.pathsep}{os.environ['PATH']}"}
 
 
@@ -46,7 +49,7 @@ def test_a_job_runs_in_its_container_with_all_that_its_profile_says(lab: Lab) ->
         "  cpus: 2\n"
         '  exclude: "tcml-node1"\n'
         "  mail: {types: [END, FAIL], user: stud421}\n"
-        f"  container: {{image: lab.sif, bind: ['{lab.root}:/data'], python: {sys.executable}}}\n"
+        f"  container: {{image: lab.sif, bind: ['{lab.root}:/data'], python: {lab.root}/bin/python}}\n"
         '  setup: ["env > setup.env"]\n'
         "  extra: {nice: 7}\n"
     )
@@ -58,7 +61,9 @@ def test_a_job_runs_in_its_container_with_all_that_its_profile_says(lab: Lab) ->
     for text in ("NumCPUs=1", "ExcNodeList=tcml-node1", "Nice=7", "MailUser=stud421", "MailType=END,FAIL"):
         assert text in shown
     (call,) = Path(f"{runtime}.calls").read_text().splitlines()
-    assert call.startswith(f"exec --nv --bind {lab.root}:/data --bind {lab.root} {lab.root}/lab.sif {sys.executable} ")
+    assert call.startswith(
+        f"exec --nv --bind {lab.root}:/data --bind {lab.root} {lab.root}/lab.sif {lab.root}/bin/python "
+    )
     environment = (lab.root / "setup.env").read_text().splitlines()
     assert "OMP_NUM_THREADS=1" in environment
     assert "SLURM_CPU_BIND=leaked" not in environment

@@ -139,7 +139,8 @@ def test_another_folder_is_not_removed(tmp_path: Path, programs: Path) -> None:
 
 def test_never_started(tmp_path: Path, programs: Path) -> None:
     assert sim(tmp_path / "s", programs, "status").returncode == 1
-    assert "slurm-sim up" in sim(tmp_path / "s", programs, "env").stderr
+    # Quoted where the project's folder has a space in its name.
+    assert "slurm-sim up" in sim(tmp_path / "s", programs, "env").stderr.replace("'", "")
     assert sim(tmp_path / "s", programs, "down").returncode == 0
     assert sim(tmp_path / "s", programs, "down", "--remove").returncode == 0
     assert not (tmp_path / "s").exists()

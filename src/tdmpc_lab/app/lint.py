@@ -28,7 +28,8 @@ def lint(
 ) -> list[tuple[Finding, list[int]]]:
     """What the rules say, each finding once with the numbers of the plans it is about.
 
-    With `environments`, each different one is made and played in for a moment.
+    With `environments`, each different one is made and played in for a moment; not for debug, whose own process that
+    would be.
 
     Raises UsageError for a rule in `off` that there is not.
     """
@@ -43,7 +44,7 @@ def lint(
                     found.setdefault(finding, []).append(number)
     looks: dict[str, Look | None] = {}
     looking = {name: rule for name, rule in LOOKING_RULES.items() if name not in off}
-    for number, plan in enumerate(plans if environments and looking else ()):
+    for number, plan in enumerate(plans if environments and looking and cluster != "debug" else ()):
         spec = plan.item.spec
         if (key := repr(spec.env)) not in looks:
             looks[key] = look(project, spec)
