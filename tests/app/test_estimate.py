@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from app_fixtures import write_specs
 
+from tdmpc_lab.app import submit
 from tdmpc_lab.app.estimate import NEWEST, estimate_run_time, measure_run_time
 from tdmpc_lab.cli.main import main
 from tdmpc_lab.config.diff import config_hash
@@ -102,3 +103,14 @@ def test_the_dry_run_says_it(lab: Project, capsys: pytest.CaptureFixture[str]) -
     words = ["submit", QUICK, "--cluster", "slurm", "--dry-run", "--again", "--skip-preflight"]
     assert main(words) == 0
     assert "takes an unknown time: no job like it has run to its end yet" in capsys.readouterr().out
+
+
+def test_points_of_a_sweep_that_are_alike_are_estimated_once(
+    lab: Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = []
+    monkeypatch.setattr(submit, "_estimate", lambda _project, spec, _cluster: asked.append(spec.agent.horizon))
+    sweep = ["sweep.train.seed=[1, 2, 3]", "sweep.agent.horizon=[3, 4]"]
+    assert main(["submit", QUICK, "--cluster", "local", "--dry-run", *sweep]) == 0
+    assert sorted(asked) == [3, 4]
+    assert capsys.readouterr().out.count("takes an unknown time") == 6

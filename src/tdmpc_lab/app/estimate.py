@@ -51,6 +51,11 @@ def estimate_run_time(project: Project, spec: Spec, cluster: str) -> RunTimeEsti
     return RunTimeEstimate(per_step * spec.train.steps, basis)
 
 
+def alike(spec: Spec, cluster: str) -> str:
+    """The same text for specs that take the same time."""
+    return repr((spec.train.steps, spec.train.seed_steps, _work(spec, cluster)))
+
+
 def measure_run_time(spec: Spec, observation_dim: int, action_dim: int, episode_length: int) -> RunTimeEstimate:
     """From a few plans, updates and environment steps on this machine, at full size; takes about as long as those.
 

@@ -125,9 +125,12 @@ def settle(project: Project, plans: Sequence[Plan]) -> list[Plan]:
     return settled
 
 
-def dry_run(project: Project, ready: Plan, cluster: Cluster, code: JobCode) -> dict[str, Any]:
+def dry_run(
+    project: Project, ready: Plan, cluster: Cluster, code: JobCode, estimates: dict[str, RunTimeEstimate | None]
+) -> dict[str, Any]:
     """What `submit` would do with one spec: the values in force, the estimated time, and for SLURM the batch script.
 
+    `estimates` keeps the times of specs that are alike, as most points of a sweep are: empty at first.
     Raises LabError where the agent of a job on this machine can't be built.
     """
     spec = ready.item.spec
@@ -137,7 +140,12 @@ def dry_run(project: Project, ready: Plan, cluster: Cluster, code: JobCode) -> d
 
         tasks = 1 if ready.item.point is None else ready.item.point.count
         script = sbatch_script(project, spec.slurm, spec.name, workplace=code.workplace, tasks=tasks)
-    estimate = _estimate(project, spec, cluster)
+    from tdmpc_lab.app.estimate import alike
+
+    key = alike(spec, cluster)
+    if key not in estimates:
+        estimates[key] = _estimate(project, spec, cluster)
+    estimate = estimates[key]
     return {
         "name": spec.name,
         "spec": str(ready.item.path),

@@ -20,6 +20,7 @@ from tdmpc_lab.text import duration
 
 if TYPE_CHECKING:
     from tdmpc_lab.app.code import JobCode
+    from tdmpc_lab.app.estimate import RunTimeEstimate
     from tdmpc_lab.app.status import JobView
     from tdmpc_lab.app.submit import Cluster, Plan, Submitted
     from tdmpc_lab.jobs.paths import Project
@@ -178,7 +179,8 @@ def _dry_run(
     from tdmpc_lab.app.submit import dry_run
 
     code = code or code_now(project, cluster, snapshot=not args.no_snapshot, write=False)
-    reports = [dry_run(project, ready, cluster, code) for ready in plans]
+    estimates: dict[str, RunTimeEstimate | None] = {}
+    reports = [dry_run(project, ready, cluster, code, estimates) for ready in plans]
     if args.json:
         print_json({"dry_run": True, "jobs": reports})
         return OK
