@@ -106,7 +106,8 @@ class AttemptLease:
                     seen[number] = (sign, now)
                 alive = alive or not (_over(sign) or now - seen[number][1] >= self._dead_s)
             if not alive:
-                return True
+                self._look()  # a later attempt may have come since the last sign of life
+                return self.lost_to is None
             time.sleep(min(_POLL_S, self._beat_s))
         return False
 
