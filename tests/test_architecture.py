@@ -44,6 +44,7 @@ THIRD_PARTY = {
     "Box2D": {"envs.hockey.box2d"},
     "pygame": {"envs.hockey.rendering", "envs.hockey.original_api"},
     "hockey": {"envs.hockey.single"},
+    "dm_control": {"envs.dmc"},
     "submitit": {"launch"},
     "mlflow": {"tracking"},
     "av": {"training.video"},

@@ -64,7 +64,8 @@ class EnvConfig:
     __pydantic_config__: ClassVar[dict[str, Any]] = PYDANTIC_CONFIG
 
     id: EnvId
-    """Any gymnasium id, also `module:id`, which imports the module first."""
+    """Any gymnasium id, also `module:id`, which imports the module first; `hockey`; `dmc:walker-walk` and the other
+    tasks of the DeepMind Control Suite."""
     options: dict[str, Any] = field(default_factory=dict)
     """Keyword arguments for the environment's constructor."""
     max_episode_steps: PositiveInt | None = None

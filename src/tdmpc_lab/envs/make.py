@@ -36,6 +36,7 @@ _OUR_IDS = {
     "hockey": "tdmpc_lab.envs.hockey:tdmpc_lab/Hockey-v0",
     "hockey-original": "tdmpc_lab.envs.hockey:tdmpc_lab/HockeyOriginal-v0",
 }
+_DMC = "dmc:"  # and a task of the DeepMind Control Suite
 _OWN_KEYS = ("opponent", "time_limit")  # of the section `env`, beside options: laser hockey's own
 _shown: set[str] = set()  # warnings that the person has had already
 
@@ -119,6 +120,9 @@ def _build(config: EnvConfig, constructor: Mapping[str, Any]) -> gymnasium.Env[A
     """The gymnasium environment with its time limit; every failure as an EnvironmentSpecError."""
     name = _import_module_of(config.id)
     taken = _TAKEN_BY_GYMNASIUM | {key: f"set env.{key} instead" for key in _OWN_KEYS if config.id in _OUR_IDS}
+    if config.id.startswith(_DMC):
+        taken |= {"task": "it is part of the id"}
+        constructor = {**constructor, "task": config.id.removeprefix(_DMC)}
     for option, remedy in taken.items():
         if option in config.options:
             raise EnvironmentSpecError(f"env.options.{option} can't be passed to '{config.id}': {remedy}")
@@ -148,7 +152,7 @@ def _build(config: EnvConfig, constructor: Mapping[str, Any]) -> gymnasium.Env[A
 
 def _import_module_of(env_id: str) -> str:
     """Import the module of `module:id`, which registers the environment; returns the id without it."""
-    module, colon, name = _OUR_IDS.get(env_id, env_id).rpartition(":")
+    module, colon, name = _full_id(env_id).rpartition(":")
     if not colon:
         return env_id
     if not name or not all(part.isidentifier() for part in module.split(".")):
@@ -170,6 +174,11 @@ def _import_module_of(env_id: str) -> str:
             f"{_last_line(error)}. {remedy}"
         ) from error
     return name
+
+
+def _full_id(env_id: str) -> str:
+    """`module:id` of our own environments, any other id as it is."""
+    return "tdmpc_lab.envs.dmc:tdmpc_lab/DmControl-v0" if env_id.startswith(_DMC) else _OUR_IDS.get(env_id, env_id)
 
 
 def _unknown_id(env_id: str, name: str) -> EnvironmentSpecError:
@@ -218,7 +227,7 @@ def _creator(env_id: str) -> object:
     """What makes the environment: a class, mostly. None where it is not known or can't be imported."""
     import gymnasium
 
-    spec = gymnasium.registry.get(_OUR_IDS.get(env_id, env_id).rpartition(":")[2])
+    spec = gymnasium.registry.get(_full_id(env_id).rpartition(":")[2])
     if spec is None or not isinstance(spec.entry_point, str):
         return None if spec is None else spec.entry_point
     module, _, attribute = spec.entry_point.partition(":")
