@@ -14,6 +14,7 @@ import pytest
 from app_fixtures import write_specs
 
 from tdmpc_lab.files import read_jsonl
+from tdmpc_lab.jobs.variants import PALETTE
 
 LIMIT_S = 150
 
@@ -261,4 +262,5 @@ def test_a_sweep_is_one_job_per_point_of_one_experiment(root):
     assert "horizon 4 · a few steps" in lab(root, "status").stdout
     runs = client(root).search_runs([client(root).get_experiment_by_name("two").experiment_id])
     assert sorted(run.info.run_name for run in runs) == [f"h{3 + i} · {ids[i].split('-', 2)[2]}" for i in (0, 1)]
-    assert {run.data.tags["variant"] for run in runs} == {"h3", "h4"}
+    shown = {run.data.tags["variant"]: run.data.tags["mlflow.runColor"] for run in runs}
+    assert shown == {"h3": PALETTE[0], "h4": PALETTE[1]}

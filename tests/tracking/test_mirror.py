@@ -196,7 +196,7 @@ def test_what_a_record_says_about_its_run() -> None:
         git_commit="abc",
         git_dirty=True,
     )
-    made = run_info(record, {"train.seed": 3}, attempt=2, node="here")
+    made = run_info(record, {"train.seed": 3}, attempt=2, node="here", colour="#004488")
     assert made.run_name == "quickstart · 091422-123"
     assert made.tags == {
         JOB_TAG: JOB_ID,
@@ -204,8 +204,10 @@ def test_what_a_record_says_about_its_run() -> None:
         "seed": "3",
         "cluster": "local",
         "git_commit": "abc-dirty",
+        "variant": "quickstart",
         "attempt": "2",
         "node": "here",
+        "mlflow.runColor": "#004488",
     }
 
 

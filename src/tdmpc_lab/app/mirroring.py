@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from tdmpc_lab.jobs.events import OUTCOMES, EventLog, read_events
 from tdmpc_lab.jobs.metrics import as_int
 from tdmpc_lab.jobs.paths import JobPaths, Project
 from tdmpc_lab.jobs.record import JobRecord, read_record
+from tdmpc_lab.jobs.variants import Colours
 from tdmpc_lab.launch.process import last_start
 from tdmpc_lab.text import parse_time
 from tdmpc_lab.tracking.later import add_points
@@ -30,6 +32,7 @@ RUN_STATUS: dict[str, RunStatus] = {
     "timeout": "KILLED",
 }
 """The outcome of a job in MLflow's words."""
+_colours = functools.lru_cache(maxsize=4)(Colours)
 
 
 def start_mirror(
@@ -59,8 +62,21 @@ def start_mirror(
         if not told or any(told[-1].get(name) != value for name, value in fields.items()):
             events.append("tracking", **fields)
 
-    info = run_info(record, flatten(to_dict(spec)), attempt=attempt, node=node, gpu=gpu)
+    info = run_info(
+        record,
+        flatten(to_dict(spec)),
+        attempt=attempt,
+        node=node,
+        gpu=gpu or _gpu_of(read_events(paths.events)),
+        colour=_colours(project).of(record),
+    )
     return MlflowMirror(uri, project.root, info, paths, submitted=record.submitted, on_run=on_run).start()
+
+
+def _gpu_of(events: Sequence[Mapping[str, Any]]) -> str | None:
+    """The GPU that the last attempt trained on; None where that was a CPU, or is not on file."""
+    ready = [event for event in events if event.get("event") == "ready"]
+    return str(ready[-1]["gpu"]) if ready and ready[-1].get("gpu") else None
 
 
 def run_files(paths: JobPaths) -> dict[str, Path]:

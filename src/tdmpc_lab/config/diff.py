@@ -16,7 +16,7 @@ from tdmpc_lab.config.serialize import flatten, plain, to_dict
 # What a job is called and where it runs is no difference between experiments.
 NOT_COMPARED = ("name", "about", "why", "compare_to", "slurm")
 # These change where or how often something is written, not what is learned; seeds are what a group is over.
-_NOT_IN_GROUP = (
+NOT_IN_GROUP = (
     "train.seed",
     "train.device",
     "train.threads",
@@ -60,7 +60,7 @@ def group_hash(spec: Spec) -> str:
     Evaluation counts as a difference: what was measured unlike can't be averaged over seeds.
     """
     values = _compared(spec)
-    for key in _NOT_IN_GROUP:
+    for key in NOT_IN_GROUP:
         section, name = key.split(".")
         del values[section][name]
     return hashlib.sha256(_canonical(values).encode()).hexdigest()[:10]

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from tdmpc_lab.jobs.ids import is_local_id
 from tdmpc_lab.jobs.points import point_label, point_of, point_text
 from tdmpc_lab.jobs.record import JobRecord
+from tdmpc_lab.jobs.variants import variant_name
 from tdmpc_lab.tracking.points import Point, safe_name
 from tdmpc_lab.tracking.store import artifact_location, store_lock
 
@@ -27,6 +28,7 @@ JOB_TAG = "tdmpc_lab.job_id"
 SENT_TAG = "tdmpc_lab.sent"
 CHANGED_TAG = "tdmpc_lab.changed_params"
 DESCRIPTION_TAG = "mlflow.note.content"
+COLOUR_TAG = "mlflow.runColor"
 
 MAX_TAG = 8000
 _MAX_PARAM = 6000
@@ -65,8 +67,10 @@ def run_info(
     attempt: int | None = None,
     node: str | None = None,
     gpu: str | None = None,
+    colour: str | None = None,
 ) -> RunInfo:
-    """What MLflow is told of this job; `params` are the spec's values by dotted key."""
+    """What MLflow is told of this job; `params` are the spec's values by dotted key, `colour` (`#004488`) is what its
+    charts draw it in."""
     tags = {
         JOB_TAG: record.id,
         "group": record.group,
@@ -77,11 +81,12 @@ def run_info(
         "snapshot": record.snapshot,
         "rerun_of": record.rerun_of,
         "about": record.about or None,
-        "variant": point_label(point_of(record), leave_out=("train.seed",)) or None,
+        "variant": variant_name(record),
         "sweep_point": point_text(record) or None,
         "attempt": None if attempt is None else str(attempt),
         "node": node,
         "gpu": gpu,
+        COLOUR_TAG: colour,
     }
     return RunInfo(
         job_id=record.id,

@@ -1,0 +1,125 @@
+"""Which variant of its experiment a job is: what it is called, and its colour in charts. Seeds of a variant share both.
+
+Two jobs are of one variant where their records' `group` is the same: that is what belongs together. The name is for
+people; two variants may happen to have the same one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import re
+from collections.abc import Iterable, Iterator
+
+from tdmpc_lab.config.diff import NOT_COMPARED, NOT_IN_GROUP
+from tdmpc_lab.jobs.paths import Project
+from tdmpc_lab.jobs.points import point_label, point_of
+from tdmpc_lab.jobs.record import JobRecord
+from tdmpc_lab.text import one_line, shorten
+
+# Told apart with any kind of colour vision (after P. Tol's and Okabe and Ito's sets), the first four in grey too.
+PALETTE = ("#004488", "#ddaa33", "#bb5566", "#000000", "#6699cc", "#009e73", "#cc79a7", "#999933")
+
+_LONGEST_NAME = 60
+_CHANGE = re.compile(r"(?P<key>\S+) (?P<old>.*) → (?P<new>.*)", re.DOTALL)
+
+_RAW = {
+    key: re.compile(rf'^  "{key}": ("(?:[^"\\]|\\.)*")'.encode(), re.MULTILINE)
+    for key in ("submitted_at", "experiment", "group")
+}
+
+Variant = tuple[str, str]
+"""Experiment and group."""
+Submit = tuple[str, str, str, str]
+"""When, job id, experiment and group."""
+
+
+def variant_name(record: JobRecord) -> str:
+    """`h4` for a point of a sweep, `horizon 9, backprop on` for what differs from `compare_to`, else for the overrides;
+    the experiment's name where there are none. Never the seed."""
+    label = point_label(point_of(record), leave_out=NOT_IN_GROUP)
+    if label:
+        return label
+    told = [_change_words(text) for text in record.diff] or [
+        _override_words(text) for text in record.overrides if "=" in text
+    ]
+    return shorten(one_line(", ".join(filter(None, told))), _LONGEST_NAME) or record.experiment
+
+
+def telling_keys(record: JobRecord) -> tuple[str, ...]:
+    """The dotted keys in which this job differs from others on purpose: swept, unlike `compare_to`, overridden."""
+    changed = [match["key"] for text in record.diff if (match := _CHANGE.fullmatch(text))]
+    given = [text.partition("=")[0].strip() for text in record.overrides if "=" in text]
+    return tuple(key for key in dict.fromkeys([*point_of(record), *changed, *given]) if _tells(key))
+
+
+class Colours:
+    """A colour for every variant of a project, the same whoever asks: those of one experiment take the palette's in
+    the order of their first job, so that what is submitted later changes none."""
+
+    def __init__(self, project: Project) -> None:
+        self._project = project
+        self._known: dict[Variant, str] = {}
+
+    def of(self, record: JobRecord) -> str:
+        """The colour of this job's variant. The project's records are read again only for one not seen so far.
+
+        Never raises: where they can't be read it is the first colour.
+        """
+        variant = (record.experiment, record.group)
+        if variant not in self._known:
+            others: list[Submit] = []
+            with contextlib.suppress(OSError, ValueError):
+                others += _submits(self._project)
+            self._known = _colours([*others, (record.submitted_at, record.id, *variant)])
+        return self._known[variant]
+
+
+def _submits(project: Project) -> Iterator[Submit]:
+    """Every record that says what is asked for; they are not parsed, for there may be thousands."""
+    for job_id, raw in project.raw_records():
+        found = {key: pattern.search(raw) for key, pattern in _RAW.items()}
+        if all(found.values()):
+            when, experiment, group = (json.loads(match[1]) for match in found.values() if match)
+            yield when, job_id, experiment, group
+
+
+def _colours(submits: Iterable[Submit]) -> dict[Variant, str]:
+    ranks: dict[str, dict[str, int]] = {}
+    for _, _, experiment, group in sorted(submits):
+        groups = ranks.setdefault(experiment, {})
+        groups.setdefault(group, len(groups))
+    return {(name, group): colour(rank) for name, groups in ranks.items() for group, rank in groups.items()}
+
+
+def colour(number: int) -> str:
+    """A colour of the palette, which begins again after its end."""
+    return PALETTE[number % len(PALETTE)]
+
+
+def grey(hex_colour: str) -> float:
+    """How light a colour is in a print without colours, 0 to 255."""
+    red, green, blue = (int(hex_colour[i : i + 2], 16) for i in (1, 3, 5))
+    return math.fsum((0.299 * red, 0.587 * green, 0.114 * blue))
+
+
+def _change_words(text: str) -> str:
+    """`agent.horizon 18 → 9` as `horizon 9`."""
+    match = _CHANGE.fullmatch(text)
+    return "" if match is None else _words(match["key"], match["new"])
+
+
+def _override_words(text: str) -> str:
+    """`agent.horizon=9` as `horizon 9`."""
+    key, _, value = text.partition("=")
+    return _words(key.strip(), value.strip())
+
+
+def _words(key: str, value: str) -> str:
+    return f"{key.rpartition('.')[2]} {value}" if _tells(key) else ""
+
+
+def _tells(key: str) -> bool:
+    """Whether jobs that differ in this key are of two variants."""
+    return key not in NOT_IN_GROUP and key.partition(".")[0] not in (*NOT_COMPARED, "sweep")
