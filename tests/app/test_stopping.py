@@ -55,6 +55,15 @@ def test_usr2_long_before_the_limit_is_a_preemption_and_never_counts():
     )
 
 
+def test_a_long_setup_counts_towards_the_time_limit():
+    """Half an hour of `setup` lines, then 28 minutes of training: the limit of an hour has come."""
+    events = [{"time": at(0), "event": "started"}]
+    script = T0 - timedelta(minutes=30)
+    end = ending("SIGUSR2", RECORD, HOUR, events, [], T0 + timedelta(minutes=28), script)
+    assert end.fields["why"] == "time limit"
+    assert ending("SIGUSR2", RECORD, HOUR, events, [], T0 + timedelta(minutes=28)).fields["why"] == "preemption"
+
+
 def test_term_is_a_cancellation_only_if_somebody_asked_for_one_since_the_start():
     asked = {"time": at(3), "request": "cancel", "by": "anna"}
     assert end_of("SIGTERM", 5, requests=[asked]) == Ending("stopped", {"reason": "cancelled by anna"}, CANCEL_CODE)

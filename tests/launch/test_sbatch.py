@@ -5,7 +5,7 @@ import shlex
 import subprocess
 import sys
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from tdmpc_lab.jobs.paths import Project
 from tdmpc_lab.launch.container import container_setup, python_command
 from tdmpc_lab.launch.environment import Workplace
 from tdmpc_lab.launch.options import option_problems
-from tdmpc_lab.launch.sbatch import held_parameters, sbatch_script, slurm_parameters, submit_folder
+from tdmpc_lab.launch.sbatch import attempt_start, held_parameters, sbatch_script, slurm_parameters, submit_folder
 
 CONFIG = SlurmConfig(
     partition="day",
@@ -33,7 +33,10 @@ RUNTIME = (
     "TDMPC_LAB_CONTAINER=$(command -v apptainer || command -v singularity) || "
     '{ echo "neither apptainer nor singularity is on this node: load its module in slurm.setup" >&2; exit 127; }'
 )
-THREADS = [f"export {name}_NUM_THREADS=4" for name in ("OMP", "MKL", "OPENBLAS", "NUMEXPR")]
+FIRST = [
+    "export TDMPC_LAB_SCRIPT_START=$(date +%s)",
+    *(f"export {name}_NUM_THREADS=4" for name in ("OMP", "MKL", "OPENBLAS", "NUMEXPR")),
+]
 
 
 def test_what_a_job_asks_for() -> None:
@@ -47,7 +50,7 @@ def test_what_a_job_asks_for() -> None:
         "cpus_per_task": 4,
         "mem": "16G",
         "gres": "gpu:2080ti:1",
-        "setup": [*THREADS, "module load cuda", "export X='a b'"],
+        "setup": [*FIRST, "module load cuda", "export X='a b'"],
         "teardown": [
             "code=$?",
             'job="${SLURM_ARRAY_JOB_ID:+${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID}"',
@@ -74,7 +77,7 @@ def test_what_is_not_set_is_not_asked_for() -> None:
     optional = {"partition", "gres", "comment", "account", "qos", "constraint", "exclude", "nodelist", "dependency"}
     assert not (optional | {"mail_type", "mail_user"}) & parameters.keys()
     assert parameters["mem"] == "16G"
-    assert parameters["setup"] == THREADS
+    assert parameters["setup"] == FIRST
     assert parameters["additional_parameters"] == {"requeue": True}
 
 
@@ -246,6 +249,7 @@ def test_the_script(tmp_path: Path) -> None:
 #SBATCH --time=1441
 
 # setup
+export TDMPC_LAB_SCRIPT_START=$(date +%s)
 export OMP_NUM_THREADS=4
 export MKL_NUM_THREADS=4
 export OPENBLAS_NUM_THREADS=4
@@ -318,3 +322,10 @@ def test_the_code_of_a_job_is_found_before_anything_that_setup_lines_bring(tmp_p
         check=True,
     )
     assert said.stdout == f"{kept}/src:{kept}:/from/setup|{kept}|{tmp_path}\n"
+
+
+def test_when_the_batch_script_began() -> None:
+    assert attempt_start({"TDMPC_LAB_SCRIPT_START": "1795544706"}) == datetime(2026, 11, 24, 18, 25, 6, tzinfo=UTC)
+    for text in ("", "soon", "-1", "9" * 30):
+        assert attempt_start({"TDMPC_LAB_SCRIPT_START": text}) is None
+    assert attempt_start({}) is None

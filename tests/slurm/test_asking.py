@@ -6,9 +6,12 @@ import json
 import os
 import subprocess
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 
 from slurm_fixtures import Lab
+
+from tdmpc_lab.launch.sbatch import attempt_start
 
 # Does what the real one does here: runs the command, with the image and the folders on record.
 APPTAINER = """\
@@ -66,6 +69,8 @@ def test_a_job_runs_in_its_container_with_all_that_its_profile_says(lab: Lab) ->
     )
     environment = (lab.root / "setup.env").read_text().splitlines()
     assert "OMP_NUM_THREADS=1" in environment
+    begun = attempt_start(dict(line.split("=", 1) for line in environment if "=" in line))
+    assert begun is not None and abs((datetime.now(UTC) - begun).total_seconds()) < 600
     assert "SLURM_CPU_BIND=leaked" not in environment
     resources = json.loads((lab.project.job(job).record).read_text())["resources"]
     assert (resources["profile"], resources["memory"]) == ("sim", "500M")  # the spec's own comes first

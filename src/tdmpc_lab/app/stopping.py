@@ -66,8 +66,13 @@ def ending(
     events: Sequence[Mapping[str, Any]],
     requests: Sequence[dict[str, Any]],
     now: datetime,
+    script_start: datetime | None = None,
 ) -> Ending:
-    """What follows from a stop for `reason`, the name of a signal; `events` are the job's, this attempt's last."""
+    """What follows from a stop for `reason`, the name of a signal.
+
+    `events` are the job's, this attempt's last; `script_start` is when its batch script began, where that is known:
+    SLURM counts the time limit from there, and `setup` lines and a container may take long.
+    """
     if record.cluster != "slurm":
         return Ending("stopped", {"reason": reason}, None)
     started = _started(events)
@@ -76,7 +81,7 @@ def ending(
         return Ending("stopped", {"reason": f"cancelled by {by}" if by else reason}, CANCEL_CODE)
     if reason != "SIGUSR2":
         return Ending("preempted", {"signal": reason, "why": "stopped by SLURM"}, TERMINATED_CODE)
-    if not _near_limit(slurm, started, now):
+    if not _near_limit(slurm, script_start or started, now):
         return Ending("preempted", {"signal": reason, "why": "preemption"}, REQUEUE_CODE)
     used = sum(e.get("event") == "preempted" and e.get("why") == TIME_LIMIT for e in events)
     if used < slurm.max_requeues:

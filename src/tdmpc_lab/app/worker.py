@@ -32,7 +32,7 @@ from tdmpc_lab.jobs.record import JobRecord, read_record
 from tdmpc_lab.jobs.requests import read_requests
 from tdmpc_lab.jobs.state import SchedulerState
 from tdmpc_lab.launch.attempts import AttemptLease
-from tdmpc_lab.launch.sbatch import REQUEUE_CODE
+from tdmpc_lab.launch.sbatch import REQUEUE_CODE, attempt_start
 from tdmpc_lab.launch.slurm import running_id
 from tdmpc_lab.text import shorten
 from tdmpc_lab.tracking.mirror import MlflowMirror
@@ -156,7 +156,7 @@ class _Run:
         spec = load_resolved(self.paths.resolved)
         now = datetime.now().astimezone()
         events, requests = read_events(self.paths.events), read_requests(self.paths)
-        end = ending(reason, self.record, spec.slurm, events, requests, now)
+        end = ending(reason, self.record, spec.slurm, events, requests, now, attempt_start(os.environ))
         self.log.append(end.event, **end.fields, step=step, attempt=self.attempt)
         if end.event == "preempted":
             self._finish(None, SchedulerState("PENDING", f"{end.fields['why']} at step {step:,}; to go on from there"))

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,9 @@ from tdmpc_lab.launch.options import KNOWN_OPTIONS, MEMORY_INSTEAD, extra_option
 BEGIN = "now+52weeks"  # should submit be killed before the job is held
 DEFAULT_MEMORY = "16G"
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
+# When the batch script began. SLURM itself tells its scripts only since version 23.
+_START_VARIABLE = "TDMPC_LAB_SCRIPT_START"
+_START_LINE = f"export {_START_VARIABLE}=$(date +%s)"
 _WARN_S = 90  # SLURM's USR2 comes this long before the time limit, or a quarter of a short one
 
 # How the job's process ends when SLURM is to do something. The batch script does it, not the process: in a
@@ -70,7 +74,7 @@ def slurm_parameters(config: SlurmConfig, job_name: str, comment: str) -> dict[s
         "dependency": dependency(config.after),
         "mail_type": ",".join(config.mail.types) if config.mail else None,
         "mail_user": config.mail.user if config.mail else None,
-        "setup": [*thread_lines(config.cpus), *config.setup, *container_setup(config)],
+        "setup": [_START_LINE, *thread_lines(config.cpus), *config.setup, *container_setup(config)],
         "teardown": list(_AFTERWARDS),
         "signal_delay_s": warning_s(config),
         # From 22.05 on srun no longer takes this over from sbatch.
@@ -99,6 +103,12 @@ def memory_asked_for(config: SlurmConfig) -> str | None:
 def thread_lines(cpus: int) -> list[str]:
     """As many threads as CPUs: libraries count the node's otherwise, or take what the login shell had set."""
     return [f"export {name}={cpus}" for name in _THREADS]
+
+
+def attempt_start(environ: Mapping[str, str]) -> datetime | None:
+    """When the batch script of this process began, before any `setup` line; None outside of one."""
+    text = environ.get(_START_VARIABLE, "")
+    return datetime.fromtimestamp(int(text), UTC) if text.isascii() and text.isdigit() and len(text) < 12 else None
 
 
 def dependency(after: Sequence[str]) -> str | None:
