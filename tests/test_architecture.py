@@ -50,13 +50,14 @@ THIRD_PARTY = {
     "av": {"training.video"},
     "pandas": {"report"},
     "matplotlib": {"report"},
+    "scipy": {"report"},
     "pydantic": {"config"},
     "yaml": {"files", "yaml_strict"},
     "rich": {"cli", "training.progress"},
 }
 AGENT_THIRD_PARTY = {"torch", "numpy"}
 
-HEAVY = ("torch", "mlflow", "pandas", "submitit", "gymnasium", "pydantic")
+HEAVY = ("torch", "mlflow", "pandas", "scipy", "submitit", "gymnasium", "pydantic")
 LONGEST_MODULE = 450  # lines
 
 # Written in two halves, so that this file does not name what it looks for.

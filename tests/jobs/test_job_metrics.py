@@ -3,6 +3,9 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
+import pytest
+
+from tdmpc_lab.errors import RecordError
 from tdmpc_lab.files import append_jsonl
 from tdmpc_lab.jobs.metrics import (
     as_float,
@@ -10,6 +13,7 @@ from tdmpc_lab.jobs.metrics import (
     eval_rows,
     last_step,
     latest_rows,
+    without_replaced,
     without_superseded,
 )
 from tdmpc_lab.jobs.paths import JobPaths
@@ -46,3 +50,44 @@ def test_values_of_a_foreign_file() -> None:
         2.5,
         *[None] * 6,
     ]
+
+
+def _write(paths: JobPaths, *rows: tuple[int, str, int]) -> None:
+    for step, split, attempt in rows:
+        append_jsonl(paths.metrics, {"step": step, "split": split, "attempt": attempt})
+
+
+def _steps(paths: JobPaths) -> list[tuple[int, int]]:
+    return [(row["step"], row["attempt"]) for row in eval_rows(paths)]
+
+
+def test_evaluations_that_a_later_attempt_does_again_are_left_out(tmp_path: Path) -> None:
+    paths = JobPaths(tmp_path)
+    _write(paths, (10, "train", 1), (10, "eval", 1), (20, "eval", 1), (20, "train", 1), (30, "eval", 1))
+    assert _steps(paths) == [(10, 1), (20, 1), (30, 1)]
+    _write(paths, (25, "train", 2))  # it went on from 20: the evaluation at 30 is of weights that are gone
+    assert _steps(paths) == [(10, 1), (20, 1)]
+    _write(paths, (30, "eval", 2))
+    assert _steps(paths) == [(10, 1), (20, 1), (30, 2)]
+
+
+def test_a_torn_or_foreign_line_among_the_evaluations(tmp_path: Path) -> None:
+    paths = JobPaths(tmp_path)
+    _write(paths, (10, "eval", 1), (20, "eval", 1))
+    whole = paths.metrics.read_bytes()
+    for cut in range(1, len(whole) // 2):
+        paths.metrics.write_bytes(whole[:-cut])
+        assert _steps(paths) == [(10, 1)]
+    paths.metrics.write_bytes(whole + b'\n{"split": "eval", "attempt": 1, "step": 30}\n')  # as another tool writes it
+    assert _steps(paths) == [(10, 1), (20, 1), (30, 1)]
+    paths.metrics.write_bytes(whole + b'{"step":30,"split":"eval","attempt":\n')
+    with pytest.raises(RecordError, match=r"metrics.jsonl:3: not a whole JSON object"):
+        eval_rows(paths)
+
+
+def test_rows_of_several_environments_stay_unless_a_later_attempt_did_their_steps_again() -> None:
+    rows = [{"step": s, "env": e, "attempt": a} for s, e, a in ((10, 0, 1), (10, 1, 1), (20, 0, 1), (20, 0, 2))]
+    assert without_replaced(rows) == [rows[0], rows[1], rows[3]]
+    again = [*rows, {"step": 10, "env": 0, "attempt": 3}, {"attempt": 3}]
+    assert without_replaced(again) == again[4:]
+    assert without_replaced([]) == []

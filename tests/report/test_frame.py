@@ -41,3 +41,9 @@ def test_rows_of_all_jobs_in_one_table(project):
     assert len(load(["102"])) == 1
     with pytest.raises(UsageError, match="no job 999"):
         load(["999"])
+
+
+def test_rows_that_a_later_attempt_did_again_are_left_out(project):
+    rows = [{"step": step, "split": "train", "attempt": attempt} for step, attempt in ((10, 1), (20, 1), (20, 2))]
+    make_job(Project(project), "101", 1, rows)
+    assert load()[["step", "attempt"]].values.tolist() == [[10, 1], [20, 2]]

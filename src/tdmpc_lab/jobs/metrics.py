@@ -11,16 +11,19 @@ Steps are environment steps; wall_s are seconds trained, over all attempts; retu
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from tdmpc_lab.files import decode_jsonl, read_jsonl, tail_jsonl
+from tdmpc_lab.errors import RecordError
+from tdmpc_lab.files import decode_jsonl, read_jsonl, read_whole, tail_jsonl
 from tdmpc_lab.jobs.paths import JobPaths
 
 Row = dict[str, Any]
 
 LATEST = 65536
 """Bytes at the end of the metrics that tell how a job that runs is doing."""
+_HEAD = re.compile(rb'\{"step": ?([0-9]{1,18}), ?"split": ?"(train|eval)"[,}]')
 
 
 def latest_rows(paths: JobPaths, max_bytes: int = LATEST) -> list[Row]:
@@ -29,9 +32,42 @@ def latest_rows(paths: JobPaths, max_bytes: int = LATEST) -> list[Row]:
 
 
 def eval_rows(paths: JobPaths) -> list[Row]:
-    """Every evaluation, in the order written; reads the whole file. Raises RecordError."""
+    """Every evaluation by rising step, without those that a restarted attempt did again or is about to.
+
+    Rows of the training are told by their first bytes and not decoded: there may be a hundred of them for each
+    evaluation. A last line without its end, which is being written or was torn by a crash, is left out.
+    Raises RecordError with file and line for a whole line that is no JSON object.
+    """
+    try:
+        data = read_whole(paths.metrics)
+    except FileNotFoundError:
+        return []
+    lines = _eval_lines(data[: data.rfind(b"\n") + 1])
+    if lines is not None:
+        try:
+            return decode_jsonl(paths.metrics, b"\n".join(lines) + b"\n")
+        except RecordError:  # told below, with the number of its line
+            pass
     rows, _ = read_jsonl(paths.metrics)
-    return [row for row in rows if row.get("split") == "eval"]
+    return without_superseded(row for row in rows if row.get("split") == "eval")
+
+
+def _eval_lines(data: bytes) -> list[bytes] | None:
+    """The lines of the evaluations that count; None where a line does not begin as this tool writes it."""
+    kept: list[tuple[int, bytes]] = []
+    for line in data.split(b"\n"):
+        head = _HEAD.match(line)
+        if head is None:
+            if line.strip():
+                return None
+            continue
+        step, is_eval = int(head[1]), head[2] == b"eval"
+        # A row of the training at the same step belongs to the evaluation there, before it or after it.
+        while kept and (kept[-1][0] >= step if is_eval else kept[-1][0] > step):
+            kept.pop()
+        if is_eval:
+            kept.append((step, line))
+    return [line for _, line in kept]
 
 
 def end_of_step(paths: JobPaths, step: int) -> int:
@@ -66,6 +102,25 @@ def without_superseded(rows: Iterable[Row]) -> list[Row]:
             kept.pop()
         kept.append(row)
     return kept
+
+
+def without_replaced(rows: Iterable[Row]) -> list[Row]:
+    """All rows, of training and evaluation, but those at steps that a later attempt did again.
+
+    Within one attempt several rows may be of one step: those of several environments, and an evaluation.
+    """
+    stretches: list[list[Row]] = []
+    for row in rows:
+        if not stretches or row.get("attempt") != stretches[-1][-1].get("attempt"):
+            stretches.append([])
+        stretches[-1].append(row)
+    kept: list[Row] = []
+    again: int | None = None  # the first step of all later attempts
+    for stretch in reversed(stretches):
+        steps = [(row, as_int(row.get("step"))) for row in stretch]
+        kept += [row for row, step in reversed(steps) if again is None or step is None or step < again]
+        again = min((step for step in (again, *(step for _, step in steps)) if step is not None), default=None)
+    return kept[::-1]
 
 
 def as_int(value: object) -> int | None:

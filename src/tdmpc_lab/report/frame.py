@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tdmpc_lab.files import read_jsonl
+from tdmpc_lab.jobs.metrics import without_replaced
 from tdmpc_lab.jobs.paths import find_project
 from tdmpc_lab.jobs.record import read_record
 
@@ -34,7 +35,7 @@ def load(jobs: Sequence[str] | None = None, *, root: Path | None = None) -> pd.D
         paths = project.require_job(job_id)
         record = read_record(paths)
         rows, _ = read_jsonl(paths.metrics)
-        table = pd.DataFrame(rows)
+        table = pd.DataFrame(without_replaced(rows))
         known: list[str | int] = [record.id, record.experiment, record.group, record.seed]
         for position, (name, value) in enumerate(zip(COLUMNS, known, strict=True)):
             table.insert(position, name, value)
