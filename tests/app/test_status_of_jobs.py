@@ -9,11 +9,13 @@ import pytest
 from test_cancel import job, lab, queue  # noqa: F401 - `lab` is a fixture
 
 from tdmpc_lab.app.closing import catch_up_notes
+from tdmpc_lab.app.listing import Selection, list_jobs
 from tdmpc_lab.app.status import Asked, job_views, last_error, newest_and_active
 from tdmpc_lab.cli.main import main
-from tdmpc_lab.cli.tables import print_status
+from tdmpc_lab.cli.tables import print_listing
 from tdmpc_lab.jobs.events import read_brief, read_events
 from tdmpc_lab.jobs.paths import Project
+from tdmpc_lab.jobs.record import all_records
 from tdmpc_lab.jobs.state import State
 
 
@@ -75,13 +77,13 @@ def test_of_many_jobs_the_newest_and_the_active_are_shown(
     job(lab, "10", "reference", "started", "finished")
     lab.job("4").record.write_text("torn")
     queue(lab, j2="PENDING", j8="RUNNING")  # nobody knows 3
-    views, left_out = newest_and_active(lab, 3)
+    views, left_out = newest_and_active(all_records(lab), 3)
     # What can't be read stands where its file's time puts it: now.
     assert ([view.id for view in views], left_out) == (["2", "8", "9", "10", "4"], 5)
     everything = {view.id: view.as_dict() | {"elapsed_s": None} for view in job_views(lab)}
     assert [view.as_dict() | {"elapsed_s": None} for view in views] == [everything[view.id] for view in views]
-    assert newest_and_active(lab, 10)[1] == newest_and_active(lab, 11)[1] == 0
-    monkeypatch.setattr("tdmpc_lab.cli.commands.MOST_SHOWN", 3)
+    assert newest_and_active(all_records(lab), 10)[1] == 0
+    monkeypatch.setattr("tdmpc_lab.cli.status.MOST_SHOWN", 3)
     monkeypatch.setenv("TDMPC_LAB_ROOT", str(lab.root))
     (lab.root / "experiments").mkdir(exist_ok=True)
     assert main(["status"]) == 0
@@ -96,7 +98,7 @@ def test_the_table_says_that_slurm_can_not_be_reached(
 ) -> None:
     job(lab, "7", "reference", "started")
     (lab.root / "bin" / "squeue").write_text("#!/bin/sh\necho 'Unable to contact slurm controller' >&2; exit 1\n")
-    print_status(job_views(lab), in_full=False)
+    print_listing(list_jobs(lab, Selection(), None), in_full=False)
     shown = capsys.readouterr().out
-    assert "7 RUNNING: the scheduler can't be reached (SLURM does not answer" in shown
+    assert "the scheduler can't be reached (SLURM does not answer" in shown
     assert "this is what was last known" in shown

@@ -53,7 +53,10 @@ def test_commands_and_options_are_what_scripts_rely_on():
         "cancel": ["--experiment", "--help", "--json", "--save", "-h"],
         "wait": ["--help", "--json", "-h"],
         "sync": ["--help", "--json", "-h"],
-        "status": ["--all", "--help", "--json", "-h"],
+        "status": [
+            *("--all", "--cluster", "--experiment", "--foreign", "--help", "--json", "--md", "--mine", "--no-foreign"),
+            *("--partition", "--since", "--state", "--watch", "-h"),
+        ],
         "logs": ["--err", "--follow", "--help", "--lines", "-f", "-h", "-n"],
         "note": ["--edit", "--help", "--json", "-h"],
         "notes": [

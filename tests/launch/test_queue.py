@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from tdmpc_lab.jobs.queued import QueueLine
 from tdmpc_lab.jobs.state import SchedulerState
 from tdmpc_lab.launch import commands as commands_module
-from tdmpc_lab.launch.queue import Line, parse_sacct, parse_squeue, slurm_states
+from tdmpc_lab.launch.queue import parse_sacct, parse_squeue, slurm_states
 from tdmpc_lab.launch.reasons import reason_in_words
 
 GONE = SchedulerState("GONE")
@@ -81,7 +82,7 @@ def calls(folder: Path) -> list[str]:
 
 def test_lines_of_squeue() -> None:
     lines = parse_squeue(SQUEUE)
-    assert lines["7"] == Line("RUNNING", "day", "1-00:00:00", "None")
+    assert lines["7"] == QueueLine("RUNNING", "day", "1-00:00:00", "None")
     assert lines["14"].word == "PENDING"
     assert sorted(lines) == sorted(
         ["7", "8", "9", "10", "11", "12", "13_0", "13_1", "13_2", "13_5", "13_4", "14", "15", "16", "123_1", "123_3"]

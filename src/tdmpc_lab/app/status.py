@@ -8,12 +8,13 @@ import math
 import os
 import re
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tdmpc_lab.app.jobview import JobView, owner_of
 from tdmpc_lab.app.journal import status_of, traceback_of
 from tdmpc_lab.errors import ExternalError, LabError, RecordError, UsageError
 from tdmpc_lab.files import read_jsonl
@@ -22,10 +23,17 @@ from tdmpc_lab.jobs.paths import JobPaths, Project
 from tdmpc_lab.jobs.record import JobRecord, all_records, read_record
 from tdmpc_lab.jobs.requests import cancelled_since, read_requests
 from tdmpc_lab.jobs.state import JobStatus, SchedulerState, State, derive_status
+from tdmpc_lab.launch.attempts import last_sign_s
+from tdmpc_lab.launch.queue import Queue, ask_queue, slurm_states
+from tdmpc_lab.launch.unfinished import unfinished
 from tdmpc_lab.text import parse_time, shorten
 
 if TYPE_CHECKING:
     from tdmpc_lab.training.progress import Progress
+
+__all__ = ["JobView"]  # it is at home in jobview; who asks for views looks for it here
+
+Job = tuple[JobPaths, JobRecord | RecordError]
 
 POLL_S = 0.5
 ASK_S = 5.0  # between two questions to SLURM
@@ -33,60 +41,17 @@ UNKNOWN_S = 30.0
 _LAST_WORDS = 4096  # bytes at the end of a log
 _LAST_ROWS = 1024  # bytes at the end of the metrics of a job that is over
 _ERROR_LINE = re.compile(r"^(?:[a-z_]\w*\.)*[A-Z]\w*(?:Error|Exception|Interrupt|Exit)(?::[^\n]*)?$", re.MULTILINE)
-KEYS = (
-    "id", "experiment", "about", "state", "cause", "step", "steps", "attempt", "node", "elapsed_s", "eta_s",
-    "steps_per_s", "return", "win", "mlflow_run", "traceback", "sweep",
-)  # fmt: skip
 
 
-@dataclass(frozen=True)
-class JobView:
-    """One job for the table: its record and status, or the reason why it can't be read."""
-
-    id: str
-    record: JobRecord | None
-    status: JobStatus | None
-    problem: str | None = None
-    traceback: str | None = None
-    """Of a failed job."""
-    slurm_answered: bool = True
-    """False when SLURM could not be asked about this job: then the status is what was last known."""
-
-    def as_dict(self) -> dict[str, Any]:
-        """For scripts."""
-        if self.record is None or self.status is None:
-            return dict.fromkeys(KEYS) | {"id": self.id, "state": State.UNKNOWN.value, "cause": self.problem}
-        s = self.status
-        evaluation = s.latest_eval or {}
-        return {
-            "id": self.id,
-            "experiment": self.record.experiment,
-            "about": self.record.about,
-            "state": s.state.value,
-            "cause": s.cause,
-            "step": s.step,
-            "steps": s.steps,
-            "attempt": s.attempt,
-            "node": s.node,
-            "elapsed_s": s.elapsed_s,
-            "eta_s": s.eta_s,
-            "steps_per_s": s.steps_per_s,
-            "win": evaluation.get("win"),
-            "return": evaluation.get("return_mean", s.latest_return),
-            "mlflow_run": s.run_id,
-            "traceback": self.traceback,
-            "sweep": self.record.sweep,
-        }
-
-
-def scheduler_states(jobs: Sequence[tuple[JobPaths, JobRecord]]) -> dict[str, SchedulerState]:
-    """What the schedulers say of these jobs: one squeue call for all SLURM jobs, the process table for local ones."""
+def scheduler_states(
+    jobs: Sequence[tuple[JobPaths, JobRecord]], queue: Queue | None = None
+) -> dict[str, SchedulerState]:
+    """What the schedulers say of these jobs: one squeue call for all SLURM jobs (unless its answer `queue` is there
+    already), the process table for local ones."""
     states: dict[str, SchedulerState] = {}
     slurm = [record.id for _, record in jobs if record.cluster == "slurm"]
     if slurm:
-        from tdmpc_lab.launch.queue import slurm_states
-
-        states |= slurm_states(slurm)
+        states |= slurm_states(slurm, queue)
     here = [(paths, record) for paths, record in jobs if record.cluster != "slurm"]
     if here:
         from tdmpc_lab.launch.local import local_state
@@ -102,26 +67,27 @@ def job_views(project: Project, ids: Sequence[str] | None = None, asked: Asked |
     Every file is read once, and only at its end where that says enough. `asked` remembers the scheduler's answer
     for a while, for callers that look again and again.
     """
-    with _no_garbage():
-        records = all_records(project) if ids is None else [_record(project, job_id) for job_id in ids]
-        return _views(records, asked or Asked())
+    with no_garbage():
+        records = all_records(project) if ids is None else [named_record(project, job_id) for job_id in ids]
+        return views_of(records, asked or Asked())
 
 
-def newest_and_active(project: Project, most: int) -> tuple[list[JobView], int]:
-    """The last `most` jobs, and before them those that wait or run, oldest first; and how many are left out.
+def newest_and_active(jobs: Sequence[Job], most: int, asked: Asked | None = None) -> tuple[list[JobView], int]:
+    """Of these jobs (oldest first) the last `most`, and before them those that wait or run; and how many are left out.
 
     Of an older job that is over no more is read than tells that it is.
     """
-    with _no_garbage():
-        records = all_records(project)
-        cut = max(0, len(records) - most)
-        older = _views([job for job in records[:cut] if not _is_over(*job)], Asked())
-        active = [v for v in older if v.status is not None and v.status.state in (State.PENDING, State.RUNNING)]
-        return [*active, *_views(records[cut:], Asked())], cut - len(active)
+    with no_garbage():
+        cut = max(0, len(jobs) - most)
+        open_jobs = [job for job in jobs[:cut] if not _is_over(*job)]
+        views = views_of([*open_jobs, *jobs[cut:]], asked or Asked())
+        older, newest = views[: len(open_jobs)], views[len(open_jobs) :]
+        active = [view for view in older if view.goes_on]
+        return [*active, *newest], cut - len(active)
 
 
 @contextlib.contextmanager
-def _no_garbage() -> Iterator[None]:
+def no_garbage() -> Iterator[None]:
     """Within, Python does not look for cycles: it would, again and again, among the rows of thousands of jobs."""
     was_on = gc.isenabled()
     gc.disable()
@@ -132,7 +98,8 @@ def _no_garbage() -> Iterator[None]:
             gc.enable()
 
 
-def _views(jobs: Sequence[tuple[JobPaths, JobRecord | RecordError]], asked: Asked) -> list[JobView]:
+def views_of(jobs: Sequence[Job], asked: Asked) -> list[JobView]:
+    """These jobs, in their order; the schedulers are asked about those that left no outcome."""
     views: list[JobView | None] = []
     open_jobs: list[tuple[int, JobPaths, JobRecord]] = []
     for paths, record in jobs:
@@ -162,7 +129,8 @@ def _is_over(paths: JobPaths, record: JobRecord | RecordError) -> bool:
         return True
 
 
-def _record(project: Project, job_id: str) -> tuple[JobPaths, JobRecord | RecordError]:
+def named_record(project: Project, job_id: str) -> Job:
+    """A job with its record, or with the reason why that can't be read."""
     paths = project.job(job_id)
     try:
         return paths, read_record(paths)
@@ -186,8 +154,6 @@ def _ended_by_file(paths: JobPaths, record: JobRecord) -> JobView | None:
 
 def unrecorded_views(project: Project) -> list[JobView]:
     """What interrupted submits left in SLURM's queue without a whole record; none where SLURM can't be asked."""
-    from tdmpc_lab.launch.unfinished import unfinished
-
     try:
         return [JobView(left.id, None, None, left.cause) for left in unfinished(project) if not left.recorded]
     except (ExternalError, UsageError) as error:
@@ -204,14 +170,20 @@ def _view(paths: JobPaths, record: JobRecord, scheduler: SchedulerState | None) 
         if status.state is State.FAILED and (error := last_error(paths.log_err)):
             status = replace(status, cause=f"{error}; {status.cause}")
         unreachable = scheduler is not None and scheduler.state == "UNREACHABLE" and record.cluster == "slurm"
-        return replace(_seen(paths, record, status, events), slurm_answered=not unreachable)
+        return replace(
+            _seen(paths, record, status, events),
+            slurm_answered=not unreachable,
+            line=None if scheduler is None or status.state.ended else scheduler.line,
+            user=owner_of(paths, scheduler),
+            sign_of_life_s=last_sign_s(paths.attempts) if status.state is State.RUNNING else None,
+        )
     except LabError as error:
         return JobView(record.id, record, None, str(error))
 
 
 def _seen(paths: JobPaths, record: JobRecord, status: JobStatus, events: Sequence[dict[str, Any]]) -> JobView:
     failed = status.state is State.FAILED
-    return JobView(paths.id, record, status, traceback=traceback_of(events) if failed else None)
+    return JobView(paths.id, record, status, traceback=traceback_of(events) if failed else None, user=owner_of(paths))
 
 
 def _who_asked(paths: JobPaths, events: Sequence[dict[str, Any]]) -> str | None:
@@ -233,21 +205,35 @@ def last_error(log: Path) -> str | None:
 
 
 class Asked:
-    """What the schedulers said, asked again only after a while: they serve everybody."""
+    """What the schedulers said, asked again only after a while: they serve everybody.
 
-    def __init__(self, every_s: float = 0.0) -> None:
+    `every_s` infinite: SLURM's queue is read once.
+    """
+
+    def __init__(self, every_s: float = 0.0, ask: Callable[[float | None], Queue] = ask_queue) -> None:
         self._every_s = every_s
+        self._ask = ask
         self._next = -math.inf
+        self._queue: Queue | None = None
         self._states: dict[str, SchedulerState] = {}
 
     def states(self, jobs: Sequence[tuple[JobPaths, JobRecord]]) -> dict[str, SchedulerState]:
         """The states of these jobs: of local ones now, of SLURM's as far as `every_s` seconds old."""
         slurm = [(paths, record) for paths, record in jobs if record.cluster == "slurm"]
         if slurm and (time.monotonic() >= self._next or any(r.id not in self._states for _, r in slurm)):
-            self._states |= scheduler_states(slurm)
-            self._next = time.monotonic() + self._every_s
+            self._states |= scheduler_states(slurm, self._read(None))
         here = [(paths, record) for paths, record in jobs if record.cluster != "slurm"]
         return self._states | scheduler_states(here)
+
+    def queue(self, timeout_s: float) -> Queue:
+        """All of the queue, as far as `every_s` seconds old; SLURM may take `timeout_s` where it has to be asked."""
+        fresh = self._queue is not None and time.monotonic() < self._next
+        return self._queue if fresh and self._queue is not None else self._read(timeout_s)
+
+    def _read(self, timeout_s: float | None) -> Queue:
+        self._queue = self._ask(timeout_s)
+        self._next = time.monotonic() + self._every_s
+        return self._queue
 
 
 def wait(project: Project, ids: Sequence[str], progress: Progress) -> list[JobView]:

@@ -15,7 +15,7 @@ from tdmpc_lab.cli.guard import warn_of_mistakes
 from tdmpc_lab.cli.output import outlives_its_reader, print_json
 from tdmpc_lab.cli.preflight import stop_on_errors
 from tdmpc_lab.cli.repeats import refuse_repeats
-from tdmpc_lab.errors import ExternalError, UsageError
+from tdmpc_lab.errors import UsageError
 from tdmpc_lab.text import duration
 
 if TYPE_CHECKING:
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from tdmpc_lab.jobs.paths import Project
 
 OK, FAILED = 0, 1
-MOST_SHOWN = 100  # jobs in the table of all, beside those that wait or run
 
 
 def submit(args: Namespace) -> int:
@@ -276,33 +275,6 @@ def _outcome(view: JobView) -> str:
     from tdmpc_lab.notes.render import outcome_line
 
     return f"{view.id}: {outcome_line(view.status)}"
-
-
-def status(args: Namespace) -> int:
-    """`status [ID ...]`; 3 when SLURM could not be asked about a job, which is then shown as last known."""
-    from tdmpc_lab.app.status import job_views, newest_and_active, unrecorded_views
-
-    project = _project()
-    ids = [paths.id for paths in project.require_jobs([_job_id(project, job) for job in args.jobs])] or None
-    left_out = 0
-    if ids is None and not args.json and not args.all:
-        views, left_out = newest_and_active(project, MOST_SHOWN)
-    else:
-        views = job_views(project, ids)
-    if ids is None:
-        views += unrecorded_views(project)
-    if args.json:
-        print_json([view.as_dict() for view in views])
-    elif not views:
-        print("no jobs yet; start one with: tdmpc-lab submit experiments/quickstart.yaml")
-    else:
-        from tdmpc_lab.cli.tables import print_status
-
-        print_status(views, in_full=ids is not None, left_out=left_out)
-    if all(view.slurm_answered for view in views):
-        return OK
-    print("error: SLURM could not be asked; what is shown of its jobs is what was last known", file=sys.stderr)
-    return ExternalError.exit_code
 
 
 def ui(args: Namespace) -> int:

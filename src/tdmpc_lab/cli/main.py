@@ -17,6 +17,7 @@ from tdmpc_lab.cli.common import add_json as _add_json
 from tdmpc_lab.cli.log_parser import add_log_commands
 from tdmpc_lab.cli.logs import add_logs
 from tdmpc_lab.cli.output import documents_only, silence_stdout
+from tdmpc_lab.cli.status import add_status
 from tdmpc_lab.cli.syncing import add_sync
 from tdmpc_lab.errors import ExternalError, LabError
 
@@ -49,7 +50,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_rerun(sub)
     _add_cancel(sub)
     _add_wait(sub)
-    _add_status(sub)
+    add_status(sub)
     add_logs(sub)
     add_log_commands(sub)
     add_sync(sub)
@@ -181,14 +182,6 @@ def _add_wait(sub: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     p.add_argument("jobs", nargs="+", metavar="ID", help="job ids, or `last`")
     _add_json(p)
     p.set_defaults(run=commands.wait, rest="jobs")
-
-
-def _add_status(sub: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    p = sub.add_parser("status", help="one table of all jobs: what each is, its state, step, return and time")
-    p.add_argument("jobs", nargs="*", metavar="ID", help="only these jobs (default: all)")
-    p.add_argument("--all", action="store_true", help="the table holds every job, also where there are hundreds")
-    _add_json(p)
-    p.set_defaults(run=commands.status, rest="jobs")
 
 
 def _add_ui(sub: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

@@ -4,61 +4,121 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Any
+from datetime import datetime
+from typing import Any, Self
 
-from rich.console import Console
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from tdmpc_lab.app.status import JobView
+from tdmpc_lab.app.jobview import JobView
+from tdmpc_lab.app.listing import Listing
+from tdmpc_lab.cli.queue_table import STYLES, queue_lines, win_rates
 from tdmpc_lab.jobs.points import what_it_is
 from tdmpc_lab.jobs.state import State
-from tdmpc_lab.notes.results import mean_and_std, opponents_of, share_with_interval
+from tdmpc_lab.notes.results import mean_and_std, share_with_interval
 from tdmpc_lab.notes.verdict import is_verdict_line
-from tdmpc_lab.text import duration, number, one_line
+from tdmpc_lab.text import duration, number, one_line, shorten
 
 WIDTH_OF_A_FILE = 200  # what is piped or redirected is not cut to a terminal's width
-STYLES = {
-    State.PENDING: "yellow",
-    State.RUNNING: "cyan",
-    State.COMPLETED: "green",
-    State.FAILED: "red",
-    State.TIMEOUT: "red",
-    State.CANCELLED: "magenta",
-    State.UNKNOWN: "bold red",
-}
-WITH_CAUSE = (State.RUNNING, State.FAILED, State.TIMEOUT, State.UNKNOWN, State.CANCELLED, State.PENDING)
+NARROW = 120  # columns: below, jobs that are over are shown on several lines each, too
+WITH_CAUSE = (State.FAILED, State.TIMEOUT, State.UNKNOWN, State.CANCELLED)
 
 
-def print_status(views: Sequence[JobView], *, in_full: bool, left_out: int = 0) -> None:
-    """One line a job; below, why the jobs that did not end well did not, and `in_full` their tracebacks.
-
-    `left_out`: older jobs that are over and not among them.
-    """
+def print_listing(listing: Listing, *, in_full: bool) -> None:
+    """The jobs that are over, then those that wait or run as squeue shows them; `in_full` with tracebacks."""
     console = Console() if sys.stdout.isatty() else Console(width=WIDTH_OF_A_FILE)
-    table = Table(box=None, pad_edge=False, header_style="bold")
+    for part in _parts(listing, console.width):
+        console.print(part, soft_wrap=True, highlight=False)
+    for view in listing.views:
+        if in_full and view.traceback:
+            console.print(Text(f"\n{view.id}:\n{view.traceback.rstrip()}"), soft_wrap=True)
+
+
+def _parts(listing: Listing, width: int) -> list[RenderableType]:
+    """What is printed one below the other."""
+    over = [view for view in listing.views if not view.goes_on]
+    going = [view for view in listing.views if view.goes_on] + listing.foreign
+    parts: list[RenderableType] = []
+    if listing.left_out:
+        parts += [
+            Text(f"{number(listing.left_out)} older jobs are over and not shown; all: tdmpc-lab status --all"),
+            "",
+        ]
+    if over and width >= NARROW:
+        parts += [_table_of_ended(over, width), *_causes(over)]
+    elif over:
+        parts += queue_lines(over, width)
+    if going:
+        parts += [*([""] if over else []), *queue_lines(going, width)]
+    on_slurm = any(view.record is not None and view.record.cluster == "slurm" for view in listing.views)
+    if listing.problem is not None and listing.slurm_answered and on_slurm:
+        parts += ["", Text(f"your jobs outside this project are not shown: {shorten(listing.problem, 120)}", "yellow")]
+    return parts
+
+
+def _table_of_ended(views: Sequence[JobView], width: int) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold", width=width)
     table.add_column("job", no_wrap=True)
     table.add_column("experiment", no_wrap=True)
     table.add_column("what it is", ratio=1)
     table.add_column("state", no_wrap=True)
-    games = any(_win_rate(view) for view in views)
+    games = any(win_rates(view) for view in views)
     for title in ("step", "return", *(("win",) if games else ()), "steps/s", "time"):
         table.add_column(title, justify="right", no_wrap=True)
     for view in views:
         table.add_row(*_cells(view, games=games))
-    console.print(table)
-    if left_out:
-        console.print(
-            f"\n{number(left_out)} older jobs are over and not shown; all: tdmpc-lab status --all", highlight=False
-        )
-    causes = [(v.id, v.status.state.value if v.status else "UNKNOWN", _cause(v)) for v in views if _cause(v)]
-    if causes:
-        console.print()
-    for job_id, state, cause in causes:
-        console.print(Text(f"{job_id} {state}: {one_line(cause)}"), soft_wrap=True)
-    for view in views:
-        if in_full and view.traceback:
-            console.print(Text(f"\n{view.id}:\n{view.traceback.rstrip()}"), soft_wrap=True)
+    return table
+
+
+def _causes(views: Sequence[JobView]) -> list[RenderableType]:
+    causes = [Text(f"{v.id} {v.state.value}: {one_line(_cause(v))}") for v in views if _cause(v)]
+    return ["", *causes] if causes else []
+
+
+class Screen:
+    """What `--watch` shows: a terminal's whole screen, again and again; elsewhere one listing below the other."""
+
+    def __init__(self) -> None:
+        self._console = Console() if sys.stdout.isatty() else Console(width=WIDTH_OF_A_FILE)
+        live = Live(console=self._console, screen=True, auto_refresh=False)
+        self._live = live if self._console.is_terminal else None
+        self._last: list[RenderableType] = []
+
+    def show(self, listing: Listing, instead: str) -> None:
+        """This listing, in the place of the one before; `instead` where there are no jobs. The queue comes first:
+        what does not fit into the height is cut off, the oldest of the jobs that are over."""
+        width, height = self._console.size
+        now = datetime.now()
+        head = Text(f"{now:%Y-%m-%d %H:%M:%S}   Ctrl-C ends the looking, no job", "dim")
+        self._last = [Text(instead)] if instead else []
+        self._last += _parts(listing, width)
+        if self._live is None:
+            self._console.print(Text(f"{now:%Y-%m-%d %H:%M:%S}"), *self._last, "", sep="\n", soft_wrap=True)
+            sys.stdout.flush()
+            return
+        going = [view for view in listing.views if view.goes_on] + listing.foreign
+        lines = [head, *([Text(instead)] if instead else []), *(queue_lines(going, width) if going else [])]
+        if listing.problem or not listing.slurm_answered:
+            lines.append(Text("SLURM does not answer: its jobs are shown as last known", "bold red"))
+        over = [view for view in listing.views if not view.goes_on]
+        while over and len(lines) + 1 + len(queue_lines(over, width)) > height - 1:
+            over = over[1:]
+        lines += [Text(""), *queue_lines(over, width)] if over else []
+        self._live.update(Group(*lines[: height - 1]), refresh=True)
+
+    def __enter__(self) -> Self:
+        if self._live is not None:
+            self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """The terminal as it was, with the last listing on it."""
+        if self._live is not None:
+            self._live.stop()
+            for part in self._last:
+                self._console.print(part, soft_wrap=True, highlight=False)
 
 
 def _cause(view: JobView) -> str:
@@ -67,20 +127,13 @@ def _cause(view: JobView) -> str:
     return (view.status.cause or "") if view.status.state in WITH_CAUSE else ""
 
 
-def _win_rate(view: JobView) -> str:
-    """The share of games won in the latest evaluation, by opponent; nothing where there was no game."""
-    row = (view.status.latest_eval if view.status else None) or {}
-    return " ".join(f"{name} {row[f'win{suffix}']:.2f}" for name, suffix in opponents_of(row))
-
-
 def _cells(view: JobView, *, games: bool) -> list[Text]:
+    """Of a job that is over, or can't be read."""
     if view.record is None or view.status is None:
         return [Text(view.id), Text(""), Text(""), Text("UNKNOWN", STYLES[State.UNKNOWN])]
     s = view.status
     evaluation = s.latest_eval or {}
     latest = evaluation.get("return_mean", s.latest_return)
-    running = s.state is State.RUNNING
-    time = f"{duration(s.eta_s)} left" if running and s.eta_s is not None else _elapsed(s.elapsed_s)
     return [
         Text(view.id),
         Text(view.record.experiment),
@@ -88,14 +141,10 @@ def _cells(view: JobView, *, games: bool) -> list[Text]:
         Text(s.state.value, STYLES[s.state]),
         Text(f"{number(s.step or 0)}/{number(s.steps)}"),
         Text("" if latest is None else number(latest)),
-        *([Text(_win_rate(view))] if games else []),
+        *([Text(win_rates(view))] if games else []),
         Text("" if s.steps_per_s is None else number(s.steps_per_s)),
-        Text(time),
+        Text("" if s.elapsed_s is None else duration(s.elapsed_s)),
     ]
-
-
-def _elapsed(seconds: float | None) -> str:
-    return "" if seconds is None else duration(seconds)
 
 
 def print_evaluation(rows: Sequence[Mapping[str, Any]]) -> None:

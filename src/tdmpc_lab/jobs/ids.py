@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -55,6 +56,17 @@ def expand_tasks(text: str) -> list[str]:
             continue
         tasks += [f"{match[1]}_{task}" for task in range(int(low), int(high or low) + 1)]
     return tasks
+
+
+def fold_tasks(array_id: str, tasks: Iterable[int]) -> str:
+    """Tasks of one array on one line, as squeue writes those that wait: `7_[0-2,5]`; the inverse of `expand_tasks`."""
+    runs: list[list[int]] = []
+    for task in sorted(set(tasks)):
+        if runs and task == runs[-1][1] + 1:
+            runs[-1][1] = task
+        else:
+            runs.append([task, task])
+    return f"{array_id}_[{','.join(str(a) if a == b else f'{a}-{b}' for a, b in runs)}]"
 
 
 def new_local_id(now: datetime) -> str:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from typing import Any, Literal, TypeVar
 
 from tdmpc_lab.jobs.events import OUTCOMES
 from tdmpc_lab.jobs.metrics import as_float, as_int, last_step
+from tdmpc_lab.jobs.queued import QueueLine
 from tdmpc_lab.jobs.record import JobRecord
 from tdmpc_lab.text import number, one_line, parse_time, shorten
 
@@ -44,6 +45,8 @@ class SchedulerState:
     reason: str = ""
     """PENDING: what it waits for. UNREACHABLE: why. GONE: what is known, beginning with SLURM's own word for
     the end of the job where there is one (`TIMEOUT`, `CANCELLED by 1000`, `OUT_OF_MEMORY`)."""
+    line: QueueLine | None = field(default=None, compare=False)
+    """PENDING, RUNNING in SLURM: how its queue shows the job."""
 
 
 @dataclass(frozen=True, kw_only=True)

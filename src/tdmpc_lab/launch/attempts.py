@@ -194,6 +194,16 @@ class AttemptLease:
         return max(0.0, mine - other)
 
 
+def last_sign_s(folder: Path) -> float | None:
+    """Seconds since the last sign of life of the highest attempt, by this machine's clock and the file server's;
+    None where there is none."""
+    try:
+        number = max(_numbers(folder), default=None)
+        return None if number is None else max(0.0, time.time() - _file(folder, number).stat().st_mtime)
+    except OSError:
+        return None
+
+
 def _numbers(folder: Path) -> list[int]:
     return [int(match[1]) for entry in os.scandir(folder) if (match := _NAME.fullmatch(entry.name))]
 

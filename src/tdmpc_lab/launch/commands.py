@@ -19,16 +19,17 @@ _UNREACHABLE = re.compile(
 )
 
 
-def command(words: Sequence[str]) -> str:
+def command(words: Sequence[str], timeout_s: float | None = None) -> str:
     """What the command prints. Raises as `run`, and UsageError when SLURM refuses."""
-    done = run(words)
+    done = run(words, timeout_s)
     if done.returncode:
         raise refusal(words[0], done.stderr or done.stdout, " ".join(words[1:]))
     return done.stdout
 
 
-def run(words: Sequence[str]) -> subprocess.CompletedProcess[str]:
+def run(words: Sequence[str], timeout_s: float | None = None) -> subprocess.CompletedProcess[str]:
     """Raises ExternalError when the command is missing or hangs."""
+    timeout_s = _TIMEOUT_S if timeout_s is None else timeout_s
     try:
         return subprocess.run(
             words,
@@ -37,13 +38,13 @@ def run(words: Sequence[str]) -> subprocess.CompletedProcess[str]:
             capture_output=True,
             text=True,
             errors="replace",
-            timeout=_TIMEOUT_S,
+            timeout=timeout_s,
             check=False,
         )
     except FileNotFoundError:
         raise ExternalError(f"{words[0]} is not on this machine; go to the cluster's login node") from None
     except subprocess.TimeoutExpired:
-        raise ExternalError(f"{words[0]} gave no answer in {_TIMEOUT_S:.0f} s; try again later") from None
+        raise ExternalError(f"{words[0]} gave no answer in {timeout_s:.0f} s; try again later") from None
 
 
 def refusal(command: str, words: str, about: str) -> ExternalError | UsageError:

@@ -8,16 +8,21 @@ from __future__ import annotations
 import pwd
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from tdmpc_lab.errors import ExternalError, UsageError
 from tdmpc_lab.jobs.ids import expand_tasks, is_slurm_id
+from tdmpc_lab.jobs.queued import QueueLine
 from tdmpc_lab.jobs.requests import person
 from tdmpc_lab.jobs.state import SchedulerState
 from tdmpc_lab.launch.commands import command
 from tdmpc_lab.launch.reasons import LIMITED_BY_PARTITION, reason_in_words
 
-_SQUEUE = ("squeue", "--noheader", "--array", "--format=%i|%T|%P|%l|%r", "--states=all", "--me")
+_SQUEUE = (
+    "squeue", "--noheader", "--array", "--format=%i|%T|%P|%l|%r|%u|%M|%D|%N|%S|%k|%Z|%j", "--states=all", "--me",
+)  # fmt: skip
+_FIELDS = 13
+_LEAST_FIELDS = 5
 _SACCT = ("sacct", "--allocations", "--noheader", "--parsable2", "--allusers", "--format=JobID,User,State,ExitCode")
 _SINFO = ("sinfo", "--noheader", "--format=%R|%l")
 _WAITS = frozenset({"PENDING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "RESV_DEL_HOLD", "SPECIAL_EXIT"})
@@ -28,19 +33,37 @@ _NO_CODE = frozenset({"COMPLETED", "CANCELLED", "TIMEOUT", "OUT_OF_MEMORY", "NOD
 
 
 @dataclass(frozen=True)
-class Line:
-    """A job in squeue."""
+class Queue:
+    """What squeue says of this user's jobs, at one moment."""
 
-    word: str
-    """Its state as SLURM calls it."""
-    partition: str
-    limit: str
-    """Its time limit: `16:00`, `1-00:00:00`."""
-    reason: str
+    lines: Mapping[str, QueueLine] = field(default_factory=dict)
+    """By job id; also jobs that ended a moment ago."""
+    problem: str | None = None
+    """Why it could not be read, in one line."""
+
+    def alive(self, job_id: str) -> bool:
+        """Whether a job waits or runs."""
+        line = self.lines.get(job_id)
+        return line is not None and line.word in _WAITS | _RUNS
 
 
-def slurm_states(job_ids: Sequence[str]) -> dict[str, SchedulerState]:
+def ask_queue(timeout_s: float | None = None) -> Queue:
+    """The queue now. Never raises for want of SLURM."""
+    try:
+        return Queue(parse_squeue(command(_SQUEUE, timeout_s)))
+    except (ExternalError, UsageError) as error:
+        return Queue(problem=str(error).splitlines()[0])
+
+
+def waits(line: QueueLine) -> bool:
+    """Whether a line of the queue is of a job that has not started, or not again."""
+    return line.word in _WAITS
+
+
+def slurm_states(job_ids: Sequence[str], queue: Queue | None = None) -> dict[str, SchedulerState]:
     """What SLURM says about these jobs; ids that are none of SLURM's are unknown to it.
+
+    `queue` is asked for unless given.
 
     The accounts are asked only for what the queue no longer knows or calls over; a cluster that keeps none says
     of those as much as the queue does. Never raises for want of SLURM: where the queue can't be read, every job
@@ -48,32 +71,32 @@ def slurm_states(job_ids: Sequence[str]) -> dict[str, SchedulerState]:
     """
     if not job_ids:
         return {}
-    try:
-        queue = parse_squeue(command(_SQUEUE))
-    except (ExternalError, UsageError) as error:
-        return dict.fromkeys(job_ids, SchedulerState("UNREACHABLE", str(error).splitlines()[0]))
-    limits = _limits(queue, job_ids)
-    states = {i: _state(queue[i], limits) if i in queue else SchedulerState("GONE") for i in job_ids}
+    queue = queue or ask_queue()
+    if queue.problem is not None:
+        return dict.fromkeys(job_ids, SchedulerState("UNREACHABLE", queue.problem))
+    lines = queue.lines
+    limits = _limits(lines, job_ids)
+    states = {i: _state(lines[i], limits) if i in lines else SchedulerState("GONE") for i in job_ids}
     over = [job_id for job_id, state in states.items() if state.state == "GONE" and is_slurm_id(job_id)]
     return states | _from_accounts(over, states)
 
 
-def parse_squeue(text: str) -> dict[str, Line]:
-    """Lines by job id, from `id|state|partition|limit|reason`; what means nothing here is left out."""
-    lines: dict[str, Line] = {}
+def parse_squeue(text: str) -> dict[str, QueueLine]:
+    """Lines by job id, from `id|state|partition|limit|reason|…`; what means nothing here is left out."""
+    lines: dict[str, QueueLine] = {}
     for text_line in text.splitlines():
-        parts = text_line.strip().split("|", 4)
-        if len(parts) != 5:
+        parts = text_line.strip().split("|", _FIELDS - 1)
+        if len(parts) < _LEAST_FIELDS:
             continue
-        line = Line(*parts[1:])
-        for job_id in expand_tasks(parts[0]):
+        line = QueueLine(*(part.strip() for part in parts[1:]))
+        for job_id in expand_tasks(parts[0].strip()):
             # While a job is requeued there can be two lines: the one that goes on counts.
             if job_id not in lines or lines[job_id].word not in _WAITS | _RUNS:
                 lines[job_id] = line
     return lines
 
 
-def _limits(queue: Mapping[str, Line], job_ids: Sequence[str]) -> dict[str, str]:
+def _limits(queue: Mapping[str, QueueLine], job_ids: Sequence[str]) -> dict[str, str]:
     """Time limit by partition, asked for only where a job waits because of it."""
     if not any(queue[i].reason == LIMITED_BY_PARTITION for i in job_ids if i in queue):
         return {}
@@ -84,14 +107,13 @@ def _limits(queue: Mapping[str, Line], job_ids: Sequence[str]) -> dict[str, str]
     return {name: limit for name, _, limit in rows if limit}
 
 
-def _state(line: Line, limits: Mapping[str, str]) -> SchedulerState:
+def _state(line: QueueLine, limits: Mapping[str, str]) -> SchedulerState:
     reason = "" if line.reason in ("None", "(null)") else line.reason
     if line.word in _WAITS:
-        return SchedulerState(
-            "PENDING", reason_in_words(reason, line.partition, line.limit, limits.get(line.partition))
-        )
+        why = reason_in_words(reason, line.partition, line.limit, limits.get(line.partition))
+        return SchedulerState("PENDING", why, line)
     if line.word in _RUNS:
-        return SchedulerState("RUNNING", "" if line.word == "RUNNING" else line.word)
+        return SchedulerState("RUNNING", "" if line.word == "RUNNING" else line.word, line)
     # The end in SLURM's own word; the reason mostly repeats it (TimeLimit, NonZeroExitCode).
     return SchedulerState("GONE", f"{line.word} ({reason})" if reason else line.word)
 

@@ -41,6 +41,11 @@ class Unfinished:
         )
 
 
+def is_mark(comment: str) -> bool:
+    """Whether a job with this comment was submitted by this tool."""
+    return _MARK.fullmatch(comment) is not None
+
+
 @contextlib.contextmanager
 def submitting(project: Project) -> Iterator[str]:
     """The mark to be put into the comment of what is submitted within.
