@@ -224,7 +224,7 @@ def read_jsonl(path: Path | str, start: int = 0) -> tuple[list[dict[str, Any]], 
 
 def decode_jsonl(path: Path | str, data: bytes) -> list[dict[str, Any]]:
     """The rows in `data`, whole lines from the beginning of the file. Raises RecordError like `read_jsonl`."""
-    return _decode_lines(Path(path), data, 0)
+    return _decode_lines(path, data, 0)
 
 
 def tail_jsonl(path: Path | str, max_bytes: int = 65536) -> list[dict[str, Any]]:
@@ -232,7 +232,6 @@ def tail_jsonl(path: Path | str, max_bytes: int = 65536) -> list[dict[str, Any]]
 
     A missing file gives no rows. Raises RecordError like `read_jsonl`.
     """
-    path = Path(path)
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:
@@ -269,7 +268,7 @@ def _after_last_newline(fd: int, size: int) -> int:
     return 0
 
 
-def _decode_lines(path: Path, data: bytes, start: int) -> list[dict[str, Any]]:
+def _decode_lines(path: Path | str, data: bytes, start: int) -> list[dict[str, Any]]:
     rows = _decode_at_once(data)
     if rows is not None:
         return rows
@@ -301,9 +300,9 @@ def _decode_at_once(data: bytes) -> list[dict[str, Any]] | None:
     return rows if whole else None
 
 
-def _newlines_before(path: Path, offset: int) -> int:
+def _newlines_before(path: Path | str, offset: int) -> int:
     """Lines before byte `offset`; for error messages only, so the cost does not matter."""
-    with path.open("rb") as file:
+    with Path(path).open("rb") as file:
         return file.read(offset).count(b"\n")
 
 

@@ -149,6 +149,17 @@ def test_what_a_job_reaches_before_its_time_limit(lab: Project) -> None:  # noqa
         assert text in [text for text, _ in facts(view)]
 
 
+def test_results_of_the_latest_evaluation(lab: Project) -> None:  # noqa: F811
+    paths = running(lab, "7")
+    both = {"win_weak": 0.98, "draw_weak": 0.0, "win_strong": 0.9, "draw_strong": 0.1, "return_mean": 7.5}
+    append_jsonl(paths.metrics, {"step": 41_000, "split": "eval", "attempt": 1, **both})
+    (view,) = list_jobs(lab, Selection(), None).views
+    document = view.as_dict()
+    assert (document["wins"], document["win"]) == ({"weak": 0.98, "strong": 0.9}, None)
+    assert document["return"] == 7.5
+    assert "win weak 0.98 strong 0.90" in [text for text, _ in facts(view)]
+
+
 def test_a_job_without_a_sign_of_life_is_warned_of(lab: Project) -> None:  # noqa: F811
     paths = running(lab, "7")
     (view,) = list_jobs(lab, Selection(), None).views
@@ -211,7 +222,7 @@ def test_filters(lab: Project) -> None:  # noqa: F811
     assert found(states=parse_states("failed,Completed")) == ["4", "1", "2"]
     assert found(since=datetime.now().astimezone() - timedelta(days=1)) == ["1", "2", "3"]
     assert found(ids=["2", "3"], states=parse_states("pending")) == ["3"]
-    assert found(mine=True) == (["4", "1", "2", "3", "99"] if lab.job("1").record.owner() == person() else ["99"])
+    assert found(mine=True) == (["4", "1", "2", "3", "99"] if lab.job("1").folder.owner() == person() else ["99"])
     newest = list_jobs(lab, Selection(states=parse_states("over")), 1)
     assert ([view.id for view in newest.views], newest.left_out, newest.known) == (["2"], 2, 4)
     with pytest.raises(UsageError, match="'fialed' is no state; there are pending, running"):
@@ -262,7 +273,7 @@ def test_watch_ends_with_ctrl_c_and_survives_that_slurm_goes_away(
         if len(looks) == 2:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr("tdmpc_lab.cli.status.time.sleep", sleep)
+    monkeypatch.setattr("tdmpc_lab.cli.status._pause", sleep)
     monkeypatch.setattr("tdmpc_lab.cli.status._LEAST_S", 0.0)
     assert main(["status", "--watch", "0"]) == 0
     first, second = capsys.readouterr().out.split("\n\n")[:2]

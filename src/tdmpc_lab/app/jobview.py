@@ -13,12 +13,13 @@ from tdmpc_lab.jobs.record import JobRecord
 from tdmpc_lab.jobs.state import JobStatus, SchedulerState, State
 from tdmpc_lab.launch.attempts import DEAD_S
 from tdmpc_lab.launch.queue import waits
+from tdmpc_lab.notes.results import opponents_of
 
 NOT_OURS = "(not of this project)"
 UNRECORDED = "(of this project, but without a record: it is being submitted, or its folder was removed)"
 KEYS = (
     "id", "experiment", "about", "state", "cause", "step", "steps", "attempt", "node", "elapsed_s", "eta_s",
-    "steps_per_s", "return", "win", "mlflow_run", "traceback", "sweep", "cluster", "partition", "user",
+    "steps_per_s", "return", "win", "wins", "mlflow_run", "traceback", "sweep", "cluster", "partition", "user",
     "submitted_at", "limit_left_s", "done_at_limit", "sign_of_life_s", "slurm", "foreign",
 )  # fmt: skip
 """Of a job in `status --json`; see docs/status.md."""
@@ -117,6 +118,7 @@ class JobView:
             "eta_s": s.eta_s,
             "steps_per_s": s.steps_per_s,
             "win": evaluation.get("win"),
+            "wins": {name: evaluation.get(f"win{suffix}") for name, suffix in opponents_of(evaluation)} or None,
             "return": evaluation.get("return_mean", s.latest_return),
             "mlflow_run": s.run_id,
             "traceback": self.traceback,
@@ -137,11 +139,11 @@ def foreign_view(job_id: str, line: QueueLine, about: str) -> JobView:
 
 
 def owner_of(paths: JobPaths, scheduler: SchedulerState | None = None) -> str | None:
-    """Who submitted a job: by SLURM's queue, else the owner of its record."""
+    """Who submitted a job: by SLURM's queue, else the owner of its folder."""
     if scheduler is not None and scheduler.line is not None and scheduler.line.user:
         return scheduler.line.user
     try:
-        return _user_name(paths.record.stat().st_uid)
+        return _user_name(paths.folder.stat().st_uid)
     except OSError:
         return None
 

@@ -10,7 +10,6 @@ import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,11 +17,11 @@ from tdmpc_lab.app.jobview import JobView, owner_of
 from tdmpc_lab.app.journal import status_of, traceback_of
 from tdmpc_lab.errors import ExternalError, LabError, RecordError, UsageError
 from tdmpc_lab.files import read_jsonl
-from tdmpc_lab.jobs.events import OUTCOMES, read_brief, read_events
+from tdmpc_lab.jobs.events import OUTCOMES, read_brief, read_events, seems_over
 from tdmpc_lab.jobs.paths import JobPaths, Project
 from tdmpc_lab.jobs.record import JobRecord, all_records, read_record
 from tdmpc_lab.jobs.requests import cancelled_since, read_requests
-from tdmpc_lab.jobs.state import JobStatus, SchedulerState, State, derive_status
+from tdmpc_lab.jobs.state import JobStatus, SchedulerState, State
 from tdmpc_lab.launch.attempts import last_sign_s
 from tdmpc_lab.launch.queue import Queue, ask_queue, slurm_states
 from tdmpc_lab.launch.unfinished import unfinished
@@ -117,16 +116,13 @@ def views_of(jobs: Sequence[Job], asked: Asked) -> list[JobView]:
 
 
 def _is_over(paths: JobPaths, record: JobRecord | RecordError) -> bool:
-    """Whether a job's outcome is on file, or its files tell nothing."""
+    """Whether it is plain that a job's outcome is on file, or its files tell nothing."""
     if isinstance(record, RecordError):
         return True
     try:
-        events = read_brief(paths.events)
-        if not any(event.get("event") in OUTCOMES for event in events):
-            return False
-        return derive_status(record, events, (), datetime.now().astimezone(), None).state.ended
-    except LabError:
-        return True
+        return seems_over(paths.events)
+    except OSError:
+        return False
 
 
 def named_record(project: Project, job_id: str) -> Job:

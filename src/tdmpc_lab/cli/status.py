@@ -20,6 +20,7 @@ OK = 0
 MOST_SHOWN = 100  # jobs in the table of all, beside those that wait or run
 WATCH_S = 5.0
 _LEAST_S, _MOST_S = 1.0, 3600.0
+_pause = time.sleep
 _BUSY = 4.0  # a look that takes long is repeated less often: at most a fifth of the time is spent on it
 
 
@@ -77,6 +78,7 @@ def _seconds(text: str) -> float:
 def status(args: Namespace) -> int:
     """`status [ID ...]`; 3 when SLURM could not be asked about a job, which is then shown as last known."""
     from tdmpc_lab.app.listing import list_jobs
+    from tdmpc_lab.app.status import no_garbage
 
     if args.json and args.md:
         raise UsageError("--json and --md are two forms of one answer: give one of them")
@@ -89,7 +91,8 @@ def status(args: Namespace) -> int:
         return _watch(project, wanted, most, args.watch)
     listing = list_jobs(project, wanted, most)
     if args.json:
-        print_json([view.as_dict() for view in (*listing.views, *listing.foreign)])
+        with no_garbage():
+            print_json([view.as_dict() for view in (*listing.views, *listing.foreign)])
     elif args.md:
         _print_markdown(listing)
     else:
@@ -153,6 +156,6 @@ def _watch(project: Project, wanted: Selection, most: int | None, every_s: float
                 began = time.monotonic()
                 listing = list_jobs(project, wanted, most, asked)
                 screen.show(listing, _nothing(listing) if not listing.views else "")
-                time.sleep(max(every_s, _BUSY * (time.monotonic() - began)))
+                _pause(max(every_s, _BUSY * (time.monotonic() - began)))
         except KeyboardInterrupt:
             return OK

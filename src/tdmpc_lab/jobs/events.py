@@ -83,6 +83,23 @@ def read_brief(path: Path) -> list[dict[str, Any]]:
     return decode_jsonl(path, _PASSED_CHECKPOINT.sub(b"\n", whole))
 
 
+def seems_over(path: Path) -> bool:
+    """Whether an outcome stands behind the last start, told without decoding the events: a quick look at many jobs.
+
+    False says only that it is not that plain. Raises OSError but for a file that is not there.
+    """
+    try:
+        data = read_whole(path)
+    except FileNotFoundError:
+        return False
+    start = data.rfind(b'"event":"started"')
+    attempts = _ATTEMPT.findall(data, data.rfind(b"\n", 0, max(start, 0)) + 1)
+    # An attempt that was written by another one than the last to start came too late to count.
+    return _OUTCOME.search(data, max(start, 0)) is not None and len(set(attempts)) <= 1
+
+
+_OUTCOME = re.compile(rb'"event":"(?:%s)"[^\n]*\n' % "|".join(sorted(OUTCOMES)).encode())
+_ATTEMPT = re.compile(rb'"attempt":(\d+)')
 # Emptied, not removed: the lines keep their numbers, for error messages.
 _PASSED_CHECKPOINT = re.compile(
     rb'^\{"time":"[^"\n]*","event":"checkpoint"[^\n]*\n(?=\{"time":"[^"\n]*","event":"checkpoint")', re.MULTILINE

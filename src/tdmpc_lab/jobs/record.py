@@ -126,24 +126,34 @@ def read_record(paths: JobPaths) -> JobRecord:
     Raises RecordError, naming the file, when it is missing, torn, lacks a value or holds one of a wrong type.
     """
     data = _read_object(paths.record)
-    values: dict[str, Any] = {}
-    for name, required, plain_types, (accepted, convert, wanted) in _FIELDS:
-        if name in data:
-            value = data[name]
-            if type(value) in plain_types:  # nearly always: `status` reads thousands of records
-                values[name] = value
-                continue
-            if not accepted(value):
-                raise RecordError(f"{paths.record}: {name} is {value!r}; it should be {wanted}")
-            values[name] = convert(value)
-        elif required:
-            raise RecordError(f"{paths.record}: {name} is missing")
+    shape = (tuple(data), tuple(map(type, data.values())))
+    if shape in _SOUND and all(all(type(text) is str for text in data[name]) for name in _LISTS if name in data):
+        # Nearly always: `status` reads thousands of records.
+        values = {**data, **{name: tuple(data[name]) for name in _LISTS if name in data}}
+    else:
+        values = _checked(paths, data)
+        if len(values) == len(data):
+            _SOUND.add(shape)
     record = JobRecord(**values)
     if record.id != paths.id:
         raise RecordError(f"{paths.record}: says it is job {record.id}; was the folder copied or renamed?")
     if parse_time(record.submitted_at) is None:
         raise RecordError(f"{paths.record}: submitted_at is {record.submitted_at!r}, no ISO 8601 time")
     return record
+
+
+def _checked(paths: JobPaths, data: dict[str, Any]) -> dict[str, Any]:
+    """The values of a record's fields, as their types want them. Raises RecordError."""
+    values: dict[str, Any] = {}
+    for name, required, (accepted, convert, wanted) in _FIELDS:
+        if name in data:
+            value = data[name]
+            if not accepted(value):
+                raise RecordError(f"{paths.record}: {name} is {value!r}; it should be {wanted}")
+            values[name] = convert(value)
+        elif required:
+            raise RecordError(f"{paths.record}: {name} is missing")
+    return values
 
 
 def all_records(project: Project) -> list[tuple[JobPaths, JobRecord | RecordError]]:
@@ -211,20 +221,14 @@ _TYPES: dict[str, tuple[Callable[[Any], bool], Callable[[Any], Any], str]] = {
     "dict[str, Any]": (lambda value: isinstance(value, dict), _same, "an object"),
     "dict[str, Any] | None": (_or_none(lambda value: isinstance(value, dict)), _same, "an object or null"),
 }
-_PLAIN_TYPES: dict[str, tuple[type, ...]] = {
-    "str": (str,),
-    "str | None": (str, type(None)),
-    "int": (int,),
-    "int | None": (int, type(None)),
-    "bool | None": (bool, type(None)),
-    "dict[str, Any]": (dict,),
-}  # types that are accepted as they are
 _FIELDS = [
     (
         spec.name,
         spec.default is MISSING and spec.default_factory is MISSING,
-        _PLAIN_TYPES.get(str(spec.type), ()),
         _TYPES[str(spec.type)],
     )
     for spec in fields(JobRecord)
 ]  # name, whether it is required, and what is accepted
+_LISTS = tuple(spec.name for spec in fields(JobRecord) if spec.type == "tuple[str, ...]")
+_SOUND: set[tuple[tuple[str, ...], tuple[type, ...]]] = set()
+"""Names and types of records that were found to hold all that they should, and nothing else."""
