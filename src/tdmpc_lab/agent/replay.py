@@ -209,8 +209,11 @@ class Replay:
             _, steps = self._episodes.popleft()
             used -= steps + 1
 
-    def sample(self, batch_size: int) -> Batch:
+    def sample(self, batch_size: int, *, generator: Generator | None = None) -> Batch:
         """Draw `batch_size` sub-sequences, uniform over all that lie within one episode.
+
+        Args:
+            generator: for draws that are to leave the replay's own alone; on the replay's device.
 
         Raises:
             ConfigError: no episode is as long as the horizon yet.
@@ -221,7 +224,7 @@ class Replay:
                 f"the replay holds {self.episodes} episodes, none of at least {self.horizon} steps (the horizon)"
             )
         where = self._rewards.device
-        drawn = torch.randint(index.total, (batch_size,), generator=self._generator, device=where)
+        drawn = torch.randint(index.total, (batch_size,), generator=generator or self._generator, device=where)
         start = drawn + index.offset[torch.searchsorted(index.ends, drawn, right=True)]
         steps = torch.arange(self.horizon + 1, device=where).unsqueeze(1)
         slots = (start.unsqueeze(0) + steps).remainder(self.capacity)  # (H + 1, B)
@@ -233,6 +236,36 @@ class Replay:
             self._out(self._terminated[inner].float()),
             self._out(self._truncated[inner].float()),
         )
+
+    def newest(self, steps: int) -> list[Episode]:
+        """The newest episodes, newest first, until they have `steps` steps or more; fewer where there are no more."""
+        found: list[Episode] = []
+        stored = {name: getattr(self, f"_{name}") for name in _TENSORS} | {"capacity": self.capacity}
+        for start, length in reversed(self._episodes):
+            if steps <= 0:
+                break
+            found.append(_stored_episode(stored, start, length))
+            steps -= length
+        return found
+
+    def ages(self) -> dict[str, float]:
+        """How old what can be sampled is, in steps taken since; and the share of episodes never sampled.
+
+        An episode is never sampled when it is shorter than the horizon.
+        """
+        later = sampled = weighted = oldest = 0
+        for _, steps in reversed(self._episodes):
+            count = max(0, steps - self.horizon + 1)
+            sampled += count
+            weighted += count * later
+            oldest = later if count else oldest
+            later += steps
+        short = sum(steps < self.horizon for _, steps in self._episodes)
+        return {
+            "diag/replay_age_mean": weighted / max(sampled, 1),
+            "diag/replay_age_max": float(oldest),
+            "diag/never_sampled": short / max(len(self._episodes), 1),
+        }
 
     def _out(self, tensor: Tensor) -> Tensor:
         return tensor.to(self.device, non_blocking=True)
@@ -298,9 +331,9 @@ class Replay:
 
 def _stored_episode(state: dict[str, Any], start: int, steps: int) -> Episode:
     """The episode at slot `start` of a stored ring."""
-    slots = (start + torch.arange(steps + 1)).remainder(state["capacity"])
+    slots = (start + torch.arange(steps + 1)).remainder(state["capacity"]).to(state["rewards"].device)
     inner = slots[:-1]
     return Episode(
-        state["observations"][slots].numpy(),
-        *(state[name][inner].numpy() for name in _TENSORS[1:]),
+        state["observations"][slots].cpu().numpy(),
+        *(state[name][inner].cpu().numpy() for name in _TENSORS[1:]),
     )

@@ -241,7 +241,13 @@ def _add_spec_commands(sub: argparse._SubParsersAction[argparse.ArgumentParser])
     )
     p.set_defaults(run=preflight.check, rest="overrides")
 
-    p = sub.add_parser("doctor", help="check the installation: Python, packages, torch, SLURM, MLflow, git, disk")
+    p = sub.add_parser(
+        "doctor",
+        help="check the installation (Python, packages, torch, SLURM, MLflow, git, disk), or how a job learns",
+        description="Without JOB, check the installation. With it, read what the job measured of its agent, and say "
+        "what looks wrong and which setting to look at; 1 when something does.",
+    )
+    p.add_argument("job", nargs="?", metavar="JOB", help="a job id, or `last`")
     _add_json(p)
     p.set_defaults(run=doctor.doctor)
 

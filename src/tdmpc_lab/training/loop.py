@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from tdmpc_lab.agent import Agent, Replay
+from tdmpc_lab.agent.diagnostics import diagnose
 from tdmpc_lab.agent.replay import FloatArray
 from tdmpc_lab.config.phases import Phase
 from tdmpc_lab.config.schema import EvalConfig, TrainConfig
@@ -243,6 +244,8 @@ class Trainer:
                 self._event("self_play_copy", {"copy": number, "step": self.step})
             elif task == "checkpoint":
                 self._save()
+            elif task == "diagnostics":
+                self._log_diagnostics()
             elif not self._evaluate():
                 self._pending.insert(0, task)
 
@@ -250,7 +253,7 @@ class Trainer:
         """What to do after the steps (before, step]."""
         every = {"losses": self.config.log_every, "checkpoint": self.config.checkpoint_every}
         if self.evaluation is not None:
-            every["evaluation"] = self.evaluation.every
+            every |= {"diagnostics": self.evaluation.every, "evaluation": self.evaluation.every}
         last = step >= self.config.steps
         due = [task for task, n in every.items() if last or crossed(before, step, n)]
         return ["copy", *due] if self.curriculum.copy_due(before, step) else due
@@ -283,6 +286,13 @@ class Trainer:
         if self._base is None or self.step == step:
             return {}
         return {"steps_per_s": (self.step - step) / max(now - since, 1e-9)}
+
+    def _log_diagnostics(self) -> None:
+        if self.updates == 0:  # nothing has been learned that could be looked at
+            return
+        self._meter.check(self._last_checkpoint())
+        if figures := diagnose(self.agent, self.replay, seed=self.config.seed):
+            self._log("train", figures)
 
     def _evaluate(self) -> bool:
         """Evaluate and log it; False when a stop came in between."""

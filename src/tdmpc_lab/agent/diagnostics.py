@@ -1,0 +1,172 @@
+"""What tells why an agent does not learn, measured on the episodes of its replay; nothing here changes the agent.
+
+Everything is in the rewards that the agent learns from, shaping and scale included. Random draws come from a
+generator of their own, so that a training is the same with and without it.
+
+Shapes: T steps of an episode, N steps in all, H horizon, B batch, A action, L latent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Generator, Tensor
+
+from tdmpc_lab.agent.agent import Agent
+from tdmpc_lab.agent.regression import symlog
+from tdmpc_lab.agent.replay import Batch, Episode, Replay
+
+MOST_STEPS = 2048
+"""Steps of the newest episodes that are looked at; the last one is taken whole."""
+SEQUENCES = 256
+PLANS = 8
+SATURATED = 0.95
+
+
+@dataclass(frozen=True)
+class _Steps:
+    """The steps of several episodes, one after another, on the agent's device."""
+
+    observations: Tensor  # (N, O)
+    actions: Tensor  # (N, A)
+    rewards: Tensor  # (N,)
+    terminated: Tensor  # (N,) bool
+    returns: Tensor  # (N,) discounted, to the episode's end; a truncated end counts with its estimated value
+
+
+@torch.no_grad()
+def diagnose(agent: Agent, replay: Replay, *, seed: int) -> dict[str, float]:
+    """Figures named `diag/…`; empty while the replay holds no episode that can be learned from.
+
+    Args:
+        seed: of the draws made here.
+    """
+    episodes = replay.newest(MOST_STEPS)
+    if not episodes or replay.sequences == 0:
+        return {}
+    generator = Generator().manual_seed(seed)
+    batch = replay.sample(SEQUENCES, generator=Generator(replay.placement.device).manual_seed(seed))
+    steps = _steps(agent, episodes)
+    return {
+        **model_errors(agent, batch),
+        **_values(agent, steps),
+        **_termination(agent, steps),
+        **_actions(agent, steps),
+        **_planner(agent, steps, generator, seed),
+        **replay.ages(),
+    }
+
+
+def model_errors(agent: Agent, batch: Batch) -> dict[str, float]:
+    """The latent and the reward predicted d steps ahead, for d = 1 … H, against what came.
+
+    `diag/model_error_d` is the mean squared error of the latent over its variance in the batch: 0 is perfect, 1 no
+    better than always predicting the mean latent. `diag/reward_error_d` is the mean absolute error of the reward.
+    """
+    model = agent.model
+    encoded = model.encoder(batch.observations)  # (H + 1, B, L)
+    z = encoded[0]
+    figures: dict[str, float] = {}
+    for d, action in enumerate(batch.actions, start=1):
+        reward = model.predict_reward(z, action)  # (B,)
+        z = model.dynamics(z, action)
+        error = (z - encoded[d]).square().mean()
+        figures[f"diag/model_error_{d}"] = float(error / _variance(encoded[d]).clamp(min=1e-12))
+        figures[f"diag/reward_error_{d}"] = float((reward - batch.rewards[d - 1]).abs().mean())
+    return figures
+
+
+def _variance(z: Tensor) -> Tensor:
+    """Mean squared distance of latents (B, L) from their mean, per entry."""
+    return (z - z.mean(0)).square().mean()
+
+
+def _values(agent: Agent, steps: _Steps) -> dict[str, float]:
+    """Q of the actions taken against the discounted return that followed, and what the bins cut off."""
+    q = _q(agent, agent.model.encoder(steps.observations), steps.actions)
+    low, high = agent.config.bin_low, agent.config.bin_high
+
+    def clipped(values: Tensor) -> float:
+        compressed = symlog(values)
+        return float(((compressed < low) | (compressed > high)).float().mean())
+
+    return {
+        "diag/value_predicted": float(q.mean()),
+        "diag/value_realised": float(steps.returns.mean()),
+        "diag/value_bias": float((q - steps.returns).mean()),
+        "diag/value_spread": float(steps.returns.std(correction=0)),
+        "diag/reward_clipped": clipped(steps.rewards),
+        "diag/value_clipped": clipped(steps.returns),
+    }
+
+
+def _termination(agent: Agent, steps: _Steps) -> dict[str, float]:
+    """Precision and recall of the termination head one step ahead; each only where it has a meaning."""
+    z = agent.model.dynamics(agent.model.encoder(steps.observations), steps.actions)
+    said = agent.model.termination(z) > 0  # logit 0 is probability 0.5
+    right = float((said & steps.terminated).sum())
+    figures = {"diag/terminated": float(steps.terminated.float().mean())}
+    if bool(said.any()):
+        figures["diag/termination_precision"] = right / float(said.sum())
+    if bool(steps.terminated.any()):
+        figures["diag/termination_recall"] = right / float(steps.terminated.sum())
+    return figures
+
+
+def _actions(agent: Agent, steps: _Steps) -> dict[str, float]:
+    """Shares of action entries near the ends of their range: of those taken, and of the policy's mean."""
+    raw, log_std = agent.model.policy(agent.model.encoder(steps.observations))
+    return {
+        "diag/action_saturation": float((steps.actions.abs() > SATURATED).float().mean()),
+        "diag/policy_saturation": float((torch.tanh(raw).abs() > SATURATED).float().mean()),
+        "diag/policy_std": float(log_std.exp().mean()),
+    }
+
+
+def _planner(agent: Agent, steps: _Steps, generator: Generator, seed: int) -> dict[str, float]:
+    """What planning adds to the policy prior, at some of the states: in Q, and as a distance between the actions."""
+    count = min(PLANS, len(steps.rewards))
+    chosen = torch.randperm(len(steps.rewards), generator=generator)[:count].to(agent.device)
+    observations = steps.observations[chosen]
+    state = agent.plan_state(count, seed=seed)
+    planned = torch.from_numpy(agent.act(observations.cpu().numpy(), state, explore=False)).to(agent.device)
+    z = agent.model.encoder(observations)
+    prior = torch.tanh(agent.model.policy(z)[0])
+    return {
+        "diag/planner_gain": float((_q(agent, z, planned) - _q(agent, z, prior)).mean()),
+        "diag/planner_distance": float((planned - prior).abs().mean()),
+    }
+
+
+def _q(agent: Agent, z: Tensor, action: Tensor) -> Tensor:
+    """The mean of all online heads, (...)."""
+    heads = torch.arange(agent.model.q.heads, device=z.device)
+    return agent.model.q_values(z, action, heads).mean(0)
+
+
+def _steps(agent: Agent, episodes: Sequence[Episode]) -> _Steps:
+    def joined(parts: list[Tensor]) -> Tensor:
+        return torch.cat(parts).to(agent.device)
+
+    return _Steps(
+        joined([torch.from_numpy(e.observations[:-1]) for e in episodes]),
+        joined([torch.from_numpy(e.actions) for e in episodes]),
+        joined([torch.from_numpy(e.rewards) for e in episodes]),
+        joined([torch.from_numpy(e.terminated) for e in episodes]),
+        joined([_returns(agent, e) for e in episodes]),
+    )
+
+
+def _returns(agent: Agent, episode: Episode) -> Tensor:
+    """Discounted returns (T,) on the host."""
+    rest = 0.0
+    if not episode.terminated[-1]:
+        z = agent.model.encoder(torch.from_numpy(episode.observations[-1:]).to(agent.device))
+        rest = float(_q(agent, z, torch.tanh(agent.model.policy(z)[0])))
+    returns = []
+    for reward in episode.rewards[::-1].tolist():
+        rest = reward + agent.discount * rest
+        returns.append(rest)
+    return torch.tensor(returns[::-1])
