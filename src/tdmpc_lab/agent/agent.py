@@ -12,8 +12,10 @@ from torch import Generator, Tensor
 
 from tdmpc_lab.agent.device import resolve_device
 from tdmpc_lab.agent.learner import Learner
+from tdmpc_lab.agent.packed_rollouts import PackedRollouts
 from tdmpc_lab.agent.planner import MPPI
 from tdmpc_lab.agent.replay import Batch
+from tdmpc_lab.agent.rollouts import Rollouts
 from tdmpc_lab.agent.world_model import WorldModel
 from tdmpc_lab.config.rules import check_agent
 from tdmpc_lab.config.schema import AgentConfig, PlannerConfig
@@ -75,6 +77,7 @@ class Agent:
         self.discount = discount_for(episode_length) if agent.discount is None else agent.discount
         self.model = WorldModel(observation_dim, action_dim, agent, seed=seed).to(self.device)
         self.planner = MPPI(planner, horizon=agent.horizon, discount=self.discount)
+        self.rollouts: Rollouts = PackedRollouts(self.model, horizon=agent.horizon, discount=self.discount)
         self.generator = Generator(self.device).manual_seed(seed)
         self.learner = Learner(self.model, agent, discount=self.discount, generator=self.generator)
 
@@ -100,11 +103,11 @@ class Agent:
         """
         rows = torch.arange(len(observations)) if envs is None else torch.from_numpy(envs)
         rows = rows.to(self.device)
-        with torch.no_grad():
+        with torch.inference_mode():
             z = self.model.encoder(torch.from_numpy(observations).to(self.device))
-            plan = self.planner.plan(self.model, z, state.mean[rows], explore=explore, generator=state.generator)
-        state.mean[rows] = plan.mean
-        state.nan_values += plan.nan_values
+            plan = self.planner.plan(self.rollouts, z, state.mean[rows], explore=explore, generator=state.generator)
+            state.mean[rows] = plan.mean
+            state.nan_values += plan.nan_values
         return plan.action.cpu().numpy()
 
     @torch.no_grad()

@@ -54,6 +54,7 @@ class Learner:
         )
         losses |= self._update_policy(latents.detach())
         self.model.update_target(self.config.tau)
+        self.model.updates += 1
         losses["td_target"] = target.mean()
         return {name: value.detach() for name, value in losses.items()}
 

@@ -23,6 +23,8 @@ class DeviceMemory:
 
     weights: int
     """All networks, the target with them."""
+    packed: int
+    """The planner's own copies of the weights, see `tdmpc_lab.agent.packed`; in float32."""
     training: int
     """Gradients and Adam's moments."""
     update: int
@@ -33,7 +35,7 @@ class DeviceMemory:
     @property
     def total(self) -> int:
         """The most that lives at once: an update and a plan never do."""
-        return self.weights + self.training + max(self.update, self.plan)
+        return self.weights + self.packed + self.training + max(self.update, self.plan)
 
 
 def device_memory(
@@ -56,6 +58,7 @@ def device_memory(
     """
     return DeviceMemory(
         weights=_FLOAT * (trained + target),
+        packed=_FLOAT * trained,
         training=_FLOAT * 3 * trained,
         update=round(_FLOAT * _BACKWARD * _ALLOCATOR * _update_floats(agent, batch_size)),
         plan=round(_FLOAT * _ALLOCATOR * _plan_floats(agent, planner, action_dim, envs)),
@@ -77,8 +80,12 @@ def _update_floats(agent: AgentConfig, batch: int) -> int:
 
 
 def _plan_floats(agent: AgentConfig, planner: PlannerConfig, action_dim: int, envs: int) -> int:
-    """Numbers held at the end of a plan's rollout, where two Q heads value the last latent."""
-    rows = envs * planner.samples
+    """Numbers held where the rewards of a rollout are made: all latents, and a hidden layer of all steps at once.
+
+    A CPU takes fewer steps at once where they are many.
+    """
     inputs = agent.latent_dim + action_dim
-    per_row = 2 * inputs + 2 * (_KEPT_PER_UNIT * agent.hidden_dim + 3 * agent.bins)
-    return rows * (per_row + agent.horizon * action_dim * 2)
+    latents = (agent.horizon + 2) * inputs
+    hidden = agent.horizon * _KEPT_PER_UNIT * agent.hidden_dim
+    draws = (planner.iterations + 3) * agent.horizon * action_dim
+    return envs * planner.samples * (latents + hidden + draws)

@@ -1,6 +1,7 @@
 """MPPI planning in latent space, batched over environments (TD-MPC2, section 3.3; arXiv 2310.16828).
 
-Shapes: E environments, S samples, P policy trajectories among them, K elites, H horizon, A action, L latent.
+Shapes: E environments, S samples, P policy trajectories among them, D = S − P drawn ones, K elites, H horizon,
+A action, L latent, I iterations.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Generator, Tensor
 
-from tdmpc_lab.agent.world_model import WorldModel
+from tdmpc_lab.agent.rollouts import Rolled, Rollouts
 from tdmpc_lab.config.schema import PlannerConfig
 
 WIDE_ACTION = 20  # from this many action dimensions on the search gets more iterations
@@ -33,6 +34,18 @@ class Plan:
     nan_values: Tensor  # () how many value estimates were NaN (they count as 0 in the search)
 
 
+@dataclass(frozen=True)
+class Draws:
+    """Every random number of one plan."""
+
+    proposals: Tensor  # (E, P, H, A) standard normal, of the policy prior's own sequences
+    candidates: Tensor  # (I, E, D, H, A) standard normal
+    terminal: Tensor  # (I, E, S, A) standard normal, of the policy's action at the last latent
+    heads: Tensor  # (I, 2) two different heads of the ensemble
+    clocks: Tensor  # (E, K) exponential, for the choice of one elite
+    exploration: Tensor  # (E, A) standard normal
+
+
 class MPPI:
     """Model predictive path integral control with a learned model and a policy prior.
 
@@ -46,72 +59,82 @@ class MPPI:
         self.discount = discount
 
     @torch.no_grad()
-    def plan(self, model: WorldModel, z: Tensor, previous_mean: Tensor, *, explore: bool, generator: Generator) -> Plan:
+    def plan(
+        self,
+        rollouts: Rollouts,
+        z: Tensor,
+        previous_mean: Tensor,
+        *,
+        explore: bool,
+        generator: Generator,
+    ) -> Plan:
         """Plan from latents z (E, L), warm-started with the last plan's mean (E, H, A), zeros at an episode's start.
 
         With `explore` the first action gets the final distribution's noise; without, it is the drawn elite's own.
         """
+        draws = self.draw(z.shape[0], rollouts.action_dim, rollouts.q_heads, generator)
+        return self.search(rollouts, z, previous_mean, draws, explore=explore)
+
+    def draw(self, envs: int, action_dim: int, q_heads: int, generator: Generator) -> Draws:
+        """The random numbers of a plan for `envs` environments."""
+        config, device = self.config, generator.device
+        iterations = planner_iterations(config, action_dim)
+        count = config.samples - config.policy_trajectories
+
+        def normal(*shape: int) -> Tensor:
+            return torch.randn(shape, generator=generator, device=device)
+
+        return Draws(
+            proposals=normal(envs, config.policy_trajectories, self.horizon, action_dim),
+            candidates=normal(iterations, envs, count, self.horizon, action_dim),
+            terminal=normal(iterations, envs, config.samples, action_dim),
+            heads=torch.rand(iterations, q_heads, generator=generator, device=device).topk(2).indices,
+            clocks=torch.empty(envs, config.elites, device=device).exponential_(generator=generator),
+            exploration=normal(envs, action_dim),
+        )
+
+    @torch.no_grad()
+    def search(self, rollouts: Rollouts, z: Tensor, previous_mean: Tensor, draws: Draws, *, explore: bool) -> Plan:
+        """`plan` with its random numbers given: the same arguments give the same plan."""
         config = self.config
-        proposals = self._policy_proposals(model, z, generator)  # (E, P, H, A)
+        start = rollouts.start(z)
+        proposals, proposed = self._propose(rollouts, start, draws.proposals)  # (E, P, H, A)
         mean = torch.cat([previous_mean[:, 1:], torch.zeros_like(previous_mean[:, :1])], dim=1)
         std = torch.full_like(mean, config.std_max)
         nan_values = torch.zeros((), dtype=torch.long, device=z.device)
-        for _ in range(planner_iterations(config, mean.shape[-1])):
-            actions = self._candidates(mean, std, proposals, generator)  # (E, S, H, A)
-            value = self.sequence_value(model, z, actions, generator)  # (E, S)
+        for noise, terminal_noise, heads in zip(draws.candidates, draws.terminal, draws.heads, strict=True):
+            drawn = (mean.unsqueeze(1) + std.unsqueeze(1) * noise).clamp(-1, 1)
+            rolled = _joined(rollouts.roll(start, drawn), proposed)
+            value = self._value(rollouts, rolled, terminal_noise, heads)  # (E, S)
             nan_values += value.isnan().sum()
             value = value.nan_to_num(nan=0.0)
             elite_value, index = value.topk(config.elites, dim=1)  # (E, K)
+            actions = drawn if proposals is None else torch.cat([drawn, proposals], dim=1)
             elites = actions.gather(1, index[:, :, None, None].expand(-1, -1, *actions.shape[2:]))  # (E, K, H, A)
             weights = torch.softmax(config.temperature * (elite_value - elite_value[:, :1]), dim=1)
             mean, std = self._refit(elites, weights)
-        action = _draw(elites, weights, generator)[:, 0]
+        action = _chosen(elites, weights, draws.clocks)[:, 0]
         if explore:
-            noise = torch.randn(action.shape, generator=generator, device=action.device)
-            action = action + std[:, 0] * noise
+            action = action + std[:, 0] * draws.exploration
         return Plan(action.clamp(-1, 1), mean, std, elite_value[:, 0], nan_values)
 
-    def _policy_proposals(self, model: WorldModel, z: Tensor, generator: Generator) -> Tensor:
-        """Roll the policy prior P times from each z (E, L) through the model: (E, P, H, A)."""
-        count = self.config.policy_trajectories
-        if count == 0:
-            return torch.zeros(z.shape[0], 0, self.horizon, model.action_dim, device=z.device)
-        state = z.repeat_interleave(count, dim=0)  # (E·P, L)
-        steps = []
-        for t in range(self.horizon):
-            action = model.policy.sample(state, generator).action
-            steps.append(action)
-            if t + 1 < self.horizon:
-                state = model.dynamics(state, action)
-        return torch.stack(steps, dim=1).view(z.shape[0], count, self.horizon, -1)
+    def _propose(self, rollouts: Rollouts, start: object, noise: Tensor) -> tuple[Tensor | None, Rolled | None]:
+        """The policy prior's sequences with their value up to the last latent: the same in every iteration."""
+        return (None, None) if self.config.policy_trajectories == 0 else rollouts.propose(start, noise)
 
-    def _candidates(self, mean: Tensor, std: Tensor, proposals: Tensor, generator: Generator) -> Tensor:
-        """Gaussian sequences clamped to [−1, 1], then the policy's own: (E, S, H, A)."""
-        count = self.config.samples - proposals.shape[1]
-        shape = (mean.shape[0], count, *mean.shape[1:])
-        noise = torch.randn(shape, generator=generator, device=mean.device)
-        drawn = (mean.unsqueeze(1) + std.unsqueeze(1) * noise).clamp(-1, 1)
-        return torch.cat([drawn, proposals], dim=1)
+    def _value(self, rollouts: Rollouts, rolled: Rolled, noise: Tensor, heads: Tensor) -> Tensor:
+        """Estimated return (E, N): rewards on the way, and what the two heads expect after it."""
+        terminal = rollouts.terminal(rolled.last, noise, heads)
+        return rolled.value + self.discount**self.horizon * rolled.alive * terminal
 
     @torch.no_grad()
-    def sequence_value(self, model: WorldModel, z: Tensor, actions: Tensor, generator: Generator) -> Tensor:
-        """Estimated return of action sequences (E, S, H, A) from z (E, L): (E, S).
+    def sequence_value(self, rollouts: Rollouts, z: Tensor, actions: Tensor, noise: Tensor, heads: Tensor) -> Tensor:
+        """Estimated return of action sequences (E, N, H, A) from z (E, L): (E, N).
 
-        Σ γ^t (1 − done_t) r̂_t + γ^H (1 − done_H) · mean of two random online heads at (z_H, a ~ policy(z_H));
-        a sequence is done once the termination head says so with probability above 0.5.
+        Σ γ^t (1 − done_t) r̂_t + γ^H (1 − done_H) · mean of the online heads `heads` (2,) at (z_H, a ~ policy(z_H)),
+        that draw made of the standard normal `noise` (E, N, A).
         """
-        state = z.unsqueeze(1)  # (E, 1, L): one start for all samples, so its products are done once
-        alive = torch.ones(actions.shape[:2], device=z.device)  # (E, S)
-        value = torch.zeros_like(alive)
-        for t in range(self.horizon):
-            action = actions[:, :, t]
-            value += self.discount**t * alive * model.predict_reward(state, action)
-            state = model.dynamics(state, action)  # (E, S, L)
-            alive = alive * (model.termination(state) <= 0)  # logit 0 is probability 0.5
-        action = model.policy.sample(state, generator).action
-        terminal = model.q_values(state, action, model.two_heads(generator)).mean(0)
-        value += self.discount**self.horizon * alive * terminal
-        return value
+        return self._value(rollouts, rollouts.roll(rollouts.start(z), actions), noise, heads)
 
     def _refit(self, elites: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
         """Weighted mean and clamped standard deviation (E, H, A) of elites (E, K, H, A)."""
@@ -121,11 +144,21 @@ class MPPI:
         return mean, variance.sqrt().clamp(self.config.std_min, self.config.std_max)
 
 
-def _draw(elites: Tensor, weights: Tensor, generator: Generator) -> Tensor:
+def _joined(drawn: Rolled, proposed: Rolled | None) -> Rolled:
+    """Both, the drawn sequences first."""
+    if proposed is None:
+        return drawn
+    return Rolled(
+        torch.cat([drawn.value, proposed.value], dim=1),
+        torch.cat([drawn.alive, proposed.alive], dim=1),
+        torch.cat([drawn.last, proposed.last], dim=1),
+    )
+
+
+def _chosen(elites: Tensor, weights: Tensor, clocks: Tensor) -> Tensor:
     """One of the elites (E, K, H, A) per environment, with probability ∝ weights (E, K): (E, H, A).
 
     The largest of w/Exp(1) is a draw by weight; unlike `torch.multinomial` it needs no check on the host.
     """
-    clocks = torch.empty_like(weights).exponential_(generator=generator)
     index = (weights / clocks).argmax(1)
     return elites[torch.arange(elites.shape[0], device=elites.device), index]

@@ -53,15 +53,25 @@ class Policy(nn.Module):
     def forward(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """Raw mean and log standard deviation, each (..., A); log_std lies in [log_std_min, log_std_max]."""
         h = self.net(z)
+        return self.mean_head(h), self.bounded_log_std(self.log_std_head(h))
+
+    def bounded_log_std(self, raw: Tensor) -> Tensor:
+        """The second head's output, of any shape, brought into [log_std_min, log_std_max]."""
         span = self.log_std_max - self.log_std_min
-        log_std = self.log_std_min + 0.5 * span * (torch.tanh(self.log_std_head(h)) + 1)
-        return self.mean_head(h), log_std
+        return self.log_std_min + 0.5 * span * (torch.tanh(raw) + 1)
 
     def sample(self, z: Tensor, generator: Generator | None) -> PolicySample:
         """Draw one action per latent; gradients flow through mean and log_std (reparameterised)."""
         mean, log_std = self(z)
         eps = torch.randn(mean.shape, generator=generator, device=mean.device, dtype=mean.dtype)
         return distribution(self.head, mean, log_std, eps)
+
+
+def drawn_action(head: PolicyHead, mean: Tensor, log_std: Tensor, eps: Tensor) -> Tensor:
+    """The action in [−1, 1] belonging to the standard normal draw `eps`; all (..., A)."""
+    if head == "squashed_gaussian":
+        return torch.tanh(mean + eps * log_std.exp())
+    return (torch.tanh(mean) + eps * log_std.exp()).clamp(-1, 1)
 
 
 def distribution(head: PolicyHead, mean: Tensor, log_std: Tensor, eps: Tensor) -> PolicySample:
@@ -71,12 +81,10 @@ def distribution(head: PolicyHead, mean: Tensor, log_std: Tensor, eps: Tensor) -
     −ℓ' · (ℓ · A / (ℓ' + 1e-8)).
     """
     gaussian = (-0.5 * eps.square() - log_std - HALF_LOG_2PI).sum(-1)
+    action = drawn_action(head, mean, log_std, eps)
+    mean = torch.tanh(mean)
+    log_prob = gaussian
     if head == "squashed_gaussian":
-        action, mean = torch.tanh(mean + eps * log_std.exp()), torch.tanh(mean)
         log_prob = gaussian - torch.log(torch.relu(1 - action.square()) + 1e-6).sum(-1)
-    else:
-        mean = torch.tanh(mean)
-        action = (mean + eps * log_std.exp()).clamp(-1, 1)
-        log_prob = gaussian
     scaled_entropy = -log_prob * (gaussian * eps.shape[-1] / (log_prob + 1e-8))
     return PolicySample(action, mean, log_prob, scaled_entropy, log_std)

@@ -34,6 +34,7 @@ class WorldModel(nn.Module):
         self.observation_dim = observation_dim
         self.action_dim = action_dim
         self.latent_dim = latent
+        self.updates = 0  # counted by the learner: whoever keeps copies of weights sees that they are out of date
         self.encoder = Encoder(observation_dim, latent, hidden, layers, config.simnorm_dim)
         self.dynamics = Dynamics(latent, action_dim, hidden, layers, config.simnorm_dim)
         self.reward = Reward(latent, action_dim, hidden, layers, config.bins)
