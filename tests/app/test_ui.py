@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 from typing import Any
@@ -10,10 +11,11 @@ import pytest
 
 from tdmpc_lab.app import ui
 from tdmpc_lab.app.ui import run_ui, ui_for
+from tdmpc_lab.errors import UsageError
 from tdmpc_lab.jobs.events import EventLog
 from tdmpc_lab.jobs.paths import Project
-from tdmpc_lab.tracking import store
-from tdmpc_lab.tracking.store import experiment_url, store_uri
+from tdmpc_lab.tracking.store import run_url, store_uri
+from tdmpc_lab.tracking.view import view_url
 
 BASE = "http://127.0.0.1:5091"
 
@@ -24,29 +26,50 @@ def lab(project: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
     return Project(project)
 
 
-def job(lab: Project, number: int, **tracking: Any) -> None:
+def job(lab: Project, number: int, experiment: str = "", **tracking: Any) -> None:
     paths = lab.job(f"local-20260203-091422-{number:03}")
     paths.folder.mkdir(parents=True)
-    paths.record.write_text("{}")
+    paths.record.write_text(json.dumps({"experiment": experiment} if experiment else {}, indent=2))
     if tracking:
         EventLog(paths.events).append("tracking", run_id="r", **tracking)
 
 
-def page(lab: Project) -> str:
-    return ui_for(lab, 5091).url
+def page(lab: Project, which: str | None = None) -> str:
+    return ui_for(lab, 5091, which).url
 
 
 def test_the_page_is_the_newest_known_experiment(lab: Project) -> None:
     assert page(lab) == BASE
     here = store_uri(lab.root)
     job(lab, 1, experiment_id="7", store=here)
-    assert page(lab) == experiment_url(BASE, "7")
+    assert page(lab) == view_url(BASE, "7")
     job(lab, 2, experiment_id="8", store=here)
     job(lab, 3, experiment_id="9", store="http://elsewhere:5000")  # another store counts on its own
     job(lab, 4)  # not there yet
     job(lab, 5)
     lab.job("local-20260203-091422-005").events.write_text("torn\n{}\n")
-    assert page(lab) == experiment_url(BASE, "8")
+    assert page(lab) == view_url(BASE, "8")
+
+
+def test_the_page_of_an_experiment_or_of_a_job(lab: Project) -> None:
+    here = store_uri(lab.root)
+    job(lab, 1, "horizon", experiment_id="7", store=here)
+    job(lab, 2, "reward", experiment_id="8", store=here)
+    job(lab, 3, "horizon")
+    assert page(lab, "horizon") == view_url(BASE, "7")
+    assert page(lab, "091422-002") == run_url(BASE, "8", "r")
+    with pytest.raises(UsageError, match=r"091422-003 has no run in MLflow at .*tdmpc-lab sync"):
+        page(lab, "091422-003")
+    with pytest.raises(UsageError, match=r"no experiment horzon.* did you mean the experiment horizon\?"):
+        page(lab, "horzon")
+
+
+def test_a_server_has_its_pages_already(lab: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://me:secret@lab.example/")
+    job(lab, 1, "horizon", experiment_id="7", store="https://***@lab.example/")
+    found = ui_for(lab, None)
+    assert (found.command, found.tunnel) == (None, None)
+    assert found.url == found.shell_line() == view_url("https://lab.example", "7")
 
 
 @pytest.mark.parametrize(("own", "seen"), [(None, "false"), ("true", "true")])
@@ -55,12 +78,12 @@ def test_the_server_runs_no_jobs_of_its_own(
 ) -> None:
     calls: list[tuple[str, list[str], dict[str, str]]] = []
     monkeypatch.setattr(os, "execve", lambda *call: calls.append(call))
-    monkeypatch.setattr(store, "ensure_store", lambda uri, root: None)
     if own is not None:
         monkeypatch.setenv("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", own)
     found = ui_for(lab, 5091)
-    run_ui(lab, found)
+    run_ui(found)
     ((program, command, environ),) = calls
-    assert (program, command) == (found.command[0], found.command)
+    assert command == found.command
+    assert program == command[0]
     assert environ["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] == seen
     assert environ["PATH"] == os.environ["PATH"]

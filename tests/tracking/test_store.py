@@ -10,9 +10,9 @@ import pytest
 from tdmpc_lab.errors import UsageError
 from tdmpc_lab.tracking.store import (
     artifact_location,
-    experiment_url,
     open_client,
     public_uri,
+    run_url,
     store_uri,
     ui_command,
 )
@@ -88,8 +88,9 @@ def test_commands_and_addresses(tmp_path: Path) -> None:
     assert command[:4] == [sys.executable, "-m", "mlflow", "ui"]
     assert command[command.index("--host") + 1] == "127.0.0.1"
     assert command[command.index("--port") + 1] == "5001"
-    assert experiment_url("http://127.0.0.1:5001/", "3") == (
-        "http://127.0.0.1:5001/#/experiments/3/runs?workflowType=machine_learning"
+    assert command[command.index("--allowed-hosts") + 1] == "127.0.0.1:*,localhost:*"
+    assert run_url("http://127.0.0.1:5001/", "3", "r") == (
+        "http://127.0.0.1:5001/#/experiments/3/runs/r?workflowType=machine_learning"
     )
 
 

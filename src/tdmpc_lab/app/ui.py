@@ -6,11 +6,16 @@ import getpass
 import os
 import shlex
 import socket
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from difflib import get_close_matches
 
-from tdmpc_lab.errors import ExternalError, RecordError
+from tdmpc_lab.errors import ExternalError, RecordError, UsageError
 from tdmpc_lab.jobs.events import read_events
 from tdmpc_lab.jobs.paths import Project
+from tdmpc_lab.jobs.record import peek
+from tdmpc_lab.tracking.store import ensure_store, public_uri, run_url, sqlite_path, store_uri, ui_command
+from tdmpc_lab.tracking.view import refresh_views, view_url
 
 PORTS = range(5000, 5100)
 # Its job runner, for language models, costs several processes and seconds; what the user has set is kept.
@@ -21,58 +26,94 @@ SERVER_SETTINGS = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
 class UiCommand:
     """What to run, where to look, and how to get there from another machine."""
 
-    command: list[str]
+    command: list[str] | None
+    """None where the store is a server, which has its pages already."""
     url: str
-    """The page to open: the newest job's experiment where it is known. The server takes some seconds to answer."""
-    tunnel: str
+    """The page to open: the ready view of an experiment where one is known, or the run of a job that was asked for. A
+    server that is started takes some seconds to answer."""
+    tunnel: str | None
+    """None where the server is another one's."""
 
     def shell_line(self) -> str:
-        """The command as one line for a shell."""
-        return shlex.join(self.command)
+        """The command as one line for a shell; of a server its page."""
+        return self.url if self.command is None else shlex.join(self.command)
 
 
-def ui_for(project: Project, port: int | None) -> UiCommand:
+def ui_for(project: Project, port: int | None, which: str | None = None) -> UiCommand:
     """The command for this project's store; a free port from 5000 on unless one is given.
+
+    `which` is an experiment or a job whose page is wanted; default: the experiment of the newest job.
 
     Raises:
         ExternalError: the port is taken.
+        UsageError: there is no such experiment or job, or it is not in this store.
     """
-    from tdmpc_lab.tracking.store import store_uri, ui_command
-
+    uri = store_uri(project.root)
+    if uri.startswith(("http://", "https://")):
+        return UiCommand(None, _page(project, uri, uri, which), None)
     chosen = port if port is not None else next((p for p in PORTS if _is_free(p)), None)
     if chosen is None or not _is_free(chosen):
         wanted = f"port {port} is" if port is not None else f"all ports {PORTS.start}-{PORTS.stop - 1} are"
         raise ExternalError(f"{wanted} taken on 127.0.0.1; choose another with --port N")
+    page = _page(project, uri, f"http://127.0.0.1:{chosen}", which)
     tunnel = f"ssh -N -L {chosen}:127.0.0.1:{chosen} {getpass.getuser()}@{socket.gethostname()}"
-    uri = store_uri(project.root)
-    return UiCommand(ui_command(uri, project.root, chosen), _page(project, uri, f"http://127.0.0.1:{chosen}"), tunnel)
+    return UiCommand(ui_command(uri, project.root, chosen), page, tunnel)
 
 
-def _page(project: Project, uri: str, base: str) -> str:
-    """The runs of the experiment that the newest job in this store belongs to; `base` when there is none."""
-    from tdmpc_lab.tracking.store import experiment_url, public_uri
+def _page(project: Project, uri: str, base: str, which: str | None) -> str:
+    """The page for `which`; without it that of the newest job's experiment, or `base` when no job is in this store."""
+    base = public_uri(base).replace("***@", "")
+    known = {job_id: peek(raw, "experiment") for job_id, raw in project.raw_records()}
+    if which is None or which in known.values():
+        wanted = (job_id for job_id in reversed(project.job_ids()) if which in (None, known.get(job_id)))
+        found = next(filter(None, (_told(project, job_id, uri) for job_id in wanted)), None)
+        if found is not None:
+            return view_url(base, found["experiment_id"])
+        if which is None:
+            return base
+    else:
+        job = _job(project, which, {name for name in known.values() if name})
+        if found := _told(project, job, uri):
+            return run_url(base, found["experiment_id"], found["run_id"])
+    raise UsageError(f"{which} has no run in MLflow at {public_uri(uri)} yet; tdmpc-lab sync sends what it lacks")
 
-    for job_id in reversed(project.job_ids()):
-        try:
-            events = read_events(project.job(job_id).events)
-        except RecordError:  # `status` says what is wrong with it
-            continue
-        for event in reversed(events):
-            here = event.get("event") == "tracking" and event.get("store") == public_uri(uri)
-            if here and (experiment := event.get("experiment_id")):
-                return experiment_url(base, str(experiment))
-    return base
+
+def _job(project: Project, text: str, experiments: Collection[str]) -> str:
+    try:
+        return project.require_job(text).id
+    except UsageError as error:
+        near = get_close_matches(text, experiments, n=1)
+        hint = f"; did you mean the experiment {near[0]}?" if near else ""
+        raise UsageError(f"no experiment {text}, and {error}{hint}") from error
 
 
-def run_ui(project: Project, ui: UiCommand) -> None:
-    """Become the MLflow server; returns only if that fails. Creates the store first where there is none yet.
+def _told(project: Project, job_id: str, uri: str) -> Mapping[str, str] | None:
+    """What a job's events say of its run in this store; None where they say nothing."""
+    try:
+        events = read_events(project.job(job_id).events)
+    except RecordError:  # `status` says what is wrong with it
+        return None
+    for event in reversed(events):
+        if event.get("event") == "tracking" and event.get("store") == public_uri(uri) and event.get("experiment_id"):
+            return {name: str(event.get(name)) for name in ("experiment_id", "run_id")}
+    return None
 
-    Raises OSError.
+
+def make_ready(project: Project) -> str | None:
+    """Create the store where there is none yet, and bring the ready views up to date.
+
+    Returns what went wrong with the views, in one line. Raises OSError when the store can't be created.
     """
-    from tdmpc_lab.tracking.store import ensure_store, store_uri
+    uri = store_uri(project.root)
+    if sqlite_path(uri) is not None:
+        ensure_store(uri, project.root)
+    return refresh_views(uri, project.root)
 
-    ensure_store(store_uri(project.root), project.root)
-    os.execve(ui.command[0], ui.command, {**SERVER_SETTINGS, **os.environ})
+
+def run_ui(ui: UiCommand) -> None:
+    """Become the MLflow server, where there is one to start; returns only if that fails. Raises OSError."""
+    if ui.command is not None:
+        os.execve(ui.command[0], ui.command, {**SERVER_SETTINGS, **os.environ})
 
 
 def _is_free(port: int) -> bool:

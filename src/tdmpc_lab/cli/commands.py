@@ -279,17 +279,22 @@ def _outcome(view: JobView) -> str:
 
 def ui(args: Namespace) -> int:
     """`ui`."""
-    from tdmpc_lab.app.ui import run_ui, ui_for
+    from tdmpc_lab.app.ui import make_ready, run_ui, ui_for
 
     project = _project()
-    found = ui_for(project, args.port)
+    found = ui_for(project, args.port, args.which)
     if args.print_only:
         print(found.shell_line())
+        return OK
+    if problem := make_ready(project):
+        print(f"warning: the ready views are as they were: {problem}", file=sys.stderr)
+    if found.command is None:
+        print(found.url)
         return OK
     print(f"MLflow for {project.root}: {found.url} (answers after 5 to 15 seconds)", file=sys.stderr)
     print(f"from another machine, first: {found.tunnel}", file=sys.stderr)
     print("end it with Ctrl-C", file=sys.stderr)
-    run_ui(project, found)
+    run_ui(found)
     return FAILED
 
 

@@ -186,6 +186,12 @@ def _add_wait(sub: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 
 def _add_ui(sub: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     p = sub.add_parser("ui", help="open this project's MLflow pages on 127.0.0.1")
+    p.add_argument(
+        "which",
+        nargs="?",
+        metavar="EXPERIMENT|ID",
+        help="the experiment, or the job, whose page is named (default: newest)",
+    )
     p.add_argument("--port", type=_positive, metavar="N", help="default: the first free one from 5000 on")
     p.add_argument("--print", action="store_true", dest="print_only", help="print the command instead of running it")
     p.set_defaults(run=commands.ui)

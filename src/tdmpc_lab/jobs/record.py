@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import json
+import re
 from collections.abc import Callable
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from datetime import datetime
@@ -176,6 +178,20 @@ def all_records(project: Project) -> list[tuple[JobPaths, JobRecord | RecordErro
                 continue
         found.append((moment, natural_key(job_id), paths, record))
     return [(paths, record) for _, _, paths, record in sorted(found, key=lambda job: job[:2])]
+
+
+def peek(raw: bytes, key: str) -> str | None:
+    """A text of a record as it is on file, not parsed, for there may be thousands; None where it has none."""
+    found = _text_of(key).search(raw)
+    try:
+        return None if found is None else str(json.loads(found[1]))
+    except ValueError:
+        return None
+
+
+@functools.cache
+def _text_of(key: str) -> re.Pattern[bytes]:
+    return re.compile(rf'^  "{key}": ("(?:[^"\\]|\\.)*")'.encode(), re.MULTILINE)
 
 
 def _read_object(path: Path) -> dict[str, Any]:

@@ -7,7 +7,6 @@ people; two variants may happen to have the same one.
 from __future__ import annotations
 
 import contextlib
-import json
 import math
 import re
 from collections.abc import Iterable, Iterator
@@ -15,7 +14,7 @@ from collections.abc import Iterable, Iterator
 from tdmpc_lab.config.diff import NOT_COMPARED, NOT_IN_GROUP
 from tdmpc_lab.jobs.paths import Project
 from tdmpc_lab.jobs.points import point_label, point_of
-from tdmpc_lab.jobs.record import JobRecord
+from tdmpc_lab.jobs.record import JobRecord, peek
 from tdmpc_lab.text import one_line, shorten
 
 # Told apart with any kind of colour vision (after P. Tol's and Okabe and Ito's sets), the first four in grey too.
@@ -23,11 +22,6 @@ PALETTE = ("#004488", "#ddaa33", "#bb5566", "#000000", "#6699cc", "#009e73", "#c
 
 _LONGEST_NAME = 60
 _CHANGE = re.compile(r"(?P<key>\S+) (?P<old>.*) → (?P<new>.*)", re.DOTALL)
-
-_RAW = {
-    key: re.compile(rf'^  "{key}": ("(?:[^"\\]|\\.)*")'.encode(), re.MULTILINE)
-    for key in ("submitted_at", "experiment", "group")
-}
 
 Variant = tuple[str, str]
 """Experiment and group."""
@@ -70,7 +64,7 @@ class Colours:
         variant = (record.experiment, record.group)
         if variant not in self._known:
             others: list[Submit] = []
-            with contextlib.suppress(OSError, ValueError):
+            with contextlib.suppress(OSError):
                 others += _submits(self._project)
             self._known = _colours([*others, (record.submitted_at, record.id, *variant)])
         return self._known[variant]
@@ -79,9 +73,8 @@ class Colours:
 def _submits(project: Project) -> Iterator[Submit]:
     """Every record that says what is asked for; they are not parsed, for there may be thousands."""
     for job_id, raw in project.raw_records():
-        found = {key: pattern.search(raw) for key, pattern in _RAW.items()}
-        if all(found.values()):
-            when, experiment, group = (json.loads(match[1]) for match in found.values() if match)
+        when, experiment, group = (peek(raw, key) for key in ("submitted_at", "experiment", "group"))
+        if when is not None and experiment is not None and group is not None:
             yield when, job_id, experiment, group
 
 

@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any, Literal
 from tdmpc_lab.jobs.ids import is_local_id
 from tdmpc_lab.jobs.points import point_label, point_of, point_text
 from tdmpc_lab.jobs.record import JobRecord
-from tdmpc_lab.jobs.variants import variant_name
+from tdmpc_lab.jobs.variants import telling_keys, variant_name
 from tdmpc_lab.tracking.points import Point, safe_name
 from tdmpc_lab.tracking.store import artifact_location, store_lock
+from tdmpc_lab.tracking.view import RESULTS, add_to_views
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -48,6 +49,10 @@ class RunInfo:
     params: Mapping[str, Any] = field(default_factory=dict)
     """By dotted key."""
     tags: Mapping[str, str] = field(default_factory=dict)
+    telling: Sequence[str] = ()
+    """The params that tell it from other runs of its experiment: the ready views show them."""
+    results: Sequence[str] = RESULTS
+    """The metrics that say how good it is, the one that counts most first."""
 
 
 @dataclass(frozen=True)
@@ -94,6 +99,8 @@ def run_info(
         run_name=f"{point_label(point_of(record)) or record.experiment} · {short_id(record.id)}",
         params=params,
         tags={name: value for name, value in tags.items() if value is not None},
+        telling=telling_keys(record),
+        results=RESULTS if record.env_id == "hockey" else RESULTS[1:],
     )
 
 
@@ -119,6 +126,7 @@ def open_run(client: MlflowClient, uri: str, root: Path, info: RunInfo) -> Run:
         if run.info.status != "RUNNING":
             client.update_run(run.info.run_id, status="RUNNING")
     _log_params(client, run, info.params)
+    add_to_views(client, experiment, info.telling, info.results)
     return run
 
 

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 URI_VARIABLE = "MLFLOW_TRACKING_URI"
 _SQLITE = "sqlite:///"
+ALLOWED_HOSTS = "127.0.0.1:*,localhost:*"
+"""What a browser may call the server, on any port of a tunnel: a page elsewhere that makes its own name mean this
+machine reads nothing."""
 _SETTINGS = {
     # A server that is down must be noticed in seconds; MLflow's own defaults take minutes.
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
@@ -192,9 +195,10 @@ def ui_command(uri: str, root: Path, port: int) -> list[str]:
     command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", uri]
     if sqlite_path(uri) is not None:
         command += ["--default-artifact-root", (root.absolute() / "mlruns" / "artifacts").as_uri()]
-    return [*command, "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+    command += ["--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+    return [*command, "--allowed-hosts", ALLOWED_HOSTS]  # else MLflow answers to names of the local network too
 
 
-def experiment_url(base: str, experiment_id: str) -> str:
-    """The page with an experiment's runs; without the ending MLflow shows an overview for language models."""
-    return f"{base.rstrip('/')}/#/experiments/{experiment_id}/runs?workflowType=machine_learning"
+def run_url(base: str, experiment_id: str, run_id: str) -> str:
+    """The page of one run."""
+    return f"{base.rstrip('/')}/#/experiments/{experiment_id}/runs/{run_id}?workflowType=machine_learning"
