@@ -13,6 +13,7 @@ from collections.abc import Sequence
 
 from tdmpc_lab import __version__
 from tdmpc_lab.cli import commands, doctor, looking, preflight
+from tdmpc_lab.cli.cleaning import add_gc
 from tdmpc_lab.cli.common import add_json as _add_json
 from tdmpc_lab.cli.log_parser import add_log_commands
 from tdmpc_lab.cli.logs import add_logs
@@ -53,6 +54,7 @@ def build_parser() -> argparse.ArgumentParser:
     add_status(sub)
     add_logs(sub)
     add_log_commands(sub)
+    add_gc(sub)
     add_sync(sub)
     _add_ui(sub)
     _add_looking(sub)
