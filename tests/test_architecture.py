@@ -42,7 +42,7 @@ THIRD_PARTY = {
     "numpy": {"agent", "envs", "training", "report"},
     "gymnasium": {"envs"},
     "Box2D": {"envs.hockey.box2d"},
-    "pygame": {"envs.hockey.rendering", "envs.hockey.original_api"},
+    "pygame": {"envs.hockey.rendering", "envs.hockey.original_api", "envs.hockey.keyboard"},
     "hockey": {"envs.hockey.single"},
     "dm_control": {"envs.dmc"},
     "submitit": {"launch"},

@@ -76,6 +76,14 @@ def test_values_against_returns_by_hand(agent: Agent) -> None:
     assert figures["diag/value_spread"] == pytest.approx(np.std(realised), rel=1e-3)
 
 
+def test_values_are_those_of_the_newest_episodes(agent: Agent) -> None:
+    old, new = (episode(300, n, terminated=True) for n in (1, 2))
+    old.rewards[:] = 5.0
+    both, alone = (diagnose(agent, filled(*kept, capacity=900), seed=1) for kept in ((old, new, new), (new, new)))
+    for name in ("predicted", "realised", "bias", "spread"):
+        assert both[f"diag/value_{name}"] == pytest.approx(alone[f"diag/value_{name}"], rel=1e-5)
+
+
 def test_termination_is_counted_step_by_step(agent: Agent) -> None:
     episodes = [episode(8, n, terminated=n % 2 == 0) for n in range(6)]
     figures = diagnose(agent, filled(*episodes), seed=1)

@@ -20,6 +20,8 @@ from tdmpc_lab.agent.replay import Batch, Episode, Replay
 
 MOST_STEPS = 2048
 """Steps of the newest episodes that are looked at; the last one is taken whole."""
+VALUE_STEPS = 512
+"""The same for values: returns of older episodes are those of a worse agent."""
 SEQUENCES = 256
 PLANS = 8
 SATURATED = 0.95
@@ -51,7 +53,7 @@ def diagnose(agent: Agent, replay: Replay, *, seed: int) -> dict[str, float]:
     steps = _steps(agent, episodes)
     return {
         **model_errors(agent, batch),
-        **_values(agent, steps),
+        **_values(agent, steps, _whole(episodes, VALUE_STEPS)),
         **_termination(agent, steps),
         **_actions(agent, steps),
         **_planner(agent, steps, generator, seed),
@@ -83,9 +85,23 @@ def _variance(z: Tensor) -> Tensor:
     return (z - z.mean(0)).square().mean()
 
 
-def _values(agent: Agent, steps: _Steps) -> dict[str, float]:
-    """Q of the actions taken against the discounted return that followed, and what the bins cut off."""
-    q = _q(agent, agent.model.encoder(steps.observations), steps.actions)
+def _whole(episodes: Sequence[Episode], most: int) -> int:
+    """Steps of the first episodes that have `most` steps or more together."""
+    count = 0
+    for episode in episodes:
+        count += len(episode)
+        if count >= most:
+            break
+    return count
+
+
+def _values(agent: Agent, steps: _Steps, newest: int) -> dict[str, float]:
+    """Q of the actions taken against the discounted return that followed, and what the bins cut off.
+
+    Q is compared at the first `newest` steps.
+    """
+    q = _q(agent, agent.model.encoder(steps.observations[:newest]), steps.actions[:newest])
+    returns = steps.returns[:newest]
     low, high = agent.config.bin_low, agent.config.bin_high
 
     def clipped(values: Tensor) -> float:
@@ -94,9 +110,9 @@ def _values(agent: Agent, steps: _Steps) -> dict[str, float]:
 
     return {
         "diag/value_predicted": float(q.mean()),
-        "diag/value_realised": float(steps.returns.mean()),
-        "diag/value_bias": float((q - steps.returns).mean()),
-        "diag/value_spread": float(steps.returns.std(correction=0)),
+        "diag/value_realised": float(returns.mean()),
+        "diag/value_bias": float((q - returns).mean()),
+        "diag/value_spread": float(returns.std(correction=0)),
         "diag/reward_clipped": clipped(steps.rewards),
         "diag/value_clipped": clipped(steps.returns),
     }

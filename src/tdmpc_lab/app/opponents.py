@@ -29,15 +29,17 @@ def agents_named(spec: Spec) -> list[str]:
 
 
 def find_checkpoint(project: Project, text: str) -> Path:
-    """The checkpoint meant by a path or a job id (its newest one).
+    """The checkpoint meant by a path (of a folder the newest in it) or a job id (its newest one).
 
     Raises:
-        UsageError: there is no such job or file, or the job has no checkpoint.
+        UsageError: there is no such job or file, or the job or the folder has no checkpoint.
     """
     path = Path(text)
     for place in (path, project.root / path):
         if place.is_file():
             return place
+        if place.is_dir() and (found := sorted(place.glob("*.pt"))):
+            return found[-1]
     if path.suffix == ".pt":
         raise UsageError(f"{text}: no such checkpoint")
     job = project.require_job(text)

@@ -1,4 +1,4 @@
-"""`eval` and `rewards`: looking at an agent's games and at what it learns from."""
+"""`eval`, `play`, `export`, `rewards`: an agent's games, the agent itself, and what it learns from."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from tdmpc_lab.cli.common import find_job_id, project_here
 from tdmpc_lab.cli.output import print_json
+from tdmpc_lab.errors import UsageError
 
 if TYPE_CHECKING:
     from tdmpc_lab.app.evaluate import Report
@@ -54,6 +55,46 @@ def _show(report: Report, *, policy: bool) -> None:
         print(f"video: {report.video}")
     if report.target.job is not None:
         print(f"kept in {report.target.job.evals}; also told in the job's note and to MLflow")
+
+
+def play(args: Namespace) -> int:
+    """`play JOB|CHECKPOINT`: the windows close at the end, and on Ctrl-C."""
+    from tdmpc_lab.app.play import HUMAN
+    from tdmpc_lab.app.play import play as run
+
+    project = project_here()
+    if args.human and args.opponent is not None:
+        raise UsageError("--human and --opponent name two opponents: give one of them")
+    if args.human:
+        from tdmpc_lab.envs.hockey.keyboard import KEYS
+
+        print(f"you play on the right: {KEYS}", file=sys.stderr)
+    shown = run(
+        project,
+        find_job_id(project, args.target),
+        opponent=HUMAN if args.human else args.opponent,
+        games=args.games,
+        mode="policy" if args.policy else "plan",
+        device=args.device,
+        seed=args.seed,
+    )
+    for number, game in enumerate(shown, start=1):
+        won = {1: "won by the agent", 0: "drawn", -1: "lost by the agent"}
+        result = "" if game.winner is None else f", {won[game.winner]}"
+        against = "" if game.opponent is None else f" against {game.opponent}"
+        print(f"game {number}{against}: {game.length} steps{result}, return {game.total:.1f}", flush=True)
+    return OK
+
+
+def export(args: Namespace) -> int:
+    """`export JOB|CHECKPOINT FOLDER`."""
+    from tdmpc_lab.app.export import export_agent
+
+    project = project_here()
+    path, step = export_agent(project, find_job_id(project, args.target), Path(args.folder), force=args.force)
+    print(f"{path}: the agent of {args.target} at step {step:,}, {path.stat().st_size / 2**20:.1f} MiB")
+    print(f"its games: tdmpc-lab eval {args.folder}; to watch it: tdmpc-lab play {args.folder}")
+    return OK
 
 
 def rewards(args: Namespace) -> int:

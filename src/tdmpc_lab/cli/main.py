@@ -216,6 +216,22 @@ def _add_looking(sub: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     _add_json(p)
     p.set_defaults(run=looking.evaluate)
 
+    p = sub.add_parser("play", help="watch a trained agent in a window, or play against it")
+    p.add_argument("target", metavar="JOB|CHECKPOINT", help="a job id, `last`, a checkpoint or a folder with one")
+    p.add_argument("--opponent", metavar="NAME", help="weak, strong, …, a job id or a checkpoint. Default: the spec's")
+    p.add_argument("--human", action="store_true", help="you play against it, with the keyboard")
+    p.add_argument("--games", type=_positive, default=3, metavar="N", help="episodes (default 3)")
+    p.add_argument("--policy", action="store_true", help="the policy's actions, without planning: quicker")
+    p.add_argument("--seed", type=int, default=1, metavar="N", help="of the first game (default 1)")
+    p.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default auto)")
+    p.set_defaults(run=looking.play)
+
+    p = sub.add_parser("export", help="write a job's agent into a folder, without replay and optimizers")
+    p.add_argument("target", metavar="JOB|CHECKPOINT", help="a job id, `last`, or a checkpoint")
+    p.add_argument("folder", metavar="FOLDER", help="gets agent.pt and spec.yaml")
+    p.add_argument("--force", action="store_true", help="replace what is there")
+    p.set_defaults(run=looking.export)
+
     p = sub.add_parser("rewards", help="draw what a spec's reward shaping and backprop make of some games")
     p.add_argument("spec", metavar="SPEC")
     p.add_argument("overrides", nargs="*", metavar="key=value")

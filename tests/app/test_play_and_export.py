@@ -1,0 +1,98 @@
+"""`export` and `play`: an agent in a folder of its own, and its games in a window (SDL's dummy driver)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from tdmpc_lab.agent import Agent
+from tdmpc_lab.cli.main import main
+from tdmpc_lab.config.loader import load_resolved_text
+from tdmpc_lab.envs.hockey import HockeyEnv
+from tdmpc_lab.envs.hockey.keyboard import KeyboardPlayer
+from tdmpc_lab.training.load import header, load_agent, save_copy
+
+SPEC = """\
+name: tiny
+env: {id: hockey, opponent: strong, max_episode_steps: 20}
+agent: {latent_dim: 16, hidden_dim: 16, hidden_layers: 1, termination_dim: 8, horizon: 3, q_heads: 2, bins: 21}
+planner: {samples: 4, iterations: 1, elites: 2, policy_trajectories: 1}
+train: {threads: 1, device: cpu}
+"""
+
+
+@pytest.fixture
+def checkpoint(project: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(project)
+    monkeypatch.setenv("SDL_VIDEODRIVER", "dummy")
+    spec = load_resolved_text(SPEC, "spec")
+    agent = Agent(18, 4, episode_length=20, agent=spec.agent, planner=spec.planner, seed=3, device="cpu")
+    path = project / "step_000000070.pt"
+    save_copy(path, agent, header(SPEC, 18, 4, 20), 70)
+    return path
+
+
+def test_an_exported_agent_is_the_same_agent(checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["export", str(checkpoint), "models/mine"]) == 0
+    assert "at step 70" in capsys.readouterr().out
+    assert Path("models/mine/spec.yaml").read_text() == SPEC
+    loaded = load_agent(Path("models/mine/agent.pt"), device="cpu")
+    original = load_agent(checkpoint, device="cpu")
+    observations = np.random.default_rng(1).normal(size=(3, 18)).astype(np.float32)
+    np.testing.assert_array_equal(loaded.agent.act_prior(observations), original.agent.act_prior(observations))
+    assert loaded.step == 70
+    before = Path("models/mine/agent.pt").read_bytes()
+    assert main(["export", str(checkpoint), "models/mine"]) == 2
+    assert "there already" in capsys.readouterr().err
+    assert Path("models/mine/agent.pt").read_bytes() == before
+    assert main(["export", str(checkpoint), "models/mine", "--force"]) == 0
+    assert main(["eval", "models/mine", "--episodes", "2", "--opponent", "weak", "models/mine"]) == 0
+
+
+def test_games_in_a_window(checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["play", str(checkpoint), "--games", "2"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.partition(":")[0] for line in lines] == ["game 1 against strong", "game 2 against strong"]
+    assert "20 steps" in lines[0]
+    assert main(["play", str(checkpoint), "--games", "1", "--policy", "--human"]) == 0
+    shown = capsys.readouterr()
+    assert "arrow keys move" in shown.err
+    assert shown.out.startswith("game 1 against you: 20 steps")
+
+
+def test_what_can_not_be_played(
+    checkpoint: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["play", str(checkpoint), "--human", "--opponent", "weak"]) == 2
+    assert "two opponents" in capsys.readouterr().err
+    assert main(["play", str(checkpoint), "--opponent", "weka"]) == 2
+    assert "weak" in capsys.readouterr().err
+    assert main(["play", "models/none"]) == 2
+    for name in ("SDL_VIDEODRIVER", "DISPLAY", "WAYLAND_DISPLAY"):
+        monkeypatch.delenv(name, raising=False)
+    assert main(["play", str(checkpoint)]) == 3
+    assert "there is no display" in capsys.readouterr().err
+
+
+def test_the_keys_are_those_of_the_original(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Player two's numbered actions of the two-player game, key by key."""
+    import pygame
+
+    game = HockeyEnv()
+    numbered = {
+        pygame.K_LEFT: 2,
+        pygame.K_UP: 3,
+        pygame.K_RIGHT: 1,
+        pygame.K_DOWN: 4,
+        pygame.K_w: 5,
+        pygame.K_s: 6,
+        pygame.K_SPACE: 7,
+    }
+    for key, number in numbered.items():
+        pressed = SimpleNamespace(get_pressed=lambda key=key: {k: k == key for k in numbered})
+        monkeypatch.setattr(pygame, "key", pressed)
+        expected = game.discrete_to_continous_action(number)
+        assert KeyboardPlayer().act(np.zeros(18)).tolist() == expected
