@@ -225,3 +225,14 @@ def test_update_accepts_a_batch_of_one_and_horizon_one():
     agent = tiny_agent(config=dataclasses.replace(TINY, horizon=1))
     losses = agent.update(Batch(*(getattr(random_batch(1, 1), f.name) for f in dataclasses.fields(Batch))))
     assert losses["loss/total"].isfinite()
+
+
+def test_an_update_shows_in_the_version_of_every_weight():
+    """The planner keeps copies of the weights and asks for nothing else."""
+    agent = tiny_agent()
+    perturbed(agent.model)
+    before = {name: (p._version, p.detach().clone()) for name, p in agent.model.named_parameters()}
+    agent.update(random_batch())
+    for name, p in agent.model.named_parameters():
+        assert not torch.equal(p, before[name][1]), name
+        assert p._version > before[name][0], name

@@ -134,6 +134,8 @@ class Learner:
         loss.backward()  # type: ignore[no-untyped-call]
         norm = torch.nn.utils.clip_grad_norm_(parameters, self.config.grad_clip)
         optimizer.step()
+        # a fused step does not tell that it wrote to the weights; who keeps copies of them asks for the version
+        torch.autograd.graph.increment_version(parameters)
         return norm
 
     def state_dict(self) -> dict[str, Any]:
