@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from datetime import datetime
 
 _MINUS = "\N{MINUS SIGN}"
+_BLOCKS = "▁▂▃▄▅▆▇█"
 
 
 def duration(seconds: float | None) -> str:
@@ -59,6 +61,19 @@ def shorten(text: str, width: int) -> str:
     """The text on one line of at most `width` characters, ending in `…` where something was cut off."""
     line = one_line(text)
     return line if len(line) <= width else line[: max(0, width - 1)].rstrip() + "…"
+
+
+def sparkline(values: Sequence[float], most: int = 40) -> str:
+    """The values as a row of blocks, `▁▃▆█`, lowest to highest; of more than `most` every so many-th.
+
+    What is no finite number is a blank.
+    """
+    step = max(1.0, (len(values) - 1) / (most - 1))
+    shown = [values[round(index * step)] for index in range(min(len(values), most))]
+    finite = [value for value in shown if math.isfinite(value)]
+    low, high = (min(finite), max(finite)) if finite else (0.0, 0.0)
+    scale = (len(_BLOCKS) - 1) / (high - low) if high > low else 0.0
+    return "".join(_BLOCKS[round((value - low) * scale)] if math.isfinite(value) else " " for value in shown)
 
 
 def parse_time(value: object) -> datetime | None:

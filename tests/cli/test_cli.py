@@ -54,6 +54,7 @@ def test_commands_and_options_are_what_scripts_rely_on():
         "rewards": sorted(["--at", "--episodes", "--help", "--json", "--out", "--phase", "--player", "-h"]),
         "cancel": ["--experiment", "--help", "--json", "--save", "-h"],
         "wait": ["--help", "--json", "-h"],
+        "show": ["--help", "--json", "-h"],
         "gc": ["--help", "--json", "--keep", "--older-than", "--remove", "--yes", "-h"],
         "sync": ["--help", "--json", "-h"],
         "status": [

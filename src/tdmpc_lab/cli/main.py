@@ -18,6 +18,7 @@ from tdmpc_lab.cli.common import add_json as _add_json
 from tdmpc_lab.cli.log_parser import add_log_commands
 from tdmpc_lab.cli.logs import add_logs
 from tdmpc_lab.cli.output import documents_only, silence_stdout
+from tdmpc_lab.cli.show import add_show
 from tdmpc_lab.cli.status import add_status
 from tdmpc_lab.cli.syncing import add_sync
 from tdmpc_lab.errors import ExternalError, LabError
@@ -52,6 +53,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_cancel(sub)
     _add_wait(sub)
     add_status(sub)
+    add_show(sub)
     add_logs(sub)
     add_log_commands(sub)
     add_gc(sub)

@@ -110,7 +110,7 @@ def derive_status(
     is believed; a job that it does not know (GONE, or `scheduler` None) is UNKNOWN with the cause in words.
     Where the scheduler can't be reached, the last known state is given and the cause says so.
     """
-    attempts = _split_attempts(events)
+    attempts = split_attempts(events)
     current = attempts[-1]
     start = current[0] if current and current[0].get("event") == "started" else None
     attempt = _attempt_number(start, len(attempts))
@@ -142,7 +142,7 @@ def derive_status(
     )
 
 
-def _split_attempts(events: Sequence[Event]) -> list[list[Event]]:
+def split_attempts(events: Sequence[Event]) -> list[list[Event]]:
     """The events of each attempt; what stands before the first start is with no attempt, or alone."""
     attempts: list[list[Event]] = [[]]
     for event in events:
