@@ -174,6 +174,10 @@ class JsonlWriter:
         os.ftruncate(fd, offset)
         self._offset = offset
 
+    def sync(self) -> None:
+        """Have the rows written so far survive a power cut. May be called by another thread than the writer's."""
+        os.fsync(self._open_fd())
+
     def close(self) -> None:
         """Close the file; may be called again."""
         if self._fd is not None:

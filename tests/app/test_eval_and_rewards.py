@@ -86,7 +86,7 @@ def test_eval_twice_is_the_same_and_policy_only_is_another(lab: Project, job: st
 
 
 def test_eval_of_a_checkpoint_and_of_an_untrained_spec(lab: Project, job: str, capsys: pytest.CaptureFixture[str]):
-    (checkpoint,) = lab.job(job).checkpoints.iterdir()
+    (checkpoint,) = lab.job(job).checkpoints.glob("step_*.pt")
     (lab.root / "kept.pt").write_bytes(checkpoint.read_bytes())
     capsys.readouterr()
     for target, step in (("kept.pt", 100), ("experiments/hockey.yaml", 0)):
@@ -127,7 +127,7 @@ def test_a_job_plays_against_the_agent_of_another_as_it_was_at_submit(lab: Proje
     assert main(["submit", "experiments/hockey.yaml", *words, "--cluster", "debug"]) == 0
     second = lab.job_ids()[-1]
     (frozen,) = lab.job(second).opponents.iterdir()
-    assert frozen.stat().st_size < next(lab.job(job).checkpoints.iterdir()).stat().st_size
+    assert frozen.stat().st_size < next(lab.job(job).checkpoints.glob("step_*.pt")).stat().st_size
     rows, _ = read_jsonl(lab.job(second).metrics)
     assert {row["opponent"] for row in rows if "episode_length" in row} <= {job, "weak"}
     (evaluation,) = [row for row in rows if row["split"] == "eval"]
@@ -136,7 +136,7 @@ def test_a_job_plays_against_the_agent_of_another_as_it_was_at_submit(lab: Proje
 
 def test_a_job_keeps_its_opponents(lab: Project, job: str, capsys: pytest.CaptureFixture[str]):
     """The agent it played against is gone; evaluating, repeating and going on use the job's own copy."""
-    (checkpoint,) = lab.job(job).checkpoints.iterdir()
+    (checkpoint,) = lab.job(job).checkpoints.glob("step_*.pt")
     checkpoint.rename(lab.root / "kept.pt")
     words = ["env.opponent=kept.pt", "--cluster", "debug"]
     assert main(["submit", "experiments/hockey.yaml", *words]) == 0
@@ -186,7 +186,7 @@ def test_an_opponent_that_is_not_there_is_found_before_the_job(lab: Project, cap
 
 
 def test_finding_checkpoints(lab: Project, job: str):
-    (checkpoint,) = lab.job(job).checkpoints.iterdir()
+    (checkpoint,) = lab.job(job).checkpoints.glob("step_*.pt")
     assert find_checkpoint(lab, job) == checkpoint
     assert find_checkpoint(lab, str(checkpoint)) == checkpoint
     checkpoint.rename(lab.root / "kept.pt")

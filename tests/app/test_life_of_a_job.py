@@ -90,7 +90,7 @@ def test_from_spec_to_note(root):
     ]
     assert (folder / "spec.yaml").read_text() == (root / "experiments" / "quick.yaml").read_text()
     assert "seed: 7" in (folder / "resolved.yaml").read_text()
-    assert sorted(p.name for p in (folder / "checkpoints").iterdir()) == ["step_000000050.pt", "step_000000080.pt"]
+    assert sorted(p.name for p in (folder / "checkpoints").glob("step_*")) == ["step_000000050.pt", "step_000000080.pt"]
     assert "step 80/80" in (folder / "log.out").read_text()
     events = [e["event"] for e in read_jsonl(folder / "events.jsonl")[0]]
     assert events[0] == "started"

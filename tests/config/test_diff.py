@@ -87,6 +87,7 @@ def test_group_hash_has_ten_digits_and_is_stable() -> None:
                 "threads": 1,
                 "log_every": 7,
                 "checkpoint_every": 7,
+                "env_timeout": 7,
                 "replay_device": "host",
             }
         },

@@ -66,7 +66,7 @@ def test_the_time_limit_twice_and_then_done(lab: Lab) -> None:
     held = lab.wait_for(short, "TIMEOUT", seconds=200)
     assert f"tdmpc-lab resume {short}" in held["cause"]
     lab.until(lambda: f"tdmpc-lab resume {short}" in lab.note(short), 20)
-    steps = [int(p.stem.removeprefix("step_")) for p in lab.paths(short).checkpoints.iterdir()]
+    steps = [int(p.stem.removeprefix("step_")) for p in lab.paths(short).checkpoints.glob("step_*.pt")]
     assert held["step"] == max(steps)
 
     lab.until(lambda: len(kinds(lab, job, "preempted")) >= 2, 300)

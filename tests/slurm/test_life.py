@@ -26,7 +26,7 @@ def test_a_job_completes(lab: Lab) -> None:
     assert paths.spec.read_text() == (lab.root / "experiments" / "quick.yaml").read_text()
     assert "seed: 7" in paths.resolved.read_text()
     assert read_record(paths).resources["gpus"] == "A4000:2"
-    assert sorted(p.name for p in paths.checkpoints.iterdir()) == ["step_000000050.pt", "step_000000080.pt"]
+    assert sorted(p.name for p in paths.checkpoints.glob("step_*.pt")) == ["step_000000050.pt", "step_000000080.pt"]
     assert "step 80/80" in paths.log_out.read_text()
     kinds = [event["event"] for event in lab.events(job)]
     assert kinds[0] == "started"

@@ -15,7 +15,7 @@ from tdmpc_lab.config.schema import Spec
 from tdmpc_lab.envs import Setting
 from tdmpc_lab.errors import AttemptLostError, EnvironmentSpecError
 from tdmpc_lab.training.build import Places, build_trainer
-from tdmpc_lab.training.checkpoints import CheckpointStore, load_checkpoint
+from tdmpc_lab.training.checkpoints import CheckpointStore, load_checkpoint, load_training
 from tdmpc_lab.training.load import load_agent
 from tdmpc_lab.training.metrics import MemorySink
 from tdmpc_lab.training.stop import StopFlag
@@ -153,7 +153,7 @@ def test_a_killed_training_finds_the_copies_its_checkpoint_asks_for(
     with pytest.raises(KilledError):
         build_trainer(spec, sink=sink, places=places, observe=kill).run()
     second = build_trainer(spec, sink=sink, places=places, attempt=2, on_event=lambda kind, fields: events.append(kind))
-    second.load_state_dict(load_checkpoint(store.paths()[-newest]))  # the one before, where the last is torn
+    second.load_state_dict(load_training(store.paths()[-newest]))  # the one before, where the last is torn
     second.run()
     assert "episode_dropped" not in events
     assert comparable(sink.rows) == comparable(whole)

@@ -14,7 +14,7 @@ from tdmpc_lab.training.metrics import MemorySink
 
 AGENT = AgentConfig(latent_dim=16, hidden_dim=16, hidden_layers=1, termination_dim=8, horizon=3, q_heads=2, bins=21)
 PLANNER = PlannerConfig(samples=16, iterations=1, elites=4, policy_trajectories=2)
-RATES = ("wall_s", "steps_per_s", "attempt")
+RATES = ("wall_s", "steps_per_s", "checkpoint_s", "attempt")
 
 
 class Countdown(gymnasium.Env):

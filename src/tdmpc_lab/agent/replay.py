@@ -7,7 +7,9 @@ observation only. New episodes are written at the head and evict the oldest ones
 
 from __future__ import annotations
 
+import itertools
 from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -240,11 +242,11 @@ class Replay:
     def newest(self, steps: int) -> list[Episode]:
         """The newest episodes, newest first, until they have `steps` steps or more; fewer where there are no more."""
         found: list[Episode] = []
-        stored = {name: getattr(self, f"_{name}") for name in _TENSORS} | {"capacity": self.capacity}
+        tensors = {name: getattr(self, f"_{name}") for name in _TENSORS}
         for start, length in reversed(self._episodes):
             if steps <= 0:
                 break
-            found.append(_stored_episode(stored, start, length))
+            found += _unpack(_pack(tensors, [(start, length)], self.capacity, 0))
             steps -= length
         return found
 
@@ -281,13 +283,19 @@ class Replay:
             self._index = _SequenceIndex(ends.to(where), offset.to(where), int(counts.sum()))
         return self._index
 
-    def state_dict(self) -> dict[str, Any]:
-        """Everything needed to go on with the same draws: the filled slots, the ring and the generator."""
-        filled = self._filled()
+    @property
+    def oldest(self) -> int:
+        """Number of the oldest episode held; episodes are numbered from 0 in the order they were added."""
+        return self.episodes_added - len(self._episodes)
+
+    def slots_from(self, first: int) -> int:
+        """Slots taken by the episodes from number `first` on."""
+        return sum(steps + 1 for _, steps in itertools.islice(self._episodes, max(0, first - self.oldest), None))
+
+    def layout(self) -> dict[str, Any]:
+        """What `state_dict` holds beside the episodes themselves: small, whatever is held."""
         return {
-            # copies: of a view, torch.save would write the whole ring behind it
-            **{name: getattr(self, f"_{name}")[:filled].clone().cpu() for name in _TENSORS},
-            "episodes": [list(e) for e in self._episodes],
+            "episodes": torch.tensor(list(self._episodes), dtype=torch.long).reshape(-1, 2),
             "head": self._head,
             "capacity": self.capacity,
             "generator": self._generator.get_state(),
@@ -295,45 +303,105 @@ class Replay:
             "episodes_too_short": self.episodes_too_short,
         }
 
+    def part(self, first: int) -> dict[str, Any]:
+        """The episodes from number `first` on, one behind the other, copied to host memory.
+
+        `steps` (E,) are their lengths; an episode takes one row more than its steps in every other tensor.
+        """
+        tensors = {name: getattr(self, f"_{name}") for name in _TENSORS}
+        chosen = list(self._episodes)[max(0, first - self.oldest) :]
+        return _pack(tensors, chosen, self.capacity, self.episodes_added - len(chosen))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything needed to go on with the same draws: the ring, the generator and all episodes held."""
+        return {**self.layout(), "parts": [self.part(self.oldest)]}
+
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take over what `state_dict` gave.
+        """Take over a `layout` with `parts`, which together hold all of its episodes and perhaps older ones.
 
         Raises:
-            CheckpointError: it was made with other sizes.
+            CheckpointError: it was made with other sizes, or episodes are missing in it.
         """
-        found = (state["observations"].shape[1], state["actions"].shape[1])
-        expected = (self._observations.shape[1], self._actions.shape[1])
-        if found != expected:
-            raise CheckpointError(
-                f"the replay in the checkpoint has (observation, action) sizes {found}, the spec asks for {expected}"
-            )
+        episodes = [(int(start), int(steps)) for start, steps in state["episodes"].tolist()]
+        oldest = int(state["episodes_added"]) - len(episodes)
+        parts = [_held(part, oldest) for part in state["parts"]]
+        self._check_parts(parts, [steps for _, steps in episodes])
         if state["capacity"] == self.capacity:
-            filled = state["rewards"].shape[0]
-            for name in _TENSORS:
-                getattr(self, f"_{name}")[:filled] = state[name].to(self._rewards.device)
-            self._episodes = deque((int(start), int(steps)) for start, steps in state["episodes"])
+            self._episodes = deque(episodes)
             self._head = int(state["head"])
+            starts = iter([start for start, _ in episodes])
+            for part in parts:
+                first = torch.tensor(list(itertools.islice(starts, len(part["steps"]))), dtype=torch.long)
+                slots = _slots(first, part["steps"], self.capacity).to(self._rewards.device)
+                for name in _TENSORS:
+                    getattr(self, f"_{name}")[slots] = part[name].to(self._rewards.device)
         else:  # another capacity: the ring is laid anew, the oldest episodes leaving first
             self._episodes.clear()
             self._head = 0
-            for start, steps in state["episodes"]:
-                self.add(_stored_episode(state, int(start), int(steps)))
+            for part in parts:
+                for episode in _unpack(part):
+                    self.add(episode)
         self._generator.set_state(state["generator"])
         self.episodes_added = int(state["episodes_added"])
         self.episodes_too_short = int(state["episodes_too_short"])
         self._index = None
 
-    def _filled(self) -> int:
-        """Slots from 0 on that hold anything: all once an episode wrapped around, else up to the highest end."""
-        ends = [start + steps + 1 for start, steps in self._episodes]
-        return min(self.capacity, max(ends, default=0))
+    def _check_parts(self, parts: Sequence[dict[str, Any]], steps: Sequence[int]) -> None:
+        expected = (self._observations.shape[1], self._actions.shape[1])
+        for part in parts:
+            found = (part["observations"].shape[1], part["actions"].shape[1])
+            if found != expected:
+                raise CheckpointError(
+                    f"the replay in the checkpoint has (observation, action) sizes {found}, the spec asks for "
+                    f"{expected}"
+                )
+        lengths = [int(length) for part in parts for length in part["steps"]]
+        if lengths != list(steps):
+            raise CheckpointError(
+                f"the replay in the checkpoint names {len(steps):,} episodes of {sum(steps):,} steps, and "
+                f"{len(lengths):,} of {sum(lengths):,} steps are there"
+            )
 
 
-def _stored_episode(state: dict[str, Any], start: int, steps: int) -> Episode:
-    """The episode at slot `start` of a stored ring."""
-    slots = (start + torch.arange(steps + 1)).remainder(state["capacity"]).to(state["rewards"].device)
-    inner = slots[:-1]
-    return Episode(
-        state["observations"][slots].cpu().numpy(),
-        *(state[name][inner].cpu().numpy() for name in _TENSORS[1:]),
-    )
+def ring_to_parts(state: Mapping[str, Any]) -> dict[str, Any]:
+    """The state of a replay out of a checkpoint of format 1, the filled slots of the ring, for `load_state_dict`."""
+    episodes = [(int(start), int(steps)) for start, steps in state["episodes"]]
+    tensors = {name: state[name] for name in _TENSORS}
+    layout = {key: value for key, value in state.items() if key not in _TENSORS}
+    part = _pack(tensors, episodes, int(state["capacity"]), int(state["episodes_added"]) - len(episodes))
+    return {**layout, "episodes": torch.tensor(episodes, dtype=torch.long).reshape(-1, 2), "parts": [part]}
+
+
+def _slots(starts: Tensor, steps: Tensor, capacity: int) -> Tensor:
+    """The slots of episodes of `steps` (E,) steps that begin at `starts` (E,), one episode behind the other."""
+    lengths = steps + 1
+    before = lengths.cumsum(0) - lengths  # rows of the episodes before
+    return (torch.repeat_interleave(starts - before, lengths) + torch.arange(int(lengths.sum()))).remainder(capacity)
+
+
+def _pack(
+    tensors: Mapping[str, Tensor], episodes: Sequence[tuple[int, int]], capacity: int, first: int
+) -> dict[str, Any]:
+    """A part, see `Replay.part`, of the ring's `tensors`; the first episode has the number `first`."""
+    starts, steps = torch.tensor(episodes, dtype=torch.long).reshape(-1, 2).unbind(1)
+    slots = _slots(starts, steps, capacity)
+    rows = {name: tensor[slots.to(tensor.device)].cpu() for name, tensor in tensors.items()}
+    return {"first": first, "steps": steps.clone(), **rows}
+
+
+def _held(part: Mapping[str, Any], oldest: int) -> dict[str, Any]:
+    """The part without its episodes before number `oldest`."""
+    skipped = min(max(0, oldest - int(part["first"])), len(part["steps"]))
+    begin = int(part["steps"][:skipped].sum()) + skipped
+    rows = {name: part[name][begin:] for name in _TENSORS}
+    return {"first": int(part["first"]) + skipped, "steps": part["steps"][skipped:], **rows}
+
+
+def _unpack(part: Mapping[str, Any]) -> Iterator[Episode]:
+    """The episodes of a part."""
+    begin = 0
+    for steps in part["steps"].tolist():
+        inner = slice(begin, begin + steps)
+        observations = part["observations"][begin : begin + steps + 1].numpy()
+        yield Episode(observations, *(part[name][inner].numpy() for name in _TENSORS[1:]))
+        begin += steps + 1

@@ -314,8 +314,9 @@ def copy_progress(old: JobPaths, new: JobPaths) -> None:
         shutil.copyfile(old.metrics, new.metrics)
         with JsonlWriter(new.metrics) as rows:
             rows.truncate_to(end_of_step(new, max(steps, default=0)))
-    for checkpoint in old.checkpoints.glob("step_*.pt"):
-        shutil.copyfile(checkpoint, new.checkpoints / checkpoint.name)
+    for pattern in ("step_*.pt", "episodes_*.pt"):  # checkpoints, and the files of the replay that they name
+        for saved in old.checkpoints.glob(pattern):
+            shutil.copyfile(saved, new.checkpoints / saved.name)
     for kept, place in ((old.pool, new.pool), (old.opponents, new.opponents)):
         if kept.is_dir():
             shutil.copytree(kept, place)

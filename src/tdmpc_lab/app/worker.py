@@ -6,8 +6,6 @@ MLflow. A note or a store that fails costs a warning, never the job.
 
 from __future__ import annotations
 
-import contextlib
-import errno
 import os
 import platform
 import socket
@@ -19,10 +17,12 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from tdmpc_lab.app.failing import cannot_begin, cause_of, disk_is_full, keep_reserve, let_go_of
 from tdmpc_lab.app.joblog import refresh_rollup
 from tdmpc_lab.app.journal import mlflow_description, write_array_note, write_note
 from tdmpc_lab.app.mirroring import run_files, start_mirror
 from tdmpc_lab.app.stopping import TERMINATED_CODE, ending, signals_to
+from tdmpc_lab.app.watchdog import Watchdog
 from tdmpc_lab.config.loader import load_resolved
 from tdmpc_lab.config.schema import Spec
 from tdmpc_lab.errors import AttemptLostError, LabError, TrainingError
@@ -34,7 +34,6 @@ from tdmpc_lab.jobs.state import SchedulerState
 from tdmpc_lab.launch.attempts import AttemptLease
 from tdmpc_lab.launch.sbatch import REQUEUE_CODE, attempt_start
 from tdmpc_lab.launch.slurm import running_id
-from tdmpc_lab.text import shorten
 from tdmpc_lab.tracking.mirror import MlflowMirror
 from tdmpc_lab.tracking.run import RunStatus
 from tdmpc_lab.training.stop import StopFlag
@@ -48,8 +47,6 @@ if TYPE_CHECKING:
 RUNNING = SchedulerState("RUNNING")
 LOST_CODE = 87
 CLOSE_S, CLOSE_SOON_S = 120.0, 20.0  # the latter is short of what SLURM gives before it kills
-RESERVE_BYTES = 256 * 1024
-DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
 def run_job(root: str, job_id: str | None = None) -> dict[str, Any]:
@@ -67,7 +64,11 @@ def run_job(root: str, job_id: str | None = None) -> dict[str, Any]:
         job_id = job_id or running_id()
         if job_id is None:
             raise LabError("this process is in no SLURM job (SLURM_JOB_ID is not set), and no job id was given")
-        return _Run(project, project.job(job_id), stop).run()
+        try:
+            return _Run(project, project.job(job_id), stop).run()
+        finally:
+            let_go_of(sys.stdout)
+            let_go_of(sys.stderr)
 
 
 class _Run:
@@ -77,7 +78,10 @@ class _Run:
         self.project, self.paths, self.stop = project, paths, stop
         self.record = read_record(paths)
         started = sum(e.get("event") == "started" for e in read_events(paths.events))
-        self.lease = AttemptLease.claim(paths.attempts, 1 + started)
+        try:
+            self.lease = AttemptLease.claim(paths.attempts, 1 + started)
+        except OSError as error:
+            raise cannot_begin(paths, error) from error
         self.attempt = self.lease.number
         self.log = EventLog(paths.events, guard=self.lease.guard)
         self.mirror: MlflowMirror | None = None
@@ -151,6 +155,15 @@ class _Run:
         except OSError as problem:  # nothing can be written: the error itself is to be seen, in the log
             print(f"the outcome could not be put on file: {problem}", file=sys.stderr, flush=True)
 
+    def _hung(self, what: str) -> NoReturn:
+        """In the watchdog's thread: the training's thread does not come back, so the process ends from here."""
+        try:
+            self._failed(TrainingError(what))
+            self.lease.release()
+            print(f"{what}; this process ends", file=sys.stderr, flush=True)
+        finally:
+            os._exit(1)
+
     def _stopped(self, reason: str, step: int) -> None:
         """After the checkpoint: what the stop means, on file and for the batch script."""
         spec = load_resolved(self.paths.resolved)
@@ -192,16 +205,19 @@ class _Run:
             ready = hardware(trainer)
             self.log.append("ready", **asdict(ready))
             self.progress.message(self.record.experiment, f"training on {ready.device}; {ready.replay}")
-            self._resume(trainer, store, sink)
-            self._start_mirror(spec, ready.gpu)
-            return trainer.run()
+            with Watchdog(spec.train.env_timeout, self._hung):
+                self._resume(trainer, store, sink)
+                self._start_mirror(spec, ready.gpu)
+                return trainer.run()
         finally:
             self.progress.close()
             sink.close()
 
     def _resume(self, trainer: Trainer, store: CheckpointStore, sink: JsonlSink) -> None:
+        from tdmpc_lab.training.saving import rows_there
+
         store.sweep()
-        state = store.load_latest()
+        state = store.load_latest(rows_there(sink))
         for problem in store.skipped:
             self._warn(f"checkpoint passed over: {problem}")
         if state is not None:
@@ -287,36 +303,6 @@ def node_name(record: JobRecord) -> str:
     """The machine this attempt runs on, as SLURM calls it where SLURM started it."""
     own_name = os.environ.get("SLURMD_NODENAME") if record.cluster == "slurm" else None
     return own_name or socket.gethostname()
-
-
-def keep_reserve(paths: JobPaths) -> None:
-    """Occupy some space, to be freed for the outcome should the disk be full then."""
-    with contextlib.suppress(OSError):  # it is full already: then the job will say so
-        paths.reserve.write_bytes(os.urandom(RESERVE_BYTES))
-
-
-def disk_is_full(error: BaseException | None) -> bool:
-    """Whether this error, or one behind it, says that no more can be written."""
-    while error is not None:
-        if isinstance(error, OSError) and error.errno in DISK_FULL:
-            return True
-        error = error.__cause__ or error.__context__
-    return False
-
-
-def cause_of(error: BaseException) -> str:
-    """Why a job failed, in one line: our own errors speak for themselves, others with their type.
-
-    An environment's own exception hides behind ours; its type and words are in ours already.
-    """
-    if disk_is_full(error):
-        return "the disk is full, or the quota used up: make room, then go on with tdmpc-lab resume; " + shorten(
-            f"{type(error).__name__}: {error}", 150
-        )
-    text = str(error).strip() or "no message"
-    if isinstance(error, LabError | TrainingError):
-        return shorten(text, 300)
-    return shorten(f"{type(error).__name__}: {text}", 300)
 
 
 def event_text(kind: str, fields: Mapping[str, Any]) -> str | None:

@@ -26,6 +26,10 @@ NOT_IN_GROUP = (
 )
 
 
+# Decides when a job is given up, not what it does: no difference, and no other config than before there was this key.
+_NOT_COMPARED_KEY = ("train", "env_timeout")
+
+
 class _Unset(Enum):
     UNSET = "unset"
 
@@ -72,7 +76,9 @@ def config_hash(spec: Spec) -> str:
 
 
 def _compared(spec: Spec) -> dict[str, Any]:
-    return {key: value for key, value in to_dict(spec).items() if key not in NOT_COMPARED}
+    values = {key: value for key, value in to_dict(spec).items() if key not in NOT_COMPARED}
+    section, name = _NOT_COMPARED_KEY
+    return {**values, section: {key: value for key, value in values[section].items() if key != name}}
 
 
 def _section_changes(

@@ -269,6 +269,8 @@ class TrainConfig:
     """Steps between two rows of losses in the metrics."""
     checkpoint_every: PositiveInt = 25_000
     """Steps between two checkpoints; one more is written at the end."""
+    env_timeout: Annotated[int, Bounds(ge=0)] = 600
+    """Seconds that a step or reset of an environment may take before the job fails with its name; 0: no limit."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from tdmpc_lab.envs.calls import calling
 from tdmpc_lab.envs.spaces import ActionScale
 from tdmpc_lab.errors import TrainingError
 
@@ -133,8 +134,11 @@ class GymnasiumEnv:
         try:
             env = self._unused()
             self._fresh = False
-            obs, _ = env.reset(seed=seed)
+            with calling(self.name, 0, seed):
+                obs, _ = env.reset(seed=seed)
             flat = self._flatten(env, obs)
+        except TrainingError:  # of the watchdog: it names the environment by itself
+            raise
         except Exception as error:  # whatever an environment raises, the person needs its name and the seed
             raise TrainingError(f"{self._where(0)}: reset raised {_summary(error)}") from error
         self._check_observation(flat, 0)
@@ -150,10 +154,13 @@ class GymnasiumEnv:
         scaled = self._action_scale.to_env(self._checked_action(action, number))
         self._steps = None  # until the step has gone well: a broken episode can't be continued
         try:
-            obs, raw_reward, terminated, truncated, info = env.step(scaled)
+            with calling(self.name, number, self._seed):
+                obs, raw_reward, terminated, truncated, info = env.step(scaled)
             flat = self._flatten(env, obs)
             reward = np.asarray(raw_reward, dtype=np.float64).reshape(()).item()
             ended, cut = bool(terminated), bool(truncated)
+        except TrainingError:  # as in reset
+            raise
         except Exception as error:  # as in reset
             raise TrainingError(f"{self._where(number)}: step raised {_summary(error)}") from error
         self._check_observation(flat, number)

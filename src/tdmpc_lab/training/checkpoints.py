@@ -1,26 +1,64 @@
-"""Checkpoints in a folder: written atomically, the last two kept, a torn one passed over."""
+"""Checkpoints in a folder: written in the background, whole or not at all, the last two kept, torn ones passed over."""
 
 from __future__ import annotations
 
-import io
 import re
-from collections.abc import Mapping
+import threading
+import time
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from tdmpc_lab.agent import Replay
+from tdmpc_lab.agent.replay import ring_to_parts
 from tdmpc_lab.errors import CheckpointError
 from tdmpc_lab.files import Guard, write_atomic
+from tdmpc_lab.training.episode_files import PATTERN, EpisodeFile, files_in, read_parts, serving
+from tdmpc_lab.training.sealed import read_sealed, seal
 
-FORMAT = 1
+FORMAT = 2
+"""1 held the whole replay within itself, and no checksum."""
+_READS = (1, FORMAT)
 _NAME = re.compile(r"step_(\d+)\.pt")
 
 
+@dataclass(frozen=True)
+class Saved:
+    """A checkpoint that was written whole."""
+
+    step: int
+    path: Path
+    held_s: float
+    """Seconds the caller was held for the copy, and for an earlier write that was not done."""
+    write_s: float
+    """Seconds it then took to write, in the background."""
+    size: int
+    """Bytes written."""
+
+
+class _Write(threading.Thread):
+    """One checkpoint on its way to the disk."""
+
+    def __init__(self, write: Callable[[], Saved]) -> None:
+        super().__init__(name="checkpoint", daemon=True)
+        self._write = write
+        self.saved: Saved | None = None
+        self.error: BaseException | None = None
+
+    def run(self) -> None:
+        try:
+            self.saved = self._write()
+        except BaseException as error:  # noqa: BLE001 - handed on to the thread that waits for it
+            self.error = error
+
+
 class CheckpointStore:
-    """Checkpoints `step_<N>.pt` of one job.
+    """Checkpoints `step_<N>.pt` of one job, and the replay's episodes in files beside them.
 
     Args:
         folder: made when the first checkpoint is written.
@@ -35,6 +73,11 @@ class CheckpointStore:
         self.made_of: Mapping[str, Any] = {}
         """Goes into every checkpoint, so that an agent can be built from it; see `load.header`."""
         self.skipped: list[str] = []  # what `load_latest` passed over, in words
+        self._passed_over: list[Path] = []
+        self._write: _Write | None = None
+        self._replay: Replay | None = None  # whose episodes `_files` hold; None: of the one loaded next
+        self._files: tuple[EpisodeFile, ...] = ()
+        self._named: dict[Path, frozenset[str]] = {}  # files of episodes by checkpoint, as far as known
 
     def paths(self) -> list[Path]:
         """The checkpoints there, oldest first."""
@@ -43,31 +86,129 @@ class CheckpointStore:
         return sorted((p for p in self.folder.iterdir() if _NAME.fullmatch(p.name)), key=step_of)
 
     def latest_name(self) -> str:
-        """The newest checkpoint's name for a message, or `none yet`."""
+        """The newest checkpoint's name for a message, or `none yet`; a write that goes on is waited for."""
+        if self._write is not None:
+            self._write.join()
         paths = self.paths()
         return paths[-1].name if paths else "none yet"
 
-    def save(self, step: int, state: dict[str, Any]) -> Path:
-        """Write the state reached at environment step `step`; older ones beyond `keep` are removed after."""
+    def begin(
+        self,
+        step: int,
+        state: Mapping[str, Any],
+        replay: Replay | None = None,
+        *,
+        first: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Copy the state reached at environment step `step`, and have it written in the background.
+
+        Of `replay` the episodes are written that no file holds yet. An earlier write is to be over: see `finish`.
+        `first()` is called in the background before the checkpoint appears: what it refers to is to be on disk then.
+        """
+        began = time.monotonic()
+        if self._write is not None:
+            raise ValueError("an earlier checkpoint is still being written; call finish first")
+        copy = host_copy({"format": FORMAT, "step": step, **self.made_of, **state})
+        kept: list[EpisodeFile] = []
+        part = None
+        if replay is not None:
+            kept = serving(self._files if self._replay in (None, replay) else (), replay)
+            part = replay.part(kept[-1].end if kept else replay.oldest)
+            copy["replay"] = host_copy(replay.layout())
+            self._replay = replay
+        held = time.monotonic() - began
+
+        def write() -> Saved:
+            return self._write_all(step, copy, kept, part, held, first)
+
+        self._write = _Write(write)
+        self._write.start()
+
+    def poll(self) -> Saved | None:
+        """What has been written since the last call, if anything, without waiting. Raises as `finish`."""
+        return None if self._write is None or self._write.is_alive() else self.finish()
+
+    def finish(self) -> Saved | None:
+        """Wait for the write that goes on; what was written, None when nothing was begun.
+
+        Raises OSError, and what the guard raises: the folder is as before, and the checkpoint is not there.
+        """
+        write, self._write = self._write, None
+        if write is None:
+            return None
+        write.join()
+        if write.error is not None:
+            raise write.error
+        return write.saved
+
+    def settle(self) -> None:
+        """Wait for the write that goes on, whatever becomes of it: for one who has worse to tell."""
+        if self._write is not None:
+            self._write.join()
+
+    def save(self, step: int, state: Mapping[str, Any], replay: Replay | None = None) -> Path:
+        """Write the state and wait for it. Raises as `finish`."""
+        self.begin(step, state, replay)
+        saved = self.finish()
+        assert saved is not None
+        return saved.path
+
+    def _write_all(
+        self,
+        step: int,
+        state: dict[str, Any],
+        kept: list[EpisodeFile],
+        part: dict[str, Any] | None,
+        held_s: float,
+        first: Callable[[], None],
+    ) -> Saved:
+        """In the background: the new episodes, then the checkpoint that names them, then the old ones go."""
+        began, size = time.monotonic(), 0
+        with self._guard():
+            self.folder.mkdir(mode=0o750, parents=True, exist_ok=True)
+        if part is not None and len(part["steps"]) > 0:
+            sealed = seal(part)
+            file = EpisodeFile.of(part, sealed)
+            write_atomic(self.folder / file.name, sealed.data, guard=self._guard)
+            size += len(sealed.data)
+            kept.append(file)
+        if part is not None:
+            state["replay"]["files"] = [file.as_dict() for file in kept]
+        first()
         path = self.folder / f"step_{step:09d}.pt"
+        content = seal(state).data
+        write_atomic(path, content, guard=self._guard)
+        self._files = tuple(kept)
+        self._named[path] = frozenset(file.name for file in kept)
+        self._remove_old(path)
+        return Saved(step, path, held_s, time.monotonic() - began, size + len(content))
+
+    def _remove_old(self, newest: Path) -> None:
+        """The checkpoints beyond `keep`, those that could not be read, and files of episodes that none names."""
         with self._guard():
-            self.folder.mkdir(parents=True, exist_ok=True)
-        save_checkpoint(path, {"step": step, **self.made_of, **state}, self._guard)
-        with self._guard():
-            for old in self.paths()[: -self.keep]:
+            bad = [path for path in self._passed_over if path != newest]
+            good = [path for path in self.paths() if path not in bad]
+            for old in (*bad, *good[: -self.keep]):
                 old.unlink(missing_ok=True)
-        return path
+            left = good[-self.keep :]
+            if all(path in self._named for path in left):
+                named = frozenset[str]().union(*(self._named[path] for path in left))
+                for file in self.folder.glob(PATTERN):
+                    if file.name not in named:
+                        file.unlink(missing_ok=True)
+        self._passed_over.clear()
 
     def sweep(self) -> None:
         """Remove what a process that was killed while it saved left behind. Not while another one saves."""
         with self._guard():
-            for temp in self.folder.glob(".step_*.pt.*.tmp"):
-                temp.unlink(missing_ok=True)
+            for pattern in (".step_*.pt.*.tmp", ".episodes_*.pt.*.tmp"):
+                for temp in self.folder.glob(pattern):
+                    temp.unlink(missing_ok=True)
 
-    def load_latest(self) -> dict[str, Any] | None:
-        """The newest checkpoint that can be read, or None when there is none at all.
+    def load_latest(self, check: Callable[[Mapping[str, Any]], None] = lambda _state: None) -> dict[str, Any] | None:
+        """The newest checkpoint that can be read, with its replay, or None when there is none at all.
 
-        Unreadable ones are passed over and named in `skipped`.
+        Unreadable ones, and those for which `check` raises CheckpointError, are passed over and named in `skipped`.
 
         Raises:
             CheckpointError: there are checkpoints, and none of them can be read.
@@ -75,9 +216,15 @@ class CheckpointStore:
         paths = self.paths()
         for path in reversed(paths):
             try:
-                return load_checkpoint(path)
+                state = load_training(path)
+                check(state)
             except CheckpointError as error:
                 self.skipped.append(str(error))
+                self._passed_over.append(path)
+            else:
+                self._files, self._replay = files_in(state), None
+                self._named[path] = frozenset(file.name for file in self._files)
+                return state
         if paths:
             raise CheckpointError("no checkpoint can be read:\n  " + "\n  ".join(self.skipped))
         return None
@@ -88,10 +235,8 @@ def save_checkpoint(path: Path, state: Mapping[str, Any], guard: Guard = nullcon
 
     Raises OSError, and what `guard` raises.
     """
-    buffer = io.BytesIO()
-    torch.save({"format": FORMAT, **state}, buffer)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomic(path, buffer.getvalue(), guard=guard)
+    path.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
+    write_atomic(path, seal({"format": FORMAT, **state}).data, guard=guard)
 
 
 def step_of(path: Path) -> int:
@@ -101,21 +246,50 @@ def step_of(path: Path) -> int:
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
-    """Read one checkpoint onto the CPU, executing no code from it.
+    """Read one checkpoint onto the CPU, executing no code from it. The replay's episodes are left where they are.
 
     Raises:
-        CheckpointError: missing, torn, not a checkpoint, or of another format.
+        CheckpointError: missing, torn, changed after it was written, not a checkpoint, or of another format.
     """
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise CheckpointError(f"{path}: no such checkpoint") from None
-    except Exception as error:  # torch raises many types for a torn or foreign file
-        raise CheckpointError(f"{path}: can't be read as a checkpoint ({type(error).__name__}: {error})") from error
-    if not isinstance(state, dict) or state.get("format") != FORMAT:
-        found = state.get("format") if isinstance(state, dict) else type(state).__name__
-        raise CheckpointError(f"{path}: format {found!r}; this version reads format {FORMAT}")
+    state, has_checksum = read_sealed(path)
+    found = state.get("format") if isinstance(state, dict) else type(state).__name__
+    if not isinstance(state, dict) or found not in _READS:
+        raise CheckpointError(
+            f"{path}: format {found!r}; this version reads the formats {' and '.join(map(str, _READS))}"
+        )
+    if found > 1 and not has_checksum:
+        raise CheckpointError(f"{path}: damaged: its checksum is missing, so its end is")
     return state
+
+
+def load_training(path: Path) -> dict[str, Any]:
+    """The same with all that training goes on from: the replay's episodes too.
+
+    Raises:
+        CheckpointError: as `load_checkpoint`, also for a file of episodes that it names.
+    """
+    state = load_checkpoint(path)
+    if "replay" not in state:
+        return state
+    try:
+        if state["format"] == 1:
+            state["replay"] = ring_to_parts(state["replay"])
+        else:
+            state["replay"]["parts"] = read_parts(path.parent, files_in(state))
+    except CheckpointError as error:
+        raise CheckpointError(f"{path}: of its replay: {error}") from error
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError, RuntimeError) as error:
+        raise CheckpointError(f"{path}: its replay is not as it should be ({type(error).__name__}: {error})") from error
+    return state
+
+
+def host_copy(tree: Any) -> Any:
+    """Nested dicts, lists and tuples with every tensor copied to host memory: nothing that goes on changes it."""
+    if isinstance(tree, Mapping):
+        return {key: host_copy(value) for key, value in tree.items()}
+    if isinstance(tree, list | tuple):
+        return type(tree)(host_copy(value) for value in tree)
+    return tree.detach().to("cpu", copy=True) if isinstance(tree, torch.Tensor) else tree
 
 
 def arrays_to_tensors(tree: Any) -> Any:

@@ -23,6 +23,7 @@ from tdmpc_lab.training.curriculum import Curriculum
 from tdmpc_lab.training.evaluate import Evaluator, Film
 from tdmpc_lab.training.metrics import LossMeter, MetricSink, Row
 from tdmpc_lab.training.recorder import EpisodeRecorder
+from tdmpc_lab.training.saving import Saver, reading_state
 from tdmpc_lab.training.stop import StopFlag
 from tdmpc_lab.training.video import VideoFolder
 
@@ -104,6 +105,7 @@ class Trainer:
         self._plan = agent.plan_state(config.envs, seed=config.seed)
         self._recorders: list[EpisodeRecorder] = []
         self._observations: FloatArray = np.zeros((0, 0), dtype=np.float32)
+        self._saver = Saver(checkpoints, sink, self.curriculum, self._event)
 
     def run(self) -> TrainResult:
         """Train until all steps are done or the stop flag is set; a checkpoint is written either way.
@@ -111,7 +113,12 @@ class Trainer:
         Raises:
             NonFiniteError: NaN or Inf in a loss or a plan; nothing is saved after that.
             TrainingError: the environment failed, or nothing could be learned.
+            OSError: a checkpoint, a video or a row could not be written.
         """
+        with self._saver.settled():
+            return self._run()
+
+    def _run(self) -> TrainResult:
         self._started = time.monotonic()
         self._rate_mark = (self._started, self.step)
         if not self._recorders:
@@ -185,10 +192,9 @@ class Trainer:
             return (2 * drawn - 1).numpy()
         actions = self.agent.act(self._observations[:count], self._plan, explore=True)
         if not np.isfinite(actions).all():
-            self._meter.check(self._last_checkpoint())  # names the loss if one went wrong before
+            self._meter.check(self._saver.last)  # names the loss if one went wrong before
             raise NonFiniteError(
-                f"NaN or Inf in the planned action at step {self.step:,}; last good checkpoint: "
-                f"{self._last_checkpoint()}"
+                f"NaN or Inf in the planned action at step {self.step:,}; last good checkpoint: {self._saver.last()}"
             )
         return actions
 
@@ -234,12 +240,13 @@ class Trainer:
         if self._settled < self.step:
             self._pending = self._due_at(self._settled, self.step)
             self._settled = self.step
+        self._saver.poll()
         while self._pending and not self.stop:
             task = self._pending.pop(0)
             if task == "losses":
                 self._log_losses()
             elif task == "copy":
-                self._meter.check(self._last_checkpoint())
+                self._meter.check(self._saver.last)
                 number = self.curriculum.copy(self.agent, self.step)
                 self._event("self_play_copy", {"copy": number, "step": self.step})
             elif task == "checkpoint":
@@ -259,12 +266,12 @@ class Trainer:
         return ["copy", *due] if self.curriculum.copy_due(before, step) else due
 
     def _log_losses(self) -> None:
-        losses = self._meter.read(self._last_checkpoint())
+        losses = self._meter.read(self._saver.last)
         nan_values = int(self._plan.nan_values)
         if nan_values:
             raise NonFiniteError(
                 f"{nan_values} value estimates of the planner were NaN up to step {self.step:,}; last good "
-                f"checkpoint: {self._last_checkpoint()}"
+                f"checkpoint: {self._saver.last()}"
             )
         self._log(
             "train",
@@ -275,6 +282,7 @@ class Trainer:
                 "replay/episodes": self.replay.episodes,
                 "replay/too_short": self.replay.episodes_too_short,
                 **self._rate(),
+                **self._saver.held(),
             },
         )
 
@@ -290,7 +298,7 @@ class Trainer:
     def _log_diagnostics(self) -> None:
         if self.updates == 0:  # nothing has been learned that could be looked at
             return
-        self._meter.check(self._last_checkpoint())
+        self._meter.check(self._saver.last)
         if figures := diagnose(self.agent, self.replay, seed=self.config.seed):
             self._log("train", figures)
 
@@ -298,7 +306,7 @@ class Trainer:
         """Evaluate and log it; False when a stop came in between."""
         assert self.evaluator is not None
         paused = time.monotonic()
-        self._meter.check(self._last_checkpoint())
+        self._meter.check(self._saver.last)
         film = self.videos is not None and self.videos.due(self.step)
         evaluation = self.evaluator.run(self.agent, self.stop, film=film)
         if evaluation is None:
@@ -323,12 +331,8 @@ class Trainer:
             self._event("video", {"step": self.step, "file": path.name, "of": film.of})
 
     def _save(self) -> None:
-        if self.checkpoints is None:
-            return
-        self._meter.check(self._last_checkpoint())
-        path = self.checkpoints.save(self.step, self.state_dict())
-        self.curriculum.saved(self._running_settings(), self.checkpoints.keep)
-        self._event("checkpoint", {"step": self.step, "file": path.name})
+        self._meter.check(self._saver.last)
+        self._saver.begin(self.step, self._small_state, self.replay, self._running_settings())
 
     def _running_settings(self) -> list[Setting]:
         return [self.envs.episode_setting(i) for i in range(self.config.envs)]
@@ -349,15 +353,16 @@ class Trainer:
         """Seconds trained so far, over all attempts."""
         return self._wall_before + time.monotonic() - self._started
 
-    def _last_checkpoint(self) -> str:
-        return "checkpoints are off" if self.checkpoints is None else self.checkpoints.latest_name()
-
     def _event(self, kind: str, fields: Mapping[str, Any]) -> None:
         if self._on_event is not None:
             self._on_event(kind, fields)
 
     def state_dict(self) -> dict[str, Any]:
         """Everything a resumed run needs to go on as if it had never stopped."""
+        return {**self._small_state(), "replay": self.replay.state_dict()}
+
+    def _small_state(self) -> dict[str, Any]:
+        """`state_dict` without the replay."""
         return {
             "counters": {
                 "settled": self._settled,
@@ -370,7 +375,6 @@ class Trainer:
                 "filmed": 0 if self.videos is None else self.videos.last,
             },
             "agent": self.agent.state_dict(),
-            "replay": self.replay.state_dict(),
             "curriculum": self.curriculum.state_dict(self._running_settings()),
             "envs": arrays_to_tensors(self.envs.state_dict()),
             "recorders": [r.state_dict() for r in self._recorders],
@@ -389,8 +393,13 @@ class Trainer:
         An episode that does not come out the same when played again is dropped, with an event.
 
         Raises:
-            CheckpointError: made with another number of environments or other sizes.
+            CheckpointError: made with another number of environments or other sizes, or no state of a training.
         """
+        with reading_state():
+            self._load_state(state)
+        self._event("resumed", {"step": self.step, "attempt": self.attempt, "wall_s": self._wall_before})
+
+    def _load_state(self, state: dict[str, Any]) -> None:
         if len(state["recorders"]) != self.config.envs:
             raise CheckpointError(
                 f"the checkpoint was made with {len(state['recorders'])} environments, train.envs is {self.config.envs}"
@@ -408,14 +417,14 @@ class Trainer:
             self.videos.last = int(counters["filmed"])
         self.curriculum.load_state_dict(state["curriculum"])
         self.envs.setting = self.curriculum.setting
-        self._plan.mean.copy_(state["plan"]["mean"])
+        steps = min(self._plan.mean.shape[1], state["plan"]["mean"].shape[1])  # the horizon may be another now
+        self._plan.mean[:, :steps] = state["plan"]["mean"][:, :steps]
         self._plan.generator.set_state(state["plan"]["generator"])
         self._plan.nan_values.fill_(state["plan"]["nan_values"])
         self._random.set_state(state["random"])
         self._meter.load_state_dict(state["losses"], self.agent.device)
-        self.sink.rewind(int(counters["metrics_mark"]))
         self._restore_episodes(state)
-        self._event("resumed", {"step": self.step, "attempt": self.attempt, "wall_s": self._wall_before})
+        self.sink.rewind(int(counters["metrics_mark"]))
 
     def _restore_episodes(self, state: dict[str, Any]) -> None:
         changed = self.envs.load_state_dict(tensors_to_arrays(state["envs"]))

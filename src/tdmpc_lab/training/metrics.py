@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Protocol
@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from tdmpc_lab.errors import NonFiniteError
+from tdmpc_lab.errors import NonFiniteError, RecordError
 from tdmpc_lab.files import Guard, JsonlWriter
 
 Row = dict[str, Any]
@@ -26,7 +26,16 @@ class MetricSink(Protocol):
         """The present end of the rows, to be stored in a checkpoint."""
 
     def rewind(self, mark: int) -> None:
-        """Drop every row logged after `mark` was taken: they will be made again."""
+        """Drop every row logged after `mark` was taken: they will be made again.
+
+        Raises RecordError when the rows up to there are not there any more.
+        """
+
+    def holds(self, mark: int) -> bool:
+        """Whether the rows up to `mark` are there."""
+
+    def sync(self) -> None:
+        """Have the rows logged so far survive a power cut. Called from another thread than the others."""
 
     def close(self) -> None:
         """No rows come after this."""
@@ -52,7 +61,19 @@ class JsonlSink:
 
     def rewind(self, mark: int) -> None:
         with self._guard():
-            self._writer.truncate_to(mark)
+            try:
+                self._writer.truncate_to(mark)
+            except ValueError as error:
+                raise RecordError(
+                    f"{error}: the checkpoint was taken when the file had {mark:,} bytes, and something else than this "
+                    "tool has changed it since"
+                ) from error
+
+    def holds(self, mark: int) -> bool:
+        return mark <= self._writer.offset
+
+    def sync(self) -> None:
+        self._writer.sync()
 
     def close(self) -> None:
         self._writer.close()
@@ -72,6 +93,12 @@ class MemorySink:
 
     def rewind(self, mark: int) -> None:
         del self.rows[mark:]
+
+    def holds(self, mark: int) -> bool:
+        return mark <= len(self.rows)
+
+    def sync(self) -> None:
+        """They are in memory alone."""
 
     def close(self) -> None:
         """Nothing to let go of."""
@@ -101,11 +128,11 @@ class LossMeter:
         self._bad_since = self._bad_since.masked_fill(first_bad, step)
         self._count += 1
 
-    def check(self, last_checkpoint: str) -> None:
+    def check(self, last_checkpoint: Callable[[], str]) -> None:
         """Stop if any term was NaN or Inf since the last reading.
 
         Raises:
-            NonFiniteError: names the first step and the terms, and `last_checkpoint`.
+            NonFiniteError: names the first step and the terms, and what `last_checkpoint` says.
         """
         if self._bad_since is None:
             return
@@ -116,11 +143,11 @@ class LossMeter:
             own = [name for name in first if name.startswith("loss/") and name != "loss/total"]
             terms = ", ".join(own or first)  # one bad loss spoils the sums and norms after it
             raise NonFiniteError(
-                f"NaN or Inf at step {step:,} in {terms}; last good checkpoint: {last_checkpoint}. Things to look "
+                f"NaN or Inf at step {step:,} in {terms}; last good checkpoint: {last_checkpoint()}. Things to look "
                 "at: agent.lr, agent.grad_clip, the size of rewards and observations"
             )
 
-    def read(self, last_checkpoint: str) -> dict[str, float]:
+    def read(self, last_checkpoint: Callable[[], str]) -> dict[str, float]:
         """Means since the last reading, which starts anew. Empty without an update in between.
 
         Raises:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from typing import TYPE_CHECKING, Any, Protocol, TextIO
 
@@ -87,7 +88,8 @@ class PlainProgress:
 
     def _print(self, job: str, text: str) -> None:
         prefix = f"{job}: " if len(self._figures) > 1 else ""
-        print(prefix + text, file=self._stream, flush=True)
+        with contextlib.suppress(OSError):  # a log whose disk is full: training goes on, the metrics say all of it
+            print(prefix + text, file=self._stream, flush=True)
 
 
 class LiveProgress:

@@ -1,0 +1,80 @@
+"""What a job can still do when it fails: say why in words, on a disk that is full, with a log that takes nothing."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+from typing import TextIO
+
+from tdmpc_lab.errors import LabError, RecordError, TrainingError
+from tdmpc_lab.jobs.paths import JobPaths
+from tdmpc_lab.text import shorten
+
+RESERVE_BYTES = 256 * 1024
+DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+_OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "cannot allocate memory")  # torch raises a RuntimeError
+
+
+def keep_reserve(paths: JobPaths) -> None:
+    """Occupy some space, to be freed for the outcome should the disk be full then."""
+    with contextlib.suppress(OSError):  # it is full already: then the job will say so
+        paths.reserve.write_bytes(os.urandom(RESERVE_BYTES))
+
+
+def disk_is_full(error: BaseException | None) -> bool:
+    """Whether this error, or one behind it, says that no more can be written."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in DISK_FULL:
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def cause_of(error: BaseException) -> str:
+    """Why a job failed, in one line: our own errors speak for themselves, others with their type.
+
+    An environment's own exception hides behind ours; its type and words are in ours already.
+    """
+    text = str(error).strip() or "no message"
+    if disk_is_full(error):
+        return "the disk is full, or the quota used up: make room, then go on with tdmpc-lab resume; " + shorten(
+            f"{type(error).__name__}: {error}", 150
+        )
+    if isinstance(error, LabError | TrainingError):
+        return shorten(text, 300)
+    if _memory_is_out(error):
+        return (
+            "out of memory: ask for more (slurm.memory, or a larger GPU), or lower train.batch_size or "
+            "train.replay_capacity, then go on with tdmpc-lab resume; "
+            + shorten(f"{type(error).__name__}: {text}", 120)
+        )
+    return shorten(f"{type(error).__name__}: {text}", 300)
+
+
+def _memory_is_out(error: BaseException) -> bool:
+    told = str(error).lower()
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError) and any(words in told for words in _OUT_OF_MEMORY)
+    )
+
+
+def cannot_begin(paths: JobPaths, error: OSError) -> RecordError:
+    """For a job that can't write into its folder, and so can't even say so there."""
+    return RecordError(
+        f"{paths.folder}: nothing can be written there ({error.strerror or error}); the job was not begun. See to the "
+        "folder's permissions and its disk, then start it again"
+    )
+
+
+def let_go_of(stream: TextIO) -> None:
+    """Flush a stream that may take nothing any more, so that the process can end as it should."""
+    try:
+        stream.flush()
+    except (
+        OSError
+    ):  # what is still held back goes nowhere: else the interpreter's own flush fails, and with it the exit code
+        with contextlib.suppress(OSError, ValueError):
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, stream.fileno())
+            os.close(nowhere)

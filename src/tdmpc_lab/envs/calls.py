@@ -1,0 +1,42 @@
+"""Which call into an environment goes on in which thread: for one who watches from another thread."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, eq=False)
+class Call:
+    """One call of `reset` or `step`; each is only the same as itself."""
+
+    environment: str
+    step: int
+    """Number of the step in its episode, 0 for the reset."""
+    seed: int
+    """Of the episode."""
+
+    def __str__(self) -> str:
+        what = f"step {self.step}" if self.step else "the reset"
+        return f"environment '{self.environment}', {what} of the episode with seed {self.seed}"
+
+
+_running: dict[int, Call] = {}
+
+
+@contextmanager
+def calling(environment: str, step: int, seed: int) -> Iterator[None]:
+    """Around a call into an environment."""
+    thread = threading.get_ident()
+    _running[thread] = Call(environment, step, seed)
+    try:
+        yield
+    finally:
+        _running.pop(thread, None)
+
+
+def running_calls() -> dict[int, Call]:
+    """The calls that go on now, by thread."""
+    return dict(_running)
