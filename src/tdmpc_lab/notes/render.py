@@ -187,8 +187,9 @@ def _happened(event: Mapping[str, Any], record: JobRecord) -> str:
 
 
 def _fenced(traceback: str) -> list[str]:
-    """The last lines of a traceback, in a fence longer than any inside it."""
-    lines = [_printable(line) for line in traceback.rstrip().splitlines()[-_TRACEBACK_LINES:]]
+    """The last lines of a traceback, without those that only underline, in a fence longer than any inside it."""
+    told = [line for line in traceback.rstrip().splitlines() if line.strip(" ~^") or not line.strip()]
+    lines = [_printable(line) for line in told[-_TRACEBACK_LINES:]]
     fence = "`" * max(3, 1 + _longest_backticks("\n".join(lines)))
     return [f"{fence}text", *lines, fence]
 
