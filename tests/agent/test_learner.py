@@ -26,7 +26,7 @@ def test_td_target_by_hand_with_termination_and_truncation():
     terminated[2, 0] = 1.0  # episode 0 ends for good, episode 1 is cut off at the same step, episode 2 goes on
     learner.generator.manual_seed(11)
     with torch.no_grad():
-        next_z = learner.model.encoder(batch.observations[1:])
+        next_z = learner.nets.encoder(batch.observations[1:])
     target = learner.td_target(next_z, batch.rewards, terminated)
 
     draws = Generator().manual_seed(11)
@@ -52,7 +52,7 @@ def test_losses_equal_the_slow_reference():
     batch = random_batch()
     targets = torch.linspace(-4, 9, 12).view(3, 4)
     with torch.no_grad():
-        next_z = learner.model.encoder(batch.observations[1:])
+        next_z = learner.nets.encoder(batch.observations[1:])
     _, ours = learner.model_losses(batch, next_z, targets)
     theirs = reference.losses(
         *(t.double().numpy() for t in (batch.observations, batch.actions, batch.rewards, batch.terminated, targets))

@@ -11,8 +11,10 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own convention
 from torch import Generator, Tensor
 
+from tdmpc_lab.agent.policy import PolicySample, distribution
 from tdmpc_lab.agent.replay import Batch
 from tdmpc_lab.agent.scale import RunningScale
+from tdmpc_lab.agent.training_model import TrainingModel
 from tdmpc_lab.agent.world_model import WorldModel
 from tdmpc_lab.config.schema import AgentConfig
 
@@ -23,10 +25,22 @@ class Learner:
     """Losses, optimizers and running scale for one world model.
 
     `update` takes one batch and returns its losses as scalars on the device; it never waits for the device.
+
+    Args:
+        dtype: of the products; parameters, gradients and everything else are float32.
     """
 
-    def __init__(self, model: WorldModel, config: AgentConfig, *, discount: float, generator: Generator) -> None:
+    def __init__(
+        self,
+        model: WorldModel,
+        config: AgentConfig,
+        *,
+        discount: float,
+        generator: Generator,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
         self.model = model
+        self.nets: TrainingModel = TrainingModel(model, dtype)
         self.config = config
         self.discount = discount
         self.generator = generator
@@ -46,7 +60,7 @@ class Learner:
     def update(self, batch: Batch) -> dict[str, Tensor]:
         """Train on one batch: model and Q, then the policy on the detached latents, then the target."""
         with torch.no_grad():
-            next_z = self.model.encoder(batch.observations[1:])  # (H, B, L)
+            next_z = self.nets.encoder(batch.observations[1:])  # (H, B, L)
             target = self.td_target(next_z, batch.rewards, batch.terminated)  # (H, B)
         latents, losses = self.model_losses(batch, next_z, target)
         losses["grad_norm/model"] = self._step(
@@ -54,7 +68,6 @@ class Learner:
         )
         losses |= self._update_policy(latents.detach())
         self.model.update_target(self.config.tau)
-        self.model.updates += 1
         losses["td_target"] = target.mean()
         return {name: value.detach() for name, value in losses.items()}
 
@@ -64,9 +77,9 @@ class Learner:
 
         A truncated step (time limit) is not terminated: its value is bootstrapped as any other.
         """
-        action = self.model.policy.sample(next_z, self.generator).action
+        action = self._sample(next_z).action
         heads = self.model.two_heads(self.generator)
-        value = self.model.q_values(next_z, action, heads, target=True).amin(0)
+        value = self.nets.q_values(next_z, action, heads, target=True).amin(0)
         return reward + self.discount * (1 - terminated) * value
 
     def model_losses(self, batch: Batch, next_z: Tensor, target: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
@@ -76,7 +89,7 @@ class Learner:
             next_z: encoded next observations (H, B, L), without gradient: the consistency target.
             target: TD targets (H, B), without gradient.
         """
-        model, config = self.model, self.config
+        model, config = self.nets, self.config
         horizon = batch.actions.shape[0]
         z = model.encoder(batch.observations[0])
         steps = [z]
@@ -107,10 +120,10 @@ class Learner:
 
     def policy_loss(self, latents: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """ρ-weighted −(Q/S + entropy) over latents (H + 1, B, L) without gradient. Moves the running scale first."""
-        model, config = self.model, self.config
-        sample = model.policy.sample(latents, self.generator)
-        heads = model.two_heads(self.generator)
-        q = model.q_values(latents, sample.action, heads, dropout=self.generator, frozen=True).mean(0)  # (H + 1, B)
+        config = self.config
+        sample = self._sample(latents)
+        heads = self.model.two_heads(self.generator)
+        q = self.nets.q_values(latents, sample.action, heads, dropout=self.generator, frozen=True).mean(0)  # (H + 1, B)
         self.scale.update(q[0].detach())
         rho = config.rho ** torch.arange(latents.shape[0], device=q.device)
         objective = q / self.scale.value + config.entropy_weight * sample.scaled_entropy
@@ -122,6 +135,12 @@ class Learner:
             "policy/log_prob": sample.log_prob.mean(),
             "policy/log_std": sample.log_std.mean(),
         }
+
+    def _sample(self, z: Tensor) -> PolicySample:
+        """Draw one action per latent; gradients flow through mean and log_std (reparameterised)."""
+        mean, log_std = self.nets.policy(z)
+        eps = torch.randn(mean.shape, generator=self.generator, device=mean.device)
+        return distribution(self.model.policy.head, mean, log_std, eps)
 
     def _update_policy(self, latents: Tensor) -> dict[str, Tensor]:
         loss, metrics = self.policy_loss(latents)

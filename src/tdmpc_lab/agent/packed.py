@@ -71,8 +71,7 @@ class PackedModel:
     @torch.no_grad()
     def refresh(self) -> None:
         """Copy the weights again if any was written to since the last time."""
-        # a fused optimizer writes without raising the tensors' own version, so the model counts its updates too
-        stamp = (self.model.updates, *(p._version for p in self._parameters))
+        stamp = tuple(p._version for p in self._parameters)
         if stamp == self._stamp:
             return
         torch._foreach_copy_([copy for copy, _ in self._copies], [original for _, original in self._copies])

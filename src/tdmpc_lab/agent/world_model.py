@@ -34,7 +34,6 @@ class WorldModel(nn.Module):
         self.observation_dim = observation_dim
         self.action_dim = action_dim
         self.latent_dim = latent
-        self.updates = 0  # counted by the learner: whoever keeps copies of weights sees that they are out of date
         self.encoder = Encoder(observation_dim, latent, hidden, layers, config.simnorm_dim)
         self.dynamics = Dynamics(latent, action_dim, hidden, layers, config.simnorm_dim)
         self.reward = Reward(latent, action_dim, hidden, layers, config.bins)
@@ -91,8 +90,7 @@ class WorldModel(nn.Module):
     @torch.no_grad()
     def update_target(self, tau: float) -> None:
         """Move the target Q ensemble by `tau` towards the online one."""
-        for target, online in zip(self.q_target.parameters(), self.q.parameters(), strict=True):
-            target.lerp_(online, tau)
+        torch._foreach_lerp_(list(self.q_target.parameters()), list(self.q.parameters()), tau)
 
 
 def q_function(action_dim: int, config: AgentConfig) -> QFunction:
