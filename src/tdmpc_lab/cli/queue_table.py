@@ -96,9 +96,8 @@ def facts(view: JobView, *, ages: bool = True) -> list[Fact]:
         found.append((f"sign of life {duration(view.sign_of_life_s)} ago", ""))
     if s.cause:
         bad = s.state not in (State.PENDING, State.RUNNING)
-        found.append(
-            (f"{'waits: ' if s.state is State.PENDING else ''}{one_line(s.cause)}", "red" if bad else "yellow")
-        )
+        waits = "waits: " if s.state is State.PENDING and view.slurm_answered else ""
+        found.append((f"{waits}{one_line(s.cause)}", "red" if bad else "yellow"))
     return [*found, *_begin(view)]
 
 
