@@ -14,9 +14,13 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 from test_cancel import job, lab, queue  # noqa: F401 - `lab` is a fixture
 
+from tdmpc_lab.agent import Episode
+from tdmpc_lab.agent.replay import Replay
 from tdmpc_lab.app import cleaning
 from tdmpc_lab.app.cleaning import Leftover, find_leftovers, remove
 from tdmpc_lab.cli.cleaning import size_text
@@ -26,6 +30,7 @@ from tdmpc_lab.files import append_jsonl, write_atomic
 from tdmpc_lab.jobs.paths import JobPaths, Project
 from tdmpc_lab.jobs.record import read_record
 from tdmpc_lab.launch.lease import Lease
+from tdmpc_lab.training.checkpoints import CheckpointStore
 
 DONE = ("started", "finished")
 
@@ -34,11 +39,11 @@ def change(paths: JobPaths, **fields: Any) -> None:
     write_atomic(paths.record, json.dumps(asdict(dataclasses.replace(read_record(paths), **fields))))
 
 
-def checkpoint(folder: Path, step: int) -> Path:
+def checkpoint(folder: Path, step: int, episodes: str = "") -> Path:
     folder.mkdir(exist_ok=True)
     path = folder / f"step_{step:09d}.pt"
     with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr("data", b"x" * 1000)
+        archive.writestr("archive/data.pkl", b"\x80\x02X" + episodes.encode() + b"q\x01" + b"x" * 1000)
     return path
 
 
@@ -120,7 +125,50 @@ def test_where_the_newest_is_torn_the_older_ones_stay(lab: Project) -> None:  # 
     (paths.checkpoints / "step_000000030.pt").write_bytes(b"torn")
     found = find_leftovers(lab)
     assert found.leftovers == []
-    assert found.left_alone == ["7: its newest checkpoint can't be read; the older ones stay"]
+    assert found.left_alone == ["7: not all of its newest checkpoint can be read; the older ones stay"]
+    whole = checkpoint(paths.checkpoints, 30)
+    data = bytearray(whole.read_bytes())
+    data[200] ^= 1  # one bit of its content
+    whole.write_bytes(data)
+    assert find_leftovers(lab).leftovers == []
+
+
+def test_episodes_stay_with_the_checkpoints_that_name_them(lab: Project) -> None:  # noqa: F811
+    paths = job(lab, "7", "reference", *DONE)
+    first, second, third = (f"episodes_{n:09d}-{n + 1:09d}_0123456789ab.pt" for n in range(3))
+    checkpoint(paths.checkpoints, 10, first)
+    checkpoint(paths.checkpoints, 20, f"{second} {third}")
+    for name in (first, second, third):
+        (paths.checkpoints / name).write_bytes(b"x" * 10)
+    assert names(find_leftovers(lab).leftovers) == ["checkpoint 7 step_000000010.pt", f"episodes 7 {first}"]
+    assert find_leftovers(lab, keep=2).leftovers == []
+    (paths.checkpoints / third).unlink()
+    found = find_leftovers(lab)
+    assert (found.leftovers, len(found.left_alone)) == ([], 1)
+    real = make_checkpoint(paths.checkpoints)
+    assert names(find_leftovers(lab).leftovers) == [
+        *("checkpoint 7 step_000000010.pt", "checkpoint 7 step_000000020.pt"),
+        *(f"episodes 7 {first}", f"episodes 7 {second}"),
+    ]
+    assert real in set(paths.checkpoints.iterdir())
+
+
+def make_checkpoint(folder: Path) -> Path:
+    """A checkpoint as jobs write it, with the episodes of a replay in a file beside it; that file."""
+    replay = Replay(capacity=100, observation_dim=1, action_dim=1, horizon=1, device=torch.device("cpu"))
+    steps = 5
+    replay.add(
+        Episode(
+            observations=np.zeros((steps + 1, 1), np.float32),
+            actions=np.zeros((steps, 1), np.float32),
+            rewards=np.zeros(steps, np.float32),
+            terminated=np.zeros(steps, np.bool_),
+            truncated=np.zeros(steps, np.bool_),
+        )
+    )
+    CheckpointStore(folder, keep=9).save(40, {}, replay)
+    (file,) = set(folder.glob("episodes_*-000000001_*.pt")) - {folder / "episodes_000000000-000000001_0123456789ab.pt"}
+    return file
 
 
 def test_links_are_not_followed(lab: Project, tmp_path: Path) -> None:  # noqa: F811

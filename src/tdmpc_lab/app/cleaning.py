@@ -25,9 +25,10 @@ from tdmpc_lab.launch.lease import read_holder
 from tdmpc_lab.launch.queue import Queue
 from tdmpc_lab.launch.sbatch import submit_folder
 
-Kind = Literal["checkpoint", "reserve", "temporary", "snapshot", "unfinished", "orphan"]
+Kind = Literal["checkpoint", "episodes", "reserve", "temporary", "snapshot", "unfinished", "orphan"]
 KINDS: dict[Kind, str] = {
     "checkpoint": "checkpoints that a later one follows, of jobs that are over",
+    "episodes": "episodes of the replay that no checkpoint needs, of jobs that are over",
     "reserve": "space kept for the outcome of jobs that are over",
     "temporary": "files that were being written when a process was killed",
     "snapshot": "code that no job runs from",
@@ -37,6 +38,7 @@ KINDS: dict[Kind, str] = {
 LEAST_AGE_S = 3600.0  # what no job vouches for may be somebody's work of this moment
 _QUEUE_S = 30.0
 _STEP = re.compile(r"step_(\d+)\.pt")
+_EPISODES = re.compile(r"episodes_[0-9]+-[0-9]+_[0-9a-f]+\.pt")
 _TEMPORARY = re.compile(r"\..+\.[0-9]+\.[0-9a-f]{8}\.tmp")
 _NAMED = re.compile(r"([\w-]+)/checkpoints/(step_\d+\.pt)")
 _IDS = re.compile(r"(?<![\w-])(local-[0-9]{8}-[0-9]{6}-[0-9]{3}|[1-9][0-9]{2,18}(?:_[0-9]{1,9})?)(?![\w-])")
@@ -197,18 +199,42 @@ def _of_job(paths: JobPaths, keep: int, needed: _Needed, found: Findings) -> Ite
 
 
 def _old_checkpoints(paths: JobPaths, keep: int, needed: _Needed, found: Findings) -> Iterator[Leftover]:
-    files = sorted((p, n) for p, n in _files(paths.checkpoints) if _STEP.fullmatch(p.name))
-    files.sort(key=lambda file: _step(file[0]))
-    older = files[:-keep]
-    if not older:
+    """The checkpoints beyond the newest `keep`, and files of episodes that none of those that stay names."""
+    files = dict(_files(paths.checkpoints))
+    steps = sorted((path for path in files if _STEP.fullmatch(path.name)), key=_step)
+    episodes = [path for path in files if _EPISODES.fullmatch(path.name)]
+    newest = steps[-keep:]
+    best = _best_step(paths) if len(steps) > keep else None
+    old = [path for path in steps[:-keep] if _step(path) != best and (paths.id, path.name) not in needed.checkpoints]
+    if not newest or not (old or episodes):
         return
-    if not any(zipfile.is_zipfile(path) for path, _ in files[-keep:]):
-        found.left_alone.append(f"{paths.id}: its newest checkpoint can't be read; the older ones stay")
+    try:
+        named = {path: _named_episodes(path) for path in steps if path not in old}
+        kept = set[str]().union(*named.values())
+        unnamed = [path for path in episodes if path.name not in kept]
+        if not (old or unnamed):
+            return
+        whole = all(_is_whole(path) for path in newest)
+    except (OSError, zipfile.BadZipFile):
+        named, unnamed, whole = {}, [], False
+    if not whole or any((paths.checkpoints / name) not in files for path in newest for name in named[path]):
+        found.left_alone.append(f"{paths.id}: not all of its newest checkpoint can be read; the older ones stay")
         return
-    best = _best_step(paths)
-    for path, size in older:
-        if _step(path) != best and (paths.id, path.name) not in needed.checkpoints:
-            yield Leftover("checkpoint", path, size, paths.id)
+    yield from (Leftover("checkpoint", path, files[path], paths.id) for path in old)
+    yield from (Leftover("episodes", path, files[path], paths.id) for path in unnamed)
+
+
+def _named_episodes(checkpoint: Path) -> set[str]:
+    """The files of episodes that a checkpoint names, read without torch. Raises OSError, BadZipFile."""
+    with zipfile.ZipFile(checkpoint) as archive:
+        pickles = [archive.read(name) for name in archive.namelist() if name.endswith("data.pkl")]
+    return {name.decode() for data in pickles for name in re.findall(_EPISODES.pattern.encode(), data)}
+
+
+def _is_whole(checkpoint: Path) -> bool:
+    """Whether all of a checkpoint is as it was written, by the sums in its archive. Raises OSError, BadZipFile."""
+    with zipfile.ZipFile(checkpoint) as archive:
+        return archive.testzip() is None
 
 
 def _step(path: Path) -> int:
