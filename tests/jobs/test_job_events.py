@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tdmpc_lab.errors import RecordError
-from tdmpc_lab.jobs.events import EventLog, read_events
+from tdmpc_lab.jobs.events import EventLog, read_events, seems_over
 from tdmpc_lab.text import parse_time
 
 
@@ -52,3 +52,31 @@ def test_a_torn_last_line_is_left_out_and_a_broken_one_is_named(tmp_path: Path) 
     path.write_bytes(b"garbage\n" + path.read_bytes())
     with pytest.raises(RecordError, match=r"events\.jsonl:1"):
         read_events(path)
+
+
+@pytest.mark.parametrize(
+    ("events", "over"),
+    [
+        ([], False),
+        ([("started", 1)], False),
+        ([("started", 1), ("finished", 1)], True),
+        ([("started", 1), ("failed", None), ("tracking", None)], True),
+        ([("started", 1), ("preempted", 1), ("started", 2)], False),
+        ([("started", 1), ("timeout", 1), ("started", 2)], False),
+        ([("started", 1), ("preempted", 1), ("started", 2), ("stopped", 2)], True),
+        ([("started", 2), ("finished", 1)], False),  # of an attempt before: it came too late to count
+        ([("stopped", None)], True),  # cancelled before it started
+    ],
+)
+def test_jobs_that_are_plainly_over(tmp_path: Path, events: list[tuple[str, int | None]], over: bool) -> None:
+    log = EventLog(tmp_path / "events.jsonl")
+    for kind, attempt in events:
+        log.append(kind, cause='a text with "event":"finished" in it', **({"attempt": attempt} if attempt else {}))
+    assert seems_over(log.path) is over
+
+
+def test_an_outcome_that_is_torn_is_none(tmp_path: Path) -> None:
+    path = tmp_path / "events.jsonl"
+    path.write_text('{"time":"x","event":"started"}\n{"time":"x","event":"finished"')
+    assert seems_over(path) is False
+    assert seems_over(tmp_path / "none") is False

@@ -12,6 +12,8 @@ from tdmpc_lab.errors import RecordError
 from tdmpc_lab.jobs import ids
 from tdmpc_lab.jobs.ids import (
     allocate_local_folder,
+    expand_tasks,
+    fold_tasks,
     is_job_id,
     is_local_id,
     is_slurm_id,
@@ -98,3 +100,13 @@ def test_running_out_of_ids_is_an_error(tmp_path: Path, monkeypatch: pytest.Monk
         allocate_local_folder(project, NOW)
     with pytest.raises(RecordError, match="taken"):
         allocate_local_folder(project, NOW)
+
+
+@settings(deadline=None)
+@given(tasks=st.sets(st.integers(0, 300), min_size=1))
+def test_folded_tasks_unfold(tasks: set[int]) -> None:
+    assert expand_tasks(fold_tasks("7", tasks)) == [f"7_{task}" for task in sorted(tasks)]
+
+
+def test_tasks_are_folded_as_squeue_does() -> None:
+    assert fold_tasks("7", [5, 0, 1, 2, 9, 8]) == "7_[0-2,5,8-9]"
