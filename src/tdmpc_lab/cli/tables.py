@@ -47,7 +47,7 @@ def _parts(listing: Listing, width: int) -> list[RenderableType]:
             "",
         ]
     if over and width >= NARROW:
-        parts += [_table_of_ended(over, width), *_causes(over)]
+        parts += [_table_of_ended(over), *_causes(over)]
     elif over:
         parts += queue_lines(over, width)
     if going:
@@ -58,8 +58,8 @@ def _parts(listing: Listing, width: int) -> list[RenderableType]:
     return parts
 
 
-def _table_of_ended(views: Sequence[JobView], width: int) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="bold", width=width)
+def _table_of_ended(views: Sequence[JobView]) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("job", no_wrap=True)
     table.add_column("experiment", no_wrap=True)
     table.add_column("what it is", ratio=1)
