@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from tdmpc_lab.jobs.record import JobRecord
 from tdmpc_lab.jobs.state import JobStatus, State
 from tdmpc_lab.notes.note import BEGIN, END, replace_machine_part
-from tdmpc_lab.notes.render import describe_for_mlflow, markdown_line, outcome_line, render_note
+from tdmpc_lab.notes.render import Places, describe_for_mlflow, markdown_line, outcome_line, render_note
 from tdmpc_lab.notes.results import evenly
 
 RECORD = JobRecord(
@@ -27,6 +27,8 @@ RECORD = JobRecord(
     overrides=("agent.horizon=9", "env.options={a: 1}"),
     compare_to="baseline",
     diff=("agent.horizon 18 → 9", "reward.scale 2 → 1"),
+    code_against="local-20260201-120000-000",
+    code_changes=("M src/train.py", "A src/shaping.py"),
     git_commit="1a2b3c4d5e6f",
     git_dirty=True,
     cluster="local",
@@ -40,6 +42,13 @@ DONE = JobStatus(
     state=State.COMPLETED, attempt=1, node="node7", step=5000, steps=5000, elapsed_s=192.4, run_id="abc123"
 )
 
+PLACES = Places(
+    checkpoint="step_000005000.pt",
+    plot="plots/local-20260203-091422-123.svg",
+    run="http://127.0.0.1:5000/#/experiments/1/runs/abc123",
+    gpu="A4000",
+)
+
 
 def eval_row(step: int, mean: Any = -150.24, **fields: Any) -> dict[str, Any]:
     row = {"step": step, "split": "eval", "return_mean": mean, "return_std": 80.06, "episodes": 10}
@@ -48,21 +57,27 @@ def eval_row(step: int, mean: Any = -150.24, **fields: Any) -> dict[str, Any]:
 
 def test_a_note_in_full() -> None:
     evals = [eval_row(1000, -1200.5), eval_row(5000)]
-    assert render_note(RECORD, DONE, evals, tracking_hint="tdmpc-lab ui").splitlines() == [
+    assert render_note(RECORD, DONE, evals, None, PLACES).splitlines() == [
         "##### local-20260203-091422-123 - 2026-02-03_09-14-22",
         "- backprop without reward shaping",
         "- why: does backprop alone break the stagnation?",
         "- vs baseline: agent.horizon 18 → 9, reward.scale 2 → 1",
+        "- code vs local-20260201-120000-000: 2 files: M src/train.py, A src/shaping.py",
         "- quickstart · seed 1 · Pendulum-v1 · 5,000 steps · local (cpus 4) · code 1a2b3c4d with changes",
-        "- COMPLETED in 3:12 on node7, step 5,000, return −150.2 ± 80.1 over 10 episodes",
+        "- COMPLETED in 3:12 on node7 (A4000), step 5,000, return −150.2 ± 80.1 [−210.6, −89.9] over 10 episodes",
+        "- curve of the return: ▁█ −1,200.5 → −150.2, best −150.2 at step 5,000",
         "- again: `tdmpc-lab submit experiments/quickstart.yaml agent.horizon=9 'env.options={a: 1}' --cluster local"
         " --again`"
-        " · folder `jobs/local-20260203-091422-123` · MLflow run `abc123` (tdmpc-lab ui)",
+        " · folder `jobs/local-20260203-091422-123`"
+        " · checkpoint `jobs/local-20260203-091422-123/checkpoints/step_000005000.pt`"
+        " · MLflow run [`abc123`](http://127.0.0.1:5000/#/experiments/1/runs/abc123)",
         "",
         "|  step |          return | lowest | highest |",
         "|------:|----------------:|-------:|--------:|",
         "| 1,000 | −1,200.5 ± 80.1 | −300.0 |   −1.50 |",
         "| 5,000 |   −150.2 ± 80.1 | −300.0 |   −1.50 |",
+        "",
+        "![return](plots/local-20260203-091422-123.svg)",
     ]
 
 
@@ -73,6 +88,7 @@ def test_a_bare_job_leaves_out_what_it_has_not() -> None:
         why="",
         overrides=(),
         compare_to=None,
+        code_against=None,
         env_id="",
         git_commit=None,
         resources={},
@@ -164,7 +180,7 @@ def test_outcomes_in_words(state: State, fields: dict[str, Any], line: str) -> N
 @pytest.mark.parametrize(
     ("row", "score"),
     [
-        (eval_row(5000, 5), ", return 5.00 ± 80.1 over 10 episodes"),
+        (eval_row(5000, 5), ", return 5.00 ± 80.1 [−55.4, 65.4] over 10 episodes"),
         (eval_row(5000, episodes=1), ", return −150.2 ± 80.1 over 1 episode"),
         (eval_row(5000, episodes="many", return_std=None), ", return −150.2"),
         (eval_row(5000, float("nan"), return_std=float("nan")), ""),
@@ -269,12 +285,19 @@ def test_nothing_from_outside_breaks_the_block(
     about: str, why: str, cause: str, traceback: str, names: list[str]
 ) -> None:
     record = dataclasses.replace(
-        RECORD, about=about, why=why, overrides=tuple(names), diff=tuple(names), experiment=about, env_id=why
+        RECORD,
+        about=about,
+        why=why,
+        overrides=tuple(names),
+        diff=tuple(names),
+        code_changes=tuple(names),
+        experiment=about,
+        env_id=why,
     )
     status = dataclasses.replace(FAILED, cause=cause, node=about, run_id=why)
-    text = render_note(record, status, [eval_row(5000)], traceback, cause)
+    text = render_note(record, status, [eval_row(5000)], traceback, Places(cause, cause, cause, cause), error=cause)
     head, _, rest = text.partition("\n\n")
-    assert len(head.splitlines()) == 6 + bool(why)
+    assert len([line for line in head.splitlines() if not line.startswith("- fix: ")]) == 7 + bool(why)
     assert all(line.startswith("- ") for line in head.splitlines()[1:])
     assert not re.search(r"^- *(#|>|[-+*] |```|~~~)", head, re.MULTILINE)
     fences = [line for line in rest.splitlines() if re.fullmatch(r"`{3,}(text)?", line)]

@@ -7,12 +7,14 @@ import errno
 import os
 from typing import TextIO
 
-from tdmpc_lab.errors import LabError, RecordError, TrainingError
+from tdmpc_lab.app.frames import last_frame
+from tdmpc_lab.errors import LabError, RecordError
 from tdmpc_lab.jobs.paths import JobPaths
 from tdmpc_lab.text import shorten
 
 RESERVE_BYTES = 256 * 1024
 DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+_WIDTH, _FRAME_WIDTH = 300, 90
 _OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "cannot allocate memory")  # torch raises a RuntimeError
 
 
@@ -32,7 +34,7 @@ def disk_is_full(error: BaseException | None) -> bool:
 
 
 def cause_of(error: BaseException) -> str:
-    """Why a job failed, in one line: our own errors speak for themselves, others with their type.
+    """Why a job failed, in one line: our own errors speak for themselves, others with their type and last frame.
 
     An environment's own exception hides behind ours; its type and words are in ours already.
     """
@@ -41,21 +43,24 @@ def cause_of(error: BaseException) -> str:
         return "the disk is full, or the quota used up: make room, then go on with tdmpc-lab resume; " + shorten(
             f"{type(error).__name__}: {error}", 150
         )
-    if isinstance(error, LabError | TrainingError):
-        return shorten(text, 300)
     if _memory_is_out(error):
         return (
             "out of memory: ask for more (slurm.memory, or a larger GPU), or lower train.batch_size or "
             "train.replay_capacity, then go on with tdmpc-lab resume; "
             + shorten(f"{type(error).__name__}: {text}", 120)
         )
-    return shorten(f"{type(error).__name__}: {text}", 300)
+    told = text if isinstance(error, LabError) else f"{type(error).__name__}: {text}"
+    if not (frame := last_frame(error)):
+        return shorten(told, _WIDTH)
+    return f"{shorten(told, _WIDTH - _FRAME_WIDTH - len(', at '))}, at {shorten(frame, _FRAME_WIDTH)}"
 
 
 def _memory_is_out(error: BaseException) -> bool:
     told = str(error).lower()
     return isinstance(error, MemoryError) or (
-        isinstance(error, RuntimeError) and any(words in told for words in _OUT_OF_MEMORY)
+        isinstance(error, RuntimeError)
+        and not isinstance(error, LabError)
+        and any(words in told for words in _OUT_OF_MEMORY)
     )
 
 

@@ -8,17 +8,19 @@ from datetime import datetime
 from typing import Any
 
 from tdmpc_lab.errors import NoteError, RecordError
-from tdmpc_lab.files import file_lock, read_jsonl
+from tdmpc_lab.files import file_lock, read_jsonl, write_atomic
 from tdmpc_lab.jobs.events import OUTCOMES, read_events
-from tdmpc_lab.jobs.metrics import LATEST, eval_rows, latest_rows
+from tdmpc_lab.jobs.metrics import LATEST, eval_rows, latest_rows, without_superseded
 from tdmpc_lab.jobs.paths import JobPaths, Project
 from tdmpc_lab.jobs.record import JobRecord, read_record
 from tdmpc_lab.jobs.requests import cancelled_since, read_requests
 from tdmpc_lab.jobs.state import JobStatus, SchedulerState, derive_status
 from tdmpc_lab.notes.array_note import render_array_note
+from tdmpc_lab.notes.curve import curves_of, svg
 from tdmpc_lab.notes.note import update_note
-from tdmpc_lab.notes.render import describe_for_mlflow, render_note
+from tdmpc_lab.notes.render import Places, describe_for_mlflow, render_note
 from tdmpc_lab.text import parse_time
+from tdmpc_lab.tracking.store import run_url, web_address
 
 
 def traceback_of(events: Sequence[Mapping[str, Any]]) -> str | None:
@@ -54,17 +56,71 @@ def write_note(project: Project, paths: JobPaths, scheduler: SchedulerState | No
     events = read_events(paths.events)
     status = status_of(paths, record, scheduler, events)
     warnings = [str(event.get("message")) for event in events if event.get("event") == "warning"]
+    rows = eval_rows(paths)
     text = render_note(
         record,
         status,
-        eval_rows(paths),
+        rows,
         traceback_of(events),
+        _places(project, paths, record, status, events, rows),
+        error=_error_of(events),
         warnings=warnings,
         happened=[event for event in events if event.get("event") in ("phase", "video")],
         later=read_jsonl(paths.evals)[0],
     )
     note = update_note(project.note(paths.id), text, paths.note_lock)
     return note.decode(errors="replace")
+
+
+def _places(
+    project: Project,
+    paths: JobPaths,
+    record: JobRecord,
+    status: JobStatus,
+    events: Sequence[Mapping[str, Any]],
+    rows: Sequence[Mapping[str, Any]],
+) -> Places:
+    checkpoints = sorted(path.name for path in paths.checkpoints.glob("step_*.pt"))
+    tracking = [event for event in events if event.get("event") == "tracking"]
+    store, *run = (tracking[-1].get(key) for key in ("store", "experiment_id", "run_id")) if tracking else [None]
+    return Places(
+        checkpoint=checkpoints[-1] if checkpoints else None,
+        plot=_draw(project, record, rows) if status.state.ended else None,
+        run=run_url(web_address(str(store)), *map(str, run)) if store and all(run) else None,
+        gpu=_gpu(record, events),
+    )
+
+
+def _gpu(record: JobRecord, events: Sequence[Mapping[str, Any]]) -> str | None:
+    """What the last attempt trains on: the GPU, or that it has none though it asked for one."""
+    ready = [event for event in events if event.get("event") == "ready"]
+    if not ready:
+        return None
+    if gpu := ready[-1].get("gpu"):
+        return str(gpu)
+    return f"{ready[-1].get('device')}, though a GPU was asked for" if record.resources.get("gpus") else None
+
+
+def _draw(project: Project, record: JobRecord, rows: Sequence[Mapping[str, Any]]) -> str | None:
+    """Draw the curve of the evaluations beside the note; the link to it, or None where there is nothing to draw."""
+    curves = [curve for curve in curves_of(without_superseded(map(dict, rows))) if len(curve.values) > 1]
+    if not curves:
+        return None
+    path = project.plot(record.id)
+    picture = svg(curves, f"{record.id}: {record.experiment}").encode(errors="replace")
+    try:
+        if not path.exists() or path.read_bytes() != picture:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_atomic(path, picture)
+    except OSError:  # the note, which has the numbers, says it if nothing can be written at all
+        return None
+    return f"{path.parent.name}/{path.name}"
+
+
+def _error_of(events: Sequence[Mapping[str, Any]]) -> str:
+    """The name of the Python error of the job's last failure."""
+    failures = [event for event in events if event.get("event") == "failed"]
+    return str(failures[-1].get("error") or "") if failures else ""
 
 
 def write_array_note(project: Project, array_id: str, known: Mapping[str, JobStatus] | None = None) -> None:

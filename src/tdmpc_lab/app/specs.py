@@ -30,6 +30,16 @@ class Dimensions:
     episode_length: int
 
 
+@dataclass(frozen=True)
+class Comparison:
+    """A spec against its `compare_to`; empty without one."""
+
+    diff: tuple[str, ...] = ()
+    """What differs, in words."""
+    job: str | None = None
+    """The job that it was compared to; None where that was a spec without a job."""
+
+
 def find_spec(project: Project, text: str) -> Path:
     """The spec file meant by `text`: a path from the working directory, else from the project's root.
 
@@ -218,34 +228,40 @@ def differences(project: Project, loaded: Sequence[LoadedSpec]) -> list[tuple[st
     Raises:
         SpecError: `compare_to` names neither a job, nor an experiment with jobs, nor a spec of the project.
     """
-    known: dict[tuple[Path, str], Spec] = {}  # the points of a sweep share one, and finding it reads all records
-    changes: list[tuple[str, ...]] = []
+    return [comparison.diff for comparison in comparisons(project, loaded)]
+
+
+def comparisons(project: Project, loaded: Sequence[LoadedSpec]) -> list[Comparison]:
+    """Each spec against its `compare_to`. Raises SpecError like `differences`."""
+    known: dict[tuple[Path, str], tuple[Spec, str | None]] = {}  # shared by the points of a sweep: reads all records
+    found: list[Comparison] = []
     for item in loaded:
         wanted = item.spec.compare_to
         if wanted is None:
-            changes.append(())
+            found.append(Comparison())
             continue
         if (item.path, wanted) not in known:
             known[item.path, wanted] = _comparison(project, item, wanted)
-        changes.append(tuple(str(change) for change in diff(known[item.path, wanted], item.spec)))
-    return changes
+        spec, job = known[item.path, wanted]
+        found.append(Comparison(tuple(str(change) for change in diff(spec, item.spec)), job))
+    return found
 
 
-def _comparison(project: Project, item: LoadedSpec, wanted: str) -> Spec:
-    """The spec meant by `compare_to`: a job's, else the newest job's of that experiment, else a file's."""
+def _comparison(project: Project, item: LoadedSpec, wanted: str) -> tuple[Spec, str | None]:
+    """The spec meant by `compare_to`, and its job: a job's, else the newest job's of that experiment, else a file's."""
     ids = project.job_ids()
     if wanted in ids:
-        return load_resolved(project.job(wanted).resolved)
+        return load_resolved(project.job(wanted).resolved), wanted
     if not is_job_id(wanted):
         for job_id in reversed(ids):
             try:
                 if read_record(project.job(job_id)).experiment == wanted:
-                    return load_resolved(project.job(job_id).resolved)
+                    return load_resolved(project.job(job_id).resolved), job_id
             except (RecordError, SpecError):  # a damaged record is `status`'s to report; another will do here
                 continue
         for folder in (item.path.parent, project.experiments):
             if (path := folder / f"{wanted}.yaml").exists():
-                return load_spec(path).spec
+                return load_spec(path).spec, None
     message = f"found {wanted!r}, which is neither a job, nor an experiment with jobs, nor a spec in experiments/"
     near = difflib.get_close_matches(wanted, _comparable(project, item), n=1)
     hint = f"did you mean {near[0]!r}?" if near else ""

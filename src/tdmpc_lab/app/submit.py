@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from tdmpc_lab.app.code import JobCode
+from tdmpc_lab.app.code_changes import code_changes
 from tdmpc_lab.app.journal import write_note
 from tdmpc_lab.app.opponents import freeze_opponents
 from tdmpc_lab.app.resources import check_resources, settle_dependencies
-from tdmpc_lab.app.specs import check_environments, differences, environment_dimensions, load_all
+from tdmpc_lab.app.specs import check_environments, comparisons, environment_dimensions, load_all
 from tdmpc_lab.config.diff import config_hash, diff, group_hash
 from tdmpc_lab.config.loader import LoadedSpec, load_resolved
 from tdmpc_lab.config.schema import SlurmConfig, Spec
@@ -71,6 +72,8 @@ class Plan:
 
     item: LoadedSpec
     diff: tuple[str, ...]
+    compared_to: str | None = None
+    """The job that `diff` is taken against, where it is one."""
     goes_on_from: JobPaths | None = None
     """The job whose metrics and checkpoints the new one begins with."""
     rerun_of: JobPaths | None = None
@@ -98,11 +101,11 @@ def plan(project: Project, specs: Sequence[str], overrides: Sequence[str], *, en
         SpecError: every problem of every spec.
     """
     loaded = load_all(project, specs, overrides)
-    changes = differences(project, loaded)
+    compared = comparisons(project, loaded)
     check_resources(loaded)
     if environments:
         check_environments(project, loaded)
-    return [Plan(item, diff) for item, diff in zip(loaded, changes, strict=True)]
+    return [Plan(item, found.diff, found.job) for item, found in zip(loaded, compared, strict=True)]
 
 
 def settle(project: Project, plans: Sequence[Plan]) -> list[Plan]:
@@ -223,6 +226,8 @@ def prepare(
 ) -> JobPaths:
     """The job's folder with its record, and its first note."""
     spec = ready.item.spec
+    against = ready.compared_to if ready.goes_on_from is None else ready.goes_on_from.id
+    changes = None if against is None else code_changes(project, against, code)
 
     def make_record(new_id: str) -> JobRecord:
         if code.diff is not None:
@@ -246,6 +251,8 @@ def prepare(
             overrides=ready.item.overrides,
             compare_to=spec.compare_to,
             diff=ready.diff,
+            code_against=None if changes is None else against,
+            code_changes=changes or (),
             git_commit=code.commit,
             git_dirty=code.dirty,
             snapshot=code.snapshot,

@@ -208,6 +208,7 @@ class _Run:
             with Watchdog(spec.train.env_timeout, self._hung):
                 self._resume(trainer, store, sink)
                 self._start_mirror(spec, ready.gpu)
+                self._write_note()  # now with its GPU
                 return trainer.run()
         finally:
             self.progress.close()

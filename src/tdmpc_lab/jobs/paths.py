@@ -179,6 +179,10 @@ class Project:
         """The note of a job. Raises UsageError for what can't be a job id."""
         return self.notes / f"{self.job(job_id).id}.md"
 
+    def plot(self, job_id: str) -> Path:
+        """The picture of a job's curve, beside its note. Raises UsageError for what can't be a job id."""
+        return self.notes / "plots" / f"{self.job(job_id).id}.svg"
+
     def job_ids(self) -> list[str]:
         """The ids of all jobs, by submit time, then id. Folders that are no job, or not yet, are left out.
 

@@ -49,6 +49,11 @@ class JobRecord:
     """Experiment or job that `diff` is taken against."""
     diff: tuple[str, ...] = ()
     """Differences in words: `agent.horizon 18 → 9`."""
+    code_against: str | None = None
+    """Job whose code `code_changes` is taken against: the newest that `compare_to` means, or the `parent`; None
+    without one, and where the two can't be compared."""
+    code_changes: tuple[str, ...] = ()
+    """Files that differ from the code of that job: `M src/train.py`, with A of a new one and D of one that is gone."""
     git_commit: str | None = None
     """Commit the code was at; None outside a repository."""
     git_dirty: bool | None = None

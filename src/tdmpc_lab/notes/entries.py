@@ -18,7 +18,7 @@ from tdmpc_lab.notes.verdict import Verdict, is_verdict_line, parse_verdict
 _OUTCOME = re.compile(r"- (COMPLETED|FAILED|CANCELLED|TIMEOUT|RUNNING|UNKNOWN|waiting)\b")
 _COUNTS = re.compile(r"- (?:[0-9]+ [A-Z]+(?:, |$))+")  # of an array's tasks
 _WHAT = re.compile(r"- (?P<experiment>\S+) · .*?\b[0-9,]+ steps · ")
-_ONLY_IN_NOTES = ("- again:", "- folders ", "- warning:", "- video ")
+_ONLY_IN_NOTES = ("- again:", "- folders ", "- warning:", "- video ", "- curve of the ", "- fix: ", "- code vs ")
 _DATE = re.compile(
     r"(?P<year>[0-9]{4})-(?P<month>[0-9]{1,2})-(?P<day>[0-9]{1,2})"
     r"(?:[_T ]+(?P<hour>[0-9]{1,2})[-:](?P<minute>[0-9]{2})(?:[-:](?P<second>[0-9]{2}))?)?"

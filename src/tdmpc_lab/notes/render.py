@@ -5,16 +5,21 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
+from urllib.parse import quote
 
 from tdmpc_lab.jobs.metrics import as_int, without_superseded
 from tdmpc_lab.jobs.points import place_text
 from tdmpc_lab.jobs.record import NO_SNAPSHOT, JobRecord
 from tdmpc_lab.jobs.state import JobStatus, State
+from tdmpc_lab.notes.curve import curves_of, spark_line
 from tdmpc_lab.notes.note import END
+from tdmpc_lab.notes.remedy import remedy
 from tdmpc_lab.notes.results import later_line, latest_of_each, score, table
 from tdmpc_lab.text import duration, heading_time, number, one_line, shorten
 
+_FILES = 6  # of code that differs; the job's record has more
 _DIFFERENCES = 8  # shown in the note; `compare` lists them all
 _VIDEOS = 3  # the last ones
 _WARNINGS = 5  # the last ones; the job's events have all
@@ -27,12 +32,28 @@ _DESCRIPTION_LENGTH = 5000  # what every MLflow version takes as a tag's value
 EvalRow = dict[str, Any]
 
 
+@dataclass(frozen=True)
+class Places:
+    """Where what a job made is found."""
+
+    checkpoint: str | None = None
+    """File name of the newest checkpoint."""
+    plot: str | None = None
+    """The picture of its curve, as a link from the note."""
+    run: str | None = None
+    """Address of its page in MLflow."""
+    gpu: str | None = None
+    """The device it trains on, in words."""
+
+
 def render_note(
     record: JobRecord,
     status: JobStatus,
     evals: Sequence[EvalRow],
     traceback: str | None = None,
-    tracking_hint: str | None = None,
+    places: Places = Places(),
+    *,
+    error: str = "",
     warnings: Sequence[str] = (),
     happened: Sequence[Mapping[str, Any]] = (),
     later: Sequence[Mapping[str, Any]] = (),
@@ -40,19 +61,24 @@ def render_note(
     """The tool's part of a job's note as Markdown, without the markers, ending in a newline.
 
     `evals` are all evaluation rows; `traceback` is shown (its last lines) when the job failed;
-    `warnings` are what the job complained of; `happened` are its events about phases and videos; `later` are the rows
-    of evaluations after the training; `tracking_hint` says in a few words where the MLflow run is seen.
+    `error` is the name of the Python error then; `warnings` are what the job complained of; `happened` are its events
+    about phases and videos; `later` are the rows of evaluations after the training.
     """
     rows = without_superseded(evals)
+    curves = [curve for curve in curves_of(rows) if len(curve.values) > 1]
+    fix = remedy(record, status, error, saved=places.checkpoint is not None, again=code_span(_again(record)))
     lines = [
         f"##### {record.id} - {heading_time(record.submitted)}",
         f"- {markdown_line(record.about or record.experiment)}",
         *([f"- sweep: {markdown_line(place_text(record))}"] if record.sweep else []),
         *([f"- why: {markdown_line(record.why)}"] if record.why else []),
         *([f"- {markdown_line(_difference(record))}"] if record.compare_to else []),
+        *([f"- {markdown_line(_code_difference(record))}"] if record.code_against else []),
         f"- {markdown_line(what_line(record))}",
-        f"- {markdown_line(outcome_line(status, rows))}",
-        f"- {_where(record, status, tracking_hint)}",
+        f"- {markdown_line(outcome_line(status, rows, places.gpu))}",
+        *([f"- fix: {markdown_line(fix)}"] if fix else []),
+        *(f"- curve of the {markdown_line(curve.name)}: {spark_line(curve)}" for curve in curves),
+        f"- {_where(record, status, places)}",
     ]
     videos = [event for event in happened if event.get("event") == "video"]
     phases = [event for event in happened if event.get("event") == "phase"]
@@ -62,15 +88,17 @@ def render_note(
     lines += [f"- warning: {markdown_line(text)}" for text in dict.fromkeys(told)]
     if rows:
         lines += ["", *table(rows, f"`jobs/{record.id}/metrics.jsonl`")]
+    if places.plot is not None:
+        lines += ["", f"![{' and '.join(curve.name for curve in curves) or 'evaluations'}]({_address(places.plot)})"]
     if traceback and traceback.strip() and status.state is State.FAILED:
         lines += ["", *_fenced(traceback)]
     return "\n".join(lines) + "\n"
 
 
-def outcome_line(status: JobStatus, evals: Sequence[EvalRow] = ()) -> str:
-    """State in words on one line, as plain text: `COMPLETED in 3:12 on node7, step 5,000, return …`."""
+def outcome_line(status: JobStatus, evals: Sequence[EvalRow] = (), gpu: str | None = None) -> str:
+    """State in words on one line, as plain text: `COMPLETED in 3:12 on node7 (A4000), step 5,000, return …`."""
     cause = status.cause or ""
-    place = f" on {status.node}" if status.node else ""
+    place = f" on {status.node}{f' ({gpu})' if gpu else ''}" if status.node else ""
     time = "" if status.elapsed_s is None else duration(status.elapsed_s)
     tries = f", attempt {status.attempt}" if status.attempt > 1 else ""
     step = "" if status.step is None else f", step {number(status.step)}"
@@ -133,6 +161,15 @@ def _difference(record: JobRecord) -> str:
     return f"vs {record.compare_to}: {', '.join(shown) or 'no difference'}"
 
 
+def _code_difference(record: JobRecord) -> str:
+    """`code vs 1971498: 2 files: M src/train.py, A src/shaping.py`."""
+    changed = record.code_changes
+    if not changed:
+        return f"code vs {record.code_against}: the same"
+    shown = [*changed[:_FILES], *([f"and {len(changed) - _FILES} more"] if len(changed) > _FILES else [])]
+    return f"code vs {record.code_against}: {len(changed)} file{'' if len(changed) == 1 else 's'}: {', '.join(shown)}"
+
+
 def what_line(record: JobRecord, *, seed: bool = True) -> str:
     """Experiment, seed, environment, steps, resources and code on one line."""
     asked = ", ".join(f"{key} {value}" for key, value in record.resources.items() if value not in (None, "", [], {}))
@@ -149,13 +186,18 @@ def what_line(record: JobRecord, *, seed: bool = True) -> str:
     return " · ".join(part for part in parts if part)
 
 
-def _where(record: JobRecord, status: JobStatus, tracking_hint: str | None) -> str:
-    again = shlex.join(["tdmpc-lab", *_command_again(record)])
-    parts = [f"again: {code_span(again)}", f"folder {code_span(f'jobs/{record.id}')}"]
+def _where(record: JobRecord, status: JobStatus, places: Places) -> str:
+    parts = [f"again: {code_span(_again(record))}", f"folder {code_span(f'jobs/{record.id}')}"]
+    if places.checkpoint:
+        parts.append(f"checkpoint {code_span(f'jobs/{record.id}/checkpoints/{places.checkpoint}')}")
     if status.run_id:
-        hint = f" ({markdown_line(tracking_hint)})" if tracking_hint else ""
-        parts.append(f"MLflow run {code_span(status.run_id)}{hint}")
+        run = code_span(status.run_id)
+        parts.append(f"MLflow run [{run}]({_address(places.run)})" if places.run else f"MLflow run {run}")
     return " · ".join(parts)
+
+
+def _again(record: JobRecord) -> str:
+    return shlex.join(["tdmpc-lab", *_command_again(record)])
 
 
 def _command_again(record: JobRecord) -> list[str]:
@@ -207,6 +249,11 @@ def code_span(text: str) -> str:
     ticks = "`" * (_longest_backticks(line) + 1)
     space = " " if line.startswith("`") or line.endswith("`") else ""
     return f"{ticks}{space}{line}{space}{ticks}"
+
+
+def _address(text: str) -> str:
+    """A path or an address as the target of a Markdown link: nothing in it ends the link or the line."""
+    return quote(text, safe="/:#?=&%@,;+~", errors="replace")
 
 
 def _longest_backticks(text: str) -> int:

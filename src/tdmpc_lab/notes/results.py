@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from tdmpc_lab.intervals import mean_interval
 from tdmpc_lab.jobs.metrics import as_float, as_int
 from tdmpc_lab.text import number
 
@@ -13,12 +14,13 @@ TABLE_ROWS = 12
 
 
 def score(row: Row) -> str:
-    """`win rate vs strong 0.87 [0.83, 0.90] over 20 episodes`, or `return −150.2 ± 80.1 over …`, or nothing."""
+    """`win rate vs strong 0.87 [0.83, 0.90] over 20 episodes`, or `return −150.2 ± 80.1 [−211.0, −89.4] over …`, or
+    nothing. In brackets are 95 % intervals, of a mean that of Student's t."""
     games = win_rates(row)
     if games:
         result = ", ".join(f"win rate {text}" if i == 0 else text for i, text in enumerate(games))
     elif as_float(row.get("return_mean")) is not None:
-        result = f"return {mean_and_std(row)}"
+        result = f"return {mean_and_std(row)}{_interval(row)}"
     else:
         return ""
     count = as_int(row.get("episodes"))
@@ -51,6 +53,14 @@ def mean_and_std(row: Row) -> str:
     """`−150.2 ± 80.1`"""
     std = as_float(row.get("return_std"))
     return number(as_float(row.get("return_mean"))) + ("" if std is None else f" ± {number(std)}")
+
+
+def _interval(row: Row) -> str:
+    """` [−211.0, −89.4]`: where the mean return lies; nothing where too few episodes tell."""
+    mean, std = as_float(row.get("return_mean")), as_float(row.get("return_std"))
+    count = as_int(row.get("episodes"))
+    ends = None if mean is None or std is None or count is None else mean_interval(mean, std, count)
+    return "" if ends is None else f" [{number(ends[0])}, {number(ends[1])}]"
 
 
 def later_line(row: Row) -> str:

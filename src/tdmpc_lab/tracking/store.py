@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 URI_VARIABLE = "MLFLOW_TRACKING_URI"
+LOCAL_UI = "http://127.0.0.1:5000"
 _SQLITE = "sqlite:///"
 ALLOWED_HOSTS = "127.0.0.1:*,localhost:*"
 """What a browser may call the server, on any port of a tunnel: a page elsewhere that makes its own name mean this
@@ -202,3 +203,8 @@ def ui_command(uri: str, root: Path, port: int) -> list[str]:
 def run_url(base: str, experiment_id: str, run_id: str) -> str:
     """The page of one run."""
     return f"{base.rstrip('/')}/#/experiments/{experiment_id}/runs/{run_id}?workflowType=machine_learning"
+
+
+def web_address(store: str) -> str:
+    """Where a browser finds a store: a server itself, any other through `tdmpc-lab ui` on its usual port."""
+    return store if store.startswith(("http://", "https://")) else LOCAL_UI

@@ -1,0 +1,151 @@
+"""The curve of a job's evaluations: a line of small bars for the note's text, and a picture. Pure functions."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from html import escape
+from typing import Any
+
+from tdmpc_lab.jobs.metrics import as_float, as_int
+from tdmpc_lab.notes.results import Row, evenly, opponents_of
+from tdmpc_lab.text import number
+
+Scale = Callable[[float], float]
+BARS = "▁▂▃▄▅▆▇█"
+_MOST_BARS = 40
+_MOST_POINTS = 200
+_WIDTH, _HEIGHT = 360, 110
+_LEFT, _RIGHT, _TOP, _BOTTOM = 58, 10, 18, 18
+_COLOURS = ("#3572b0", "#c8553d", "#2a9d4a", "#8e5bb5", "#b8860b")  # readable on white and on black
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One quantity over the steps of a job; at least one point."""
+
+    name: str
+    """`return`, or `win rate vs strong`."""
+    steps: tuple[int, ...]
+    values: tuple[float, ...]
+    low: tuple[float | None, ...]
+    """The lower end of what is drawn around each value: its interval, or one standard deviation below."""
+    high: tuple[float | None, ...]
+
+
+def curves_of(rows: Sequence[Row]) -> list[Curve]:
+    """Of games the win rate against each opponent, else the return; rows without a number are left out."""
+    games = opponents_of(rows[-1]) if rows else []
+    if not games:
+        return _curve("return", [(row, *_around_mean(row)) for row in rows])
+    found: list[Curve] = []
+    for name, suffix in games:
+        share, low, high = (f"{key}{suffix}" for key in ("win", "win_low", "win_high"))
+        points = [(row, as_float(row.get(share)), as_float(row.get(low)), as_float(row.get(high))) for row in rows]
+        found += _curve(f"win rate vs {name}", points)
+    return found
+
+
+def spark_line(curve: Curve) -> str:
+    """`▁▂▄▆█ −1,200.5 → −135.8, best −120.1 at step 4,000`; at most forty bars, lowest to highest value."""
+    shown = [curve.values[index] for index in evenly(len(curve.values), _MOST_BARS)]
+    low, high = min(curve.values), max(curve.values)
+    height = _scale(low, high, 0, len(BARS) - 1) if high > low else lambda _value: 0.0
+    bars = "".join(BARS[round(height(value))] for value in shown)
+    best = curve.values.index(high)
+    ends = f"{number(curve.values[0])} → {number(curve.values[-1])}"
+    return f"{bars} {ends}, best {number(high)} at step {number(curve.steps[best])}"
+
+
+def svg(curves: Sequence[Curve], title: str) -> str:
+    """The curves as one small picture, the first and last step and the lowest and highest value at its edges.
+
+    It refers to nothing outside of itself, and takes its text colour from where it is shown.
+    """
+    drawn = [_thinned(curve) for curve in curves]
+    steps = [step for curve in drawn for step in curve.steps]
+    values = [value for curve in drawn for ends in (curve.low, curve.values, curve.high) for value in ends]
+    known = [value for value in values if value is not None]
+    x, y = (
+        _scale(min(steps), max(steps), _LEFT, _WIDTH - _RIGHT),
+        _scale(min(known), max(known), _HEIGHT - _BOTTOM, _TOP),
+    )
+    parts = [_band(curve, x, y, _COLOURS[n % len(_COLOURS)]) for n, curve in enumerate(drawn)]
+    parts += [_line(curve, x, y, _COLOURS[n % len(_COLOURS)]) for n, curve in enumerate(drawn)]
+    labels = [
+        _text(_LEFT - 5, _TOP + 4, number(max(known)), "end"),
+        _text(_LEFT - 5, _HEIGHT - _BOTTOM + 3, number(min(known)), "end"),
+        _text(_LEFT, _HEIGHT - 5, number(min(steps)), "start"),
+        _text(_WIDTH - _RIGHT, _HEIGHT - 5, f"step {number(max(steps))}", "end"),
+    ]
+    across = (_WIDTH - _LEFT - _RIGHT) / len(drawn)
+    for n, curve in enumerate(drawn):
+        labels.append(_text(_LEFT + n * across, 11, curve.name, "start", _COLOURS[n % len(_COLOURS)]))
+    axes = (
+        f'<path d="M{_LEFT} {_TOP}V{_HEIGHT - _BOTTOM}H{_WIDTH - _RIGHT}" fill="none" stroke="#888" stroke-width="1"/>'
+    )
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {_HEIGHT}" width="{_WIDTH}" '
+        f'height="{_HEIGHT}" role="img" font-family="sans-serif" font-size="10">'
+        f"<title>{escape(title)}</title>{axes}{''.join(parts)}{''.join(labels)}</svg>\n"
+    )
+
+
+def _curve(name: str, points: Sequence[tuple[Row, float | None, float | None, float | None]]) -> list[Curve]:
+    """The curve through the points that have a step and a value; none without any."""
+    whole = [
+        (step, value, low, high)
+        for row, value, low, high in points
+        if (step := as_int(row.get("step"))) is not None and value is not None
+    ]
+    if not whole:
+        return []
+    steps, values, low, high = zip(*whole, strict=True)
+    return [Curve(name, steps, values, low, high)]
+
+
+def _around_mean(row: Row) -> tuple[float | None, float | None, float | None]:
+    mean, std = as_float(row.get("return_mean")), as_float(row.get("return_std"))
+    if mean is None or std is None:
+        return mean, None, None
+    return mean, mean - std, mean + std
+
+
+def _thinned(curve: Curve) -> Curve:
+    kept = evenly(len(curve.values), _MOST_POINTS)
+
+    def of(column: Sequence[Any]) -> tuple[Any, ...]:
+        return tuple(column[index] for index in kept)
+
+    return Curve(curve.name, of(curve.steps), of(curve.values), of(curve.low), of(curve.high))
+
+
+def _scale(low: float, high: float, begin: float, end: float) -> Scale:
+    """From values to the picture; what is all the same lies in the middle."""
+    span = high - low
+    if not math.isfinite(span) or span <= 0:
+        return lambda _value: (begin + end) / 2
+    return lambda value: begin + (value - low) / span * (end - begin)
+
+
+def _band(curve: Curve, x: Scale, y: Scale, colour: str) -> str:
+    around = [
+        (s, a, b) for s, a, b in zip(curve.steps, curve.low, curve.high, strict=True) if a is not None and b is not None
+    ]
+    if len(around) < 2:
+        return ""
+    above = [f"{x(step):.1f},{y(high):.1f}" for step, _, high in around]
+    below = [f"{x(step):.1f},{y(low):.1f}" for step, low, _ in reversed(around)]
+    return f'<polygon points="{" ".join([*above, *below])}" fill="{colour}" fill-opacity="0.15"/>'
+
+
+def _line(curve: Curve, x: Scale, y: Scale, colour: str) -> str:
+    places = [(x(step), y(value)) for step, value in zip(curve.steps, curve.values, strict=True)]
+    points = " ".join(f"{left:.1f},{top:.1f}" for left, top in places)
+    line = f'<polyline points="{points}" fill="none" stroke="{colour}" stroke-width="1.5"/>'
+    return f'{line}<circle cx="{places[-1][0]:.1f}" cy="{places[-1][1]:.1f}" r="2.2" fill="{colour}"/>'
+
+
+def _text(left: float, top: float, words: str, anchor: str, colour: str = "#888") -> str:
+    return f'<text x="{left:.0f}" y="{top:.0f}" text-anchor="{anchor}" fill="{colour}">{escape(words)}</text>'
