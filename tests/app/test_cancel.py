@@ -15,6 +15,7 @@ import pytest
 from tdmpc_lab.app.cancel import cancel, chosen
 from tdmpc_lab.app.closing import catch_up_notes
 from tdmpc_lab.app.status import job_views
+from tdmpc_lab.cli.main import main
 from tdmpc_lab.errors import UsageError
 from tdmpc_lab.files import read_jsonl, write_atomic
 from tdmpc_lab.jobs.events import EventLog
@@ -173,3 +174,23 @@ def test_an_array_whose_submit_was_interrupted_goes_as_a_whole(lab: Project) -> 
     assert {word for line in told_slurm(lab) for word in line.split()} >= {"30", "31"}
     with pytest.raises(UsageError, match="no job 32"):
         chosen(lab, ["32"], None)
+
+
+def test_many_at_once_are_asked_about(
+    lab: Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Ten go without a question; of more nothing happens without a terminal, until told --yes."""
+    (lab.root / "experiments").mkdir()
+    monkeypatch.chdir(lab.root)
+    for task in range(11):
+        job(lab, f"9_{task}")
+    queue(lab, **{f"j9_{task}": "PENDING" for task in range(11)})
+    assert main(["cancel", "9"]) == 2
+    said = capsys.readouterr().err
+    assert "that are 11 jobs; nothing was done (--yes" in said
+    assert "9_0\n" in said
+    assert "and 3 more" in said
+    assert told_slurm(lab) == []
+    assert main(["cancel", "9_[0-9]"]) == 0
+    assert main(["cancel", "9", "--yes"]) == 0
+    assert len(told_slurm(lab)) == 2

@@ -52,7 +52,7 @@ def test_commands_and_options_are_what_scripts_rely_on():
         "play": sorted(["--device", "--games", "--help", "--human", "--opponent", "--policy", "--seed", "-h"]),
         "export": ["--force", "--help", "-h"],
         "rewards": sorted(["--at", "--episodes", "--help", "--json", "--out", "--phase", "--player", "-h"]),
-        "cancel": ["--experiment", "--help", "--json", "--save", "-h"],
+        "cancel": ["--experiment", "--help", "--json", "--save", "--yes", "-h"],
         "wait": ["--help", "--json", "-h"],
         "show": ["--help", "--json", "-h"],
         "gc": ["--help", "--json", "--keep", "--older-than", "--remove", "--yes", "-h"],

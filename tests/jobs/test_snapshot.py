@@ -14,7 +14,7 @@ from repositories import commit_all, git
 from tdmpc_lab.errors import SnapshotError
 from tdmpc_lab.jobs import snapshot as snapshot_module
 from tdmpc_lab.jobs.paths import Project
-from tdmpc_lab.jobs.snapshot import is_secret, take_snapshot, unused_snapshots
+from tdmpc_lab.jobs.snapshot import take_snapshot, unused_snapshots
 
 
 @pytest.fixture
@@ -113,9 +113,11 @@ def test_large_files_and_secrets_are_left_out_by_name(lab: Project, monkeypatch:
     (lab.root / "fits_no_more.bin").write_bytes(b"x" * 950)
     (lab.root / ".env").write_text("TOKEN=1")
     (lab.root / "src/mine/credentials.py").write_text("password = 1")
+    (lab.root / "deploy").write_text("-----BEGIN PRIV" + "ATE KEY-----\nMIIE\n")
     kept = take_snapshot(lab)
     assert [text.split(" (")[0] for text in sorted(kept.left_out)] == [
         ".env",
+        "deploy",
         "fits_no_more.bin",
         "large.bin",
         "src/mine/credentials.py",
@@ -123,17 +125,8 @@ def test_large_files_and_secrets_are_left_out_by_name(lab: Project, monkeypatch:
     assert "looks like a secret" in next(text for text in kept.left_out if text.startswith(".env"))
     found = tree(kept.folder)
     assert found["fits.bin"] == "x" * 900
-    for name in (".env", "large.bin", "fits_no_more.bin", "src/mine/credentials.py"):
+    for name in (".env", "deploy", "large.bin", "fits_no_more.bin", "src/mine/credentials.py"):
         assert found[name] == f"→ {lab.root / name}"  # a job that needs it still finds it
-
-
-@pytest.mark.parametrize(
-    "name", ["a/.env", "a/.ENV.local", "x.pem", "x.key", "id_rsa", "id_ed25519.pub", "Credentials"]
-)
-def test_names_of_secrets(name: str) -> None:
-    assert is_secret(name)
-    assert not is_secret("src/environment.py")
-    assert not is_secret("keys.py")
 
 
 def test_many_at_once_make_one_whole_folder(lab: Project) -> None:

@@ -48,7 +48,7 @@ def test_twenty_submits_at_once(start_cluster: Callable[..., Sim], make_lab: Cal
     assert {job["state"] for job in jobs} == {"PENDING"}
     assert not any("held" in job["cause"].lower() for job in jobs)
     first = min(seeds, key=int)
-    lab.run("cancel", *(job for job in seeds if job != first))
+    lab.run("cancel", "--yes", *(job for job in seeds if job != first))
     lab.slurm("scontrol", "update", "NodeName=ALL", "State=RESUME")
     assert lab.wait_for(first, "COMPLETED")["step"] == 80
     states = [job["state"] for job in json.loads(lab.run("status", "--json").stdout)]

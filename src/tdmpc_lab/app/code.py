@@ -12,8 +12,9 @@ from tdmpc_lab.errors import RecordError, SnapshotError
 from tdmpc_lab.jobs.git import code_diff, git_state
 from tdmpc_lab.jobs.paths import ROOT_VARIABLE, JobPaths, Project
 from tdmpc_lab.jobs.record import NO_SNAPSHOT, JobRecord
-from tdmpc_lab.jobs.snapshot import SECRETS, repository_of, take_snapshot
+from tdmpc_lab.jobs.snapshot import repository_of, take_snapshot
 from tdmpc_lab.launch.environment import Workplace
+from tdmpc_lab.secret import NAMES, secret_values, without_secrets
 
 DEBUG = "a debug run uses the code of its own process"
 
@@ -29,9 +30,17 @@ class JobCode:
     snapshot: str | None = None
     live: str | None = None
     left_out: tuple[str, ...] = ()
+    secrets: int = 0
+    """How many values that look like secrets are left out of `diff`."""
     package: str | None = None
     workplace: Workplace | None = None
     """Where the snapshot's code is found."""
+
+    @property
+    def all_left_out(self) -> tuple[str, ...]:
+        """For the record: files, and values of the difference."""
+        values = f"{self.secrets} values in code.diff (look like secrets)"
+        return (*self.left_out, values) if self.secrets else self.left_out
 
     @property
     def warning(self) -> str | None:
@@ -41,9 +50,12 @@ class JobCode:
                 f"the code is not kept: {self.live}. The job runs the files as they are when it starts "
                 "(--no-snapshot: that is what you want)"
             )
+        told = []
         if self.left_out:
-            return f"not kept with the code, the job reads the project's own: {', '.join(self.left_out)}"
-        return None
+            told.append(f"not kept with the code, the job reads the project's own: {', '.join(self.left_out)}")
+        if self.secrets:
+            told.append(f"left out of code.diff: {self.secrets} values that look like secrets")
+        return "; ".join(told) or None
 
 
 def code_now(project: Project, cluster: str, *, snapshot: bool = True, write: bool = True) -> JobCode:
@@ -52,10 +64,13 @@ def code_now(project: Project, cluster: str, *, snapshot: bool = True, write: bo
     Raises OSError when the snapshot can't be written.
     """
     commit, dirty = git_state(project.root)
+    diff = code_diff(project.root, NAMES) if commit is not None and dirty else None
+    told, secrets = (None, 0) if diff is None else without_secrets(diff, secret_values())
     live = JobCode(
         commit=commit,
         dirty=dirty,
-        diff=code_diff(project.root, SECRETS) if commit is not None and dirty else None,
+        diff=told,
+        secrets=secrets,
         live=DEBUG if cluster == "debug" else NO_SNAPSHOT,
         package=tdmpc_lab.__version__,
     )

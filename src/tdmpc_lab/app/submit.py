@@ -30,6 +30,7 @@ from tdmpc_lab.jobs.prepare import prepare_job
 from tdmpc_lab.jobs.record import JobRecord, read_record
 from tdmpc_lab.jobs.requests import ask
 from tdmpc_lab.jobs.state import SchedulerState
+from tdmpc_lab.secret import secret_values, without_secrets
 
 if TYPE_CHECKING:
     from tdmpc_lab.app.estimate import RunTimeEstimate
@@ -257,11 +258,11 @@ def prepare(
             git_dirty=code.dirty,
             snapshot=code.snapshot,
             live_code=code.live,
-            left_out=code.left_out,
+            left_out=code.all_left_out,
             package=code.package,
             cluster=cluster,
             resources=_resources(spec.slurm) if cluster == "slurm" else {},
-            command=("tdmpc-lab", *sys.argv[1:]),
+            command=("tdmpc-lab", *(without_secrets(word, secret_values())[0] for word in sys.argv[1:])),
             spec_file=shown_path(project, ready.item.path),
             submitted_at=datetime.now().astimezone().isoformat(timespec="milliseconds"),
             steps_total=spec.train.steps,

@@ -14,7 +14,7 @@ from tdmpc_lab.cli.common import project_here as _project
 from tdmpc_lab.cli.guard import warn_of_mistakes
 from tdmpc_lab.cli.output import outlives_its_reader, print_json
 from tdmpc_lab.cli.preflight import stop_on_errors
-from tdmpc_lab.cli.repeats import refuse_repeats
+from tdmpc_lab.cli.repeats import refuse_many, refuse_repeats
 from tdmpc_lab.errors import UsageError
 from tdmpc_lab.text import duration
 
@@ -209,7 +209,7 @@ def _estimate(report: dict[str, Any]) -> str:
 
 
 def cancel(args: Namespace) -> int:
-    """`cancel ID... [--experiment NAME] [--save]`."""
+    """`cancel ID... [--experiment NAME] [--save] [--yes]`."""
     from tdmpc_lab.app.cancel import cancel as stop
     from tdmpc_lab.app.cancel import chosen
 
@@ -217,6 +217,7 @@ def cancel(args: Namespace) -> int:
         raise UsageError("name the jobs to cancel, or give --experiment NAME")
     project = _project()
     ids = chosen(project, [_job_id(project, job) for job in args.jobs], args.experiment)
+    refuse_many(ids, args.yes)
     done = stop(project, ids, save=args.save, tell=lambda text: print(text, file=sys.stderr, flush=True))
     if args.json:
         print_json(done)

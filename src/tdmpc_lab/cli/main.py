@@ -177,6 +177,9 @@ def _add_cancel(sub: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
     p.add_argument("jobs", nargs="*", metavar="ID", help="job ids, or `last`; the id of an array for all its tasks")
     p.add_argument("--experiment", metavar="NAME", help="every job of this experiment that waits or runs")
     p.add_argument("--save", action="store_true", help="SLURM jobs that run save a checkpoint first; waits up to 60 s")
+    p.add_argument(
+        "--yes", action="store_true", help="do not ask, however many jobs there are (more than ten: it asks)"
+    )
     _add_json(p)
     p.set_defaults(run=commands.cancel, rest="jobs")
 

@@ -1,4 +1,4 @@
-"""What `submit` does about jobs that have run already: it says so, and asks where there is somebody to ask."""
+"""Questions: what `submit` does about jobs that have run already, and `cancel` about many jobs at once."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from tdmpc_lab.jobs.paths import Project
 
 _SHOWN = 8
+MANY = 10
+"""Jobs that are cancelled at once without a question."""
 
 
 def refuse_repeats(project: Project, plans: Sequence[Plan], args: Namespace) -> None:
@@ -39,6 +41,22 @@ def refuse_repeats(project: Project, plans: Sequence[Plan], args: Namespace) -> 
         raise UsageError(f"{head}; nothing was done (--again: submit all the same)\n{told}")
     print(f"{head}\n{told}", file=sys.stderr)
     if not yes("submit all the same?"):
+        raise UsageError("nothing was done")
+
+
+def refuse_many(ids: Sequence[str], agreed: bool) -> None:
+    """Return if these jobs are to be cancelled: of more than ten at once a person is asked.
+
+    Raises UsageError where the answer is no, or there is no terminal to ask at.
+    """
+    if agreed or len(ids) <= MANY:
+        return
+    told = "\n".join(f"  {line}" for line in _shortened(ids))
+    head = f"that are {len(ids):,} jobs"
+    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        raise UsageError(f"{head}; nothing was done (--yes: cancel them all the same)\n{told}")
+    print(f"{head}\n{told}", file=sys.stderr)
+    if not yes("cancel them all?"):
         raise UsageError("nothing was done")
 
 

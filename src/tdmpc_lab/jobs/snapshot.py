@@ -22,17 +22,13 @@ from pathlib import Path, PurePosixPath
 from tdmpc_lab.errors import SnapshotError
 from tdmpc_lab.jobs.git import GitError, git
 from tdmpc_lab.jobs.paths import Project
+from tdmpc_lab.secret import holds_private_key, is_secret_name
 
 MOST_FILE = 8 << 20
 """Bytes of the largest file that is kept."""
 MOST_TOTAL = 64 << 20
 """Bytes of all files together; the largest are left out first."""
 MOST_FILES = 20_000
-SECRETS = (
-    ".env", ".env.*", "*.pem", "*.key", "*.p12", "*.pfx", "id_rsa*", "id_dsa*", "id_ecdsa*", "id_ed25519*",
-    "credentials*", ".netrc", ".pypirc", ".htpasswd",
-)  # fmt: skip
-"""Names of files that are never copied, whatever their case."""
 
 _OWN_FOLDERS = ("jobs", "notes", "mlruns")
 # Ignored by git, and of no use to a job; the first also because a copy of jobs/ would follow links into them.
@@ -127,12 +123,6 @@ def unused_snapshots(project: Project) -> list[Path]:
     ]
 
 
-def is_secret(path: str) -> bool:
-    """Whether a file of this name is likely to hold a password or a key."""
-    name = PurePosixPath(path).name.lower()
-    return any(fnmatch.fnmatchcase(name, pattern) for pattern in SECRETS)
-
-
 def _listed(folder: Path, place: PurePosixPath) -> list[str]:
     """Paths of the files to keep, from the top of the repository. Raises GitError, SnapshotError."""
     names = list(_files(folder, ""))
@@ -191,7 +181,7 @@ def _read(top: Path, place: PurePosixPath, names: Iterable[str]) -> tuple[list[_
             entries.append(_Entry(name, os.fsencode(target), "link"))
         elif not stat.S_ISREG(status.st_mode):
             continue
-        elif is_secret(name):
+        elif is_secret_name(name):
             left_out[name] = "looks like a secret"
         elif status.st_size > MOST_FILE:
             left_out[name] = f"{_megabytes(status.st_size)}; at most {_megabytes(MOST_FILE)} are kept"
@@ -205,9 +195,13 @@ def _read(top: Path, place: PurePosixPath, names: Iterable[str]) -> tuple[list[_
             continue
         try:
             program = (top / name).stat().st_mode & stat.S_IXUSR
-            entries.append(_Entry(name, (top / name).read_bytes(), "program" if program else "file"))
+            data = (top / name).read_bytes()
         except FileNotFoundError:
             continue
+        if holds_private_key(data):
+            left_out[name] = "is a private key"
+        else:
+            entries.append(_Entry(name, data, "program" if program else "file"))
     return sorted(entries, key=lambda entry: entry.path), left_out
 
 

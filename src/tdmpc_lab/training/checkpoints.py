@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 import threading
 import time
-from collections.abc import Callable, Mapping
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from tdmpc_lab.training.sealed import read_sealed, seal
 FORMAT = 2
 """1 held the whole replay within itself, and no checksum."""
 _READS = (1, FORMAT)
+_FOREIGN = (KeyError, IndexError, TypeError, ValueError, AttributeError, RuntimeError, OverflowError)
 _NAME = re.compile(r"step_(\d+)\.pt")
 
 
@@ -278,9 +279,21 @@ def load_training(path: Path) -> dict[str, Any]:
             state["replay"]["parts"] = read_parts(path.parent, files_in(state))
     except CheckpointError as error:
         raise CheckpointError(f"{path}: of its replay: {error}") from error
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError, RuntimeError) as error:
+    except _FOREIGN as error:
         raise CheckpointError(f"{path}: its replay is not as it should be ({type(error).__name__}: {error})") from error
     return state
+
+
+@contextmanager
+def reading_state(what: str = "the checkpoint") -> Iterator[None]:
+    """Within, a checkpoint's content is taken apart: what is not as expected there is a CheckpointError."""
+    try:
+        yield
+    except _FOREIGN as error:
+        raise CheckpointError(
+            f"{what} does not hold what is needed ({type(error).__name__}: {error}); it was made by "
+            "another version or for another config"
+        ) from error
 
 
 def host_copy(tree: Any) -> Any:

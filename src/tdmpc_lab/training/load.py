@@ -13,7 +13,7 @@ from tdmpc_lab.config.loader import load_resolved_text
 from tdmpc_lab.config.schema import Spec
 from tdmpc_lab.errors import CheckpointError, SpecError
 from tdmpc_lab.files import Guard
-from tdmpc_lab.training.checkpoints import load_checkpoint, save_checkpoint
+from tdmpc_lab.training.checkpoints import load_checkpoint, reading_state, save_checkpoint
 
 HEADER = ("spec", "observation_dim", "action_dim", "episode_length")
 
@@ -55,17 +55,18 @@ def load_agent(path: Path, *, device: str) -> LoadedAgent:
         spec = load_resolved_text(state["spec"], str(path))
     except SpecError as error:
         raise CheckpointError(f"{path}: its spec can't be read: {error}") from error
-    agent = Agent(
-        int(state["observation_dim"]),
-        int(state["action_dim"]),
-        episode_length=int(state["episode_length"]),
-        agent=spec.agent,
-        planner=spec.planner,
-        seed=spec.train.seed,
-        device=device,
-    )
-    agent.load_weights(state["agent"])
-    return LoadedAgent(agent, spec, int(state["step"]), {key: state[key] for key in HEADER})
+    with reading_state(str(path)):
+        agent = Agent(
+            int(state["observation_dim"]),
+            int(state["action_dim"]),
+            episode_length=int(state["episode_length"]),
+            agent=spec.agent,
+            planner=spec.planner,
+            seed=spec.train.seed,
+            device=device,
+        )
+        agent.load_weights(state["agent"])
+        return LoadedAgent(agent, spec, int(state["step"]), {key: state[key] for key in HEADER})
 
 
 def save_copy(

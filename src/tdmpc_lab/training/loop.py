@@ -18,12 +18,12 @@ from tdmpc_lab.config.phases import Phase
 from tdmpc_lab.config.schema import EvalConfig, TrainConfig
 from tdmpc_lab.envs import EnvGroup, Setting
 from tdmpc_lab.errors import CheckpointError, NonFiniteError, TrainingError
-from tdmpc_lab.training.checkpoints import CheckpointStore, arrays_to_tensors, tensors_to_arrays
+from tdmpc_lab.training.checkpoints import CheckpointStore, arrays_to_tensors, reading_state, tensors_to_arrays
 from tdmpc_lab.training.curriculum import Curriculum
 from tdmpc_lab.training.evaluate import Evaluator, Film
 from tdmpc_lab.training.metrics import LossMeter, MetricSink, Row
 from tdmpc_lab.training.recorder import EpisodeRecorder
-from tdmpc_lab.training.saving import Saver, reading_state
+from tdmpc_lab.training.saving import Saver
 from tdmpc_lab.training.stop import StopFlag
 from tdmpc_lab.training.video import VideoFolder
 

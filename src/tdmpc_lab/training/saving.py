@@ -10,11 +10,9 @@ from typing import Any
 from tdmpc_lab.agent import Replay
 from tdmpc_lab.envs import Setting
 from tdmpc_lab.errors import CheckpointError
-from tdmpc_lab.training.checkpoints import CheckpointStore, Saved
+from tdmpc_lab.training.checkpoints import CheckpointStore, Saved, reading_state
 from tdmpc_lab.training.curriculum import Curriculum
 from tdmpc_lab.training.metrics import MetricSink
-
-_FOREIGN = (KeyError, IndexError, TypeError, ValueError, AttributeError, RuntimeError, OverflowError)
 
 
 class Saver:
@@ -85,18 +83,6 @@ class Saver:
         self._curriculum.saved(self._running, self._store.keep)
         fields = {"held_s": round(saved.held_s, 4), "write_s": round(saved.write_s, 4), "bytes": saved.size}
         self._tell("checkpoint", {"step": saved.step, "file": saved.path.name, **fields})
-
-
-@contextmanager
-def reading_state() -> Iterator[None]:
-    """Within, a checkpoint's content is taken apart: what is not as expected there is a CheckpointError."""
-    try:
-        yield
-    except _FOREIGN as error:
-        raise CheckpointError(
-            f"the checkpoint does not hold what this training needs ({type(error).__name__}: {error}); it was made by "
-            "another version or for another config"
-        ) from error
 
 
 def rows_there(sink: MetricSink) -> Callable[[Mapping[str, Any]], None]:
