@@ -236,3 +236,18 @@ def test_an_update_shows_in_the_version_of_every_weight():
     for name, p in agent.model.named_parameters():
         assert not torch.equal(p, before[name][1]), name
         assert p._version > before[name][0], name
+
+
+def test_gradient_norms_by_part_are_those_of_the_gradients() -> None:
+    config = dataclasses.replace(TINY, grad_clip=1e9)  # nothing is clipped: the gradients stay as they were
+    agent = tiny_agent(config=config)
+    perturbed(agent.model)
+    losses = agent.update(random_batch())
+    parts = ("encoder", "dynamics", "reward", "termination", "q", "policy")
+    for part in parts:
+        grads = [p.grad for p in getattr(agent.model, part).parameters()]
+        norm = sum(float(g.double().square().sum()) for g in grads if g is not None) ** 0.5
+        assert norm > 0
+        assert float(losses[f"grad_norm/{part}"]) == pytest.approx(norm, rel=1e-5)
+    whole = sum(float(losses[f"grad_norm/{part}"]) ** 2 for part in parts[:-1]) ** 0.5
+    assert float(losses["grad_norm/model"]) == pytest.approx(whole, rel=1e-5)

@@ -5,11 +5,12 @@ Shapes: H horizon, B batch, O observation, A action, L latent, N heads, K bins; 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own convention
-from torch import Generator, Tensor
+from torch import Generator, Tensor, nn
 
 from tdmpc_lab.agent.policy import PolicySample, distribution
 from tdmpc_lab.agent.replay import Batch
@@ -44,6 +45,9 @@ class Learner:
         self.config = config
         self.discount = discount
         self.generator = generator
+        self._model_parts: dict[str, nn.Module] = {
+            name: getattr(model, name) for name in ("encoder", "dynamics", "reward", "termination", "q")
+        }
         device = model.regression.centres.device
         self.scale = RunningScale(config.scale_tau).to(device)
         encoder = list(model.encoder.parameters())
@@ -63,9 +67,7 @@ class Learner:
             next_z = self.nets.encoder(batch.observations[1:])  # (H, B, L)
             target = self.td_target(next_z, batch.rewards, batch.terminated)  # (H, B)
         latents, losses = self.model_losses(batch, next_z, target)
-        losses["grad_norm/model"] = self._step(
-            losses["loss/total"], self.model_optimizer, self.model.model_parameters()
-        )
+        losses |= self._step(losses["loss/total"], self.model_optimizer, "model", self._model_parts)
         losses |= self._update_policy(latents.detach())
         self.model.update_target(self.config.tau)
         losses["td_target"] = target.mean()
@@ -144,18 +146,27 @@ class Learner:
 
     def _update_policy(self, latents: Tensor) -> dict[str, Tensor]:
         loss, metrics = self.policy_loss(latents)
-        metrics["grad_norm/policy"] = self._step(loss, self.policy_optimizer, list(self.model.policy.parameters()))
-        return metrics
+        return metrics | self._step(loss, self.policy_optimizer, "policy", {"policy": self.model.policy})
 
-    def _step(self, loss: Tensor, optimizer: torch.optim.Optimizer, parameters: list[torch.nn.Parameter]) -> Tensor:
-        """Backward, clip, step; returns the gradient norm before clipping."""
+    def _step(
+        self, loss: Tensor, optimizer: torch.optim.Optimizer, name: str, parts: Mapping[str, nn.Module]
+    ) -> dict[str, Tensor]:
+        """Backward, clip, step; returns the gradient norms before clipping, of the whole and by part."""
         optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
-        norm = torch.nn.utils.clip_grad_norm_(parameters, self.config.grad_clip)
+        parameters = {part: list(module.parameters()) for part, module in parts.items()}
+        norms = {
+            part: torch.nn.utils.get_total_norm([p.grad for p in members if p.grad is not None])
+            for part, members in parameters.items()
+        }
+        total = torch.linalg.vector_norm(torch.stack(list(norms.values())))
+        every = [p for members in parameters.values() for p in members]
+        torch.nn.utils.clip_grads_with_norm_(every, self.config.grad_clip, total)
         optimizer.step()
         # a fused step does not tell that it wrote to the weights; who keeps copies of them asks for the version
-        torch.autograd.graph.increment_version(parameters)
-        return norm
+        torch.autograd.graph.increment_version(every)
+        by_part = {f"grad_norm/{part}": norm for part, norm in norms.items()} if len(norms) > 1 else {}
+        return {f"grad_norm/{name}": total, **by_part}
 
     def state_dict(self) -> dict[str, Any]:
         """Optimizers and running scale; the model's own weights are not in it."""
