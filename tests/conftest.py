@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+
+from tdmpc_lab.tracking import store
+from tdmpc_lab.tracking.store import create_sqlite
 
 # Before anything imports torch: several test processes with a thread pool each only get in each other's way.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -30,6 +34,30 @@ def one_torch_thread() -> Iterator[None]:
     torch = sys.modules.get("torch")
     if torch is not None and torch.get_num_threads() != 1:
         torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], Path]:
+    """An MLflow store without experiments, made when first asked for: MLflow takes seconds for one."""
+    path = tmp_path_factory.mktemp("store") / "mlflow.db"
+
+    def make() -> Path:
+        if not path.exists():
+            create_sqlite(path)
+        return path
+
+    return make
+
+
+@pytest.fixture(autouse=True)
+def quick_stores(empty_store: Callable[[], Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    """New SQLite stores are copies, in this process; jobs make theirs themselves."""
+    monkeypatch.setattr(store, "create_sqlite", lambda path: _copy(empty_store(), path))
+
+
+def _copy(source: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(source, target)
 
 
 @pytest.fixture

@@ -122,6 +122,23 @@ def test_rows_round_trip(tmp_path: Path) -> None:
     assert path.read_bytes().count(b"\n") == 3
 
 
+def test_rows_are_read_a_piece_at_a_time_however_long_a_line_is(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    rows = [{"n": n, "text": "x" * (10 if n % 3 else 300)} for n in range(20)]
+    for row in rows:
+        append_jsonl(path, row)
+    with path.open("a") as file:
+        file.write('{"torn": "' + "x" * 500)
+    found, start = [], 0
+    while True:
+        piece, end = read_jsonl(path, start, 64)
+        if end == start:
+            break
+        assert 0 < len(piece) < 5
+        found, start = found + piece, end
+    assert found == rows
+
+
 def test_non_finite_rows_are_valid_json(tmp_path: Path) -> None:
     path = tmp_path / "m.jsonl"
     append_jsonl(path, {"a": math.nan, "b": math.inf, "c": -math.inf})

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, BinaryIO, Self
 
 from tdmpc_lab.errors import RecordError
 
@@ -204,8 +204,10 @@ def append_jsonl(path: Path | str, row: Mapping[str, Any]) -> None:
         writer.append(row)
 
 
-def read_jsonl(path: Path | str, start: int = 0) -> tuple[list[dict[str, Any]], int]:
+def read_jsonl(path: Path | str, start: int = 0, max_bytes: int | None = None) -> tuple[list[dict[str, Any]], int]:
     """The rows from byte `start` on, and the byte after the last whole line: the next call's `start`.
+
+    `max_bytes` bounds what is read at once (more where no row fits into them); by default all is read.
 
     A last line without its newline is still being written, or torn: it is left for later. A missing file
     gives no rows and `start` back; a file that has become shorter than `start` (rows were dropped for a
@@ -219,11 +221,19 @@ def read_jsonl(path: Path | str, start: int = 0) -> tuple[list[dict[str, Any]], 
             if start > size:
                 return [], _after_last_newline(file.fileno(), size)
             file.seek(start)
-            data = file.read()
+            data = file.read() if max_bytes is None else _read_some(file, max_bytes)
     except FileNotFoundError:
         return [], start
     whole = data[: data.rfind(b"\n") + 1]
     return _decode_lines(path, whole, start), start + len(whole)
+
+
+def _read_some(file: BinaryIO, max_bytes: int) -> bytes:
+    """The next `max_bytes` bytes, and as many more as it takes to have a whole line."""
+    data = file.read(max_bytes)
+    while b"\n" not in data and (more := file.read(max_bytes)):
+        data += more
+    return data
 
 
 def decode_jsonl(path: Path | str, data: bytes) -> list[dict[str, Any]]:

@@ -29,6 +29,7 @@ from tdmpc_lab.tracking.run import JOB_TAG
 from tdmpc_lab.tracking.store import open_client, store_uri
 
 QUICK = "experiments/quick.yaml"
+BEGAN, ENDED = datetime(2026, 2, 3, 10, tzinfo=UTC), datetime(2026, 2, 3, 11, tzinfo=UTC)
 PID_OF_NOBODY = 2**22 + 1  # beyond what Linux hands out
 
 
@@ -50,10 +51,13 @@ def add_job(lab: Project, job_id: str, *outcome: str, started: bool = True, seed
         cluster="local", spec_file=QUICK, submitted_at="2026-02-03T09:14:22+00:00", steps_total=300,
     )  # fmt: skip
     write_record(paths, record)
-    log = EventLog(paths.events, clock=lambda: datetime(2026, 2, 3, 10, tzinfo=UTC))
+    now = [BEGAN]
+    log = EventLog(paths.events, clock=lambda: now[0])
     if started:
         log.append("started", host=os.uname().nodename, pid=PID_OF_NOBODY, attempt=1)
+        log.append("ready", gpu="NVIDIA GeForce RTX 2080 Ti")
         add_rows(paths, range(300))
+    now[0] = ENDED
     for kind in outcome:
         log.append(kind, step=299, attempt=1)
     return paths
@@ -67,8 +71,7 @@ def add_rows(paths: JobPaths, steps: range, attempt: int = 1) -> None:
 
 def on_file(paths: JobPaths) -> Counter[tuple[str, int, float]]:
     rows, _ = read_jsonl(paths.metrics)
-    start = datetime(2026, 2, 3, 10, tzinfo=UTC)
-    return Counter((point.name, point.step, point.value) for row in rows for point in row_points(row, start))
+    return Counter((point.name, point.step, point.value) for row in rows for point in row_points(row, BEGAN))
 
 
 def the_run(lab: Project, paths: JobPaths):
@@ -132,6 +135,49 @@ def test_verdicts_and_later_evaluations_reach_a_new_store(lab: Project, monkeypa
         assert run.data.metrics["later/return_mean"] == -7.5
         assert "it looks too far ahead" in run.data.tags["mlflow.note.content"]
         assert [job.what for job in sync(lab)] == ["level"]
+
+
+def test_a_run_made_anew_has_the_jobs_own_times_and_tags(lab: Project) -> None:
+    whole = add_job(lab, "local-20260203-091422-001", "finished")
+    killed = add_job(lab, "local-20260203-091422-002")
+    assert [job.what for job in sync(lab)] == ["sent", "sent"]
+    client, run = the_run(lab, whole)
+    assert (run.info.start_time, run.info.end_time) == (ms(BEGAN), ms(ENDED))
+    assert run.data.tags["gpu"] == "NVIDIA GeForce RTX 2080 Ti"
+    assert (run.data.tags["node"], run.data.tags["attempt"]) == (os.uname().nodename, "1")
+    points = client.get_metric_history(run.info.run_id, "train/return")
+    assert [p.timestamp for p in points] == [ms(BEGAN) + 100 * step for step in range(300)]
+    # The other left no outcome: its last row is its last sign of life.
+    assert the_run(lab, killed)[1].info.end_time == ms(BEGAN) + 29_900
+
+
+def ms(moment: datetime) -> int:
+    return int(moment.timestamp() * 1000)
+
+
+def test_a_run_that_lacks_a_file_a_param_or_a_tag_is_not_level(lab: Project) -> None:
+    paths = add_job(lab, "local-20260203-091422-001", "finished")
+    paths.videos.mkdir()
+    (paths.videos / "eval_000000299.mp4").write_bytes(b"film")
+    client = open_client(store_uri(lab.root), lab.root)
+    bare = client.create_run(client.create_experiment("quick"), tags={JOB_TAG: paths.id})  # no params yet
+    client.set_terminated(bare.info.run_id, "FINISHED")
+    assert [job.what for job in sync(lab)] == ["sent"]
+    _, run = the_run(lab, paths)
+    assert run.data.params["agent.horizon"] == "3"
+    assert [job.what for job in sync(lab)] == ["level"]
+    folder = Path(run.info.artifact_uri.removeprefix("file://"))
+    for name in ("resolved.yaml", "video.mp4", "videos/eval_000000299.mp4"):
+        (folder / name).unlink()
+        assert [job.what for job in sync(lab)] == ["sent"], name
+        assert (folder / name).is_file()
+    (folder / "resolved.yaml").write_text("half of")
+    client.delete_tag(run.info.run_id, "gpu")
+    assert [job.what for job in sync(lab)] == ["sent"]
+    assert (folder / "resolved.yaml").read_bytes() == paths.resolved.read_bytes()
+    assert "gpu" in the_run(lab, paths)[1].data.tags
+    assert in_store(lab, paths) == on_file(paths)
+    assert [job.what for job in sync(lab)] == ["level"]
 
 
 def test_two_syncs_at_once_send_everything_once(lab: Project) -> None:

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tracking_fixtures import (
@@ -19,6 +21,7 @@ from tracking_fixtures import (
 
 from tdmpc_lab.files import JsonlWriter
 from tdmpc_lab.jobs.record import JobRecord
+from tdmpc_lab.tracking import mirror as mirror_module
 from tdmpc_lab.tracking import run as runs
 from tdmpc_lab.tracking.points import Sent
 from tdmpc_lab.tracking.run import CHANGED_TAG, DESCRIPTION_TAG, JOB_TAG, find_run, run_info
@@ -97,6 +100,24 @@ def test_the_same_mirror_notices_a_file_written_anew(tmp_path: Path) -> None:
     write_rows(paths, range(6, 31), attempt=2)
     assert follower.close("FINISHED", timeout_s=60).complete
     assert held(store_uri(tmp_path), tmp_path, RETURN) == expected(range(1, 31))
+
+
+def test_what_gathered_while_the_store_was_away_is_sent_piece_by_piece(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths = make_job(tmp_path)
+    write_rows(paths, range(1, 501))
+    monkeypatch.setattr(mirror_module, "PIECE_BYTES", 4096)
+    whole, most = runs.send_points, []
+
+    def watched(*args: Any) -> Iterator[int]:
+        most.append(len(args[2]))
+        return whole(*args)
+
+    monkeypatch.setattr(runs, "send_points", watched)
+    assert mirror(paths, tmp_path).start().close("FINISHED", timeout_s=60).sent_points == 1500
+    assert 0 < max(most) < 200
+    assert held(store_uri(tmp_path), tmp_path, RETURN) == expected(range(1, 501))
 
 
 def test_points_sent_before_a_crash_are_kept_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -48,6 +48,12 @@ def test_what_says_where_a_row_is_from_is_no_metric(split: str) -> None:
 
 def test_a_row_without_a_step_gives_no_points() -> None:
     assert row_points({"split": "train", "x": 1.0}, START) == []
+    assert row_points({"step": 10**30, "split": "train", "x": 1.0}, START) == []  # more than a database holds
+
+
+def test_values_that_no_calendar_or_float_holds_do_no_harm() -> None:
+    (point,) = row_points({"step": 5, "wall_s": 1e300, "x": 1.0, "y": 10**400}, START)
+    assert (point.name, point.time_ms) == ("train/x", round(START.timestamp() * 1000))
 
 
 def test_an_attempt_that_resumes_counts_from_where_the_last_one_stopped() -> None:

@@ -55,6 +55,11 @@ def test_a_folder_that_no_uri_can_name_is_refused(tmp_path: Path) -> None:
         store_uri(tmp_path / "what?")
 
 
+@pytest.fixture(autouse=True)
+def quick_stores() -> None:
+    """Here they are made by MLflow itself."""
+
+
 def test_a_folder_with_odd_characters_works(tmp_path: Path) -> None:
     root = tmp_path / "my lab # 100 % ü"
     root.mkdir()

@@ -4,34 +4,37 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from tdmpc_lab.app.journal import mlflow_description
+from tdmpc_lab.app.journal import mlflow_description, status_of
 from tdmpc_lab.config.loader import load_resolved
 from tdmpc_lab.config.schema import Spec
 from tdmpc_lab.config.serialize import flatten, to_dict
 from tdmpc_lab.jobs.events import OUTCOMES, EventLog, read_events
-from tdmpc_lab.jobs.metrics import as_int
+from tdmpc_lab.jobs.metrics import as_int, latest_rows
 from tdmpc_lab.jobs.paths import JobPaths, Project
 from tdmpc_lab.jobs.record import JobRecord, read_record
+from tdmpc_lab.jobs.state import State
 from tdmpc_lab.jobs.variants import Colours
-from tdmpc_lab.launch.process import last_start
 from tdmpc_lab.text import parse_time
 from tdmpc_lab.tracking.later import add_points
 from tdmpc_lab.tracking.mirror import MlflowMirror
-from tdmpc_lab.tracking.points import Point, metric_name
-from tdmpc_lab.tracking.run import RunStatus, run_info
+from tdmpc_lab.tracking.points import Point, attempt_starts, metric_name, row_time
+from tdmpc_lab.tracking.run import RunInfo, RunStatus, run_info
 from tdmpc_lab.tracking.store import public_uri, store_uri
 
+_LAST_ROWS = 4096  # bytes at the end of the metrics
 _LATER = ("return_mean", "win", "draw", "loss", "win_low", "win_high")
-RUN_STATUS: dict[str, RunStatus] = {
-    "finished": "FINISHED",
-    "failed": "FAILED",
-    "stopped": "KILLED",
-    "timeout": "KILLED",
+RUN_STATUS: Mapping[State, RunStatus] = {
+    State.COMPLETED: "FINISHED",
+    State.FAILED: "FAILED",
+    State.CANCELLED: "KILLED",
+    State.TIMEOUT: "KILLED",
+    State.UNKNOWN: "KILLED",  # its process is gone and left no outcome
 }
-"""The outcome of a job in MLflow's words."""
+"""The end of a job in MLflow's words."""
 _colours = functools.lru_cache(maxsize=4)(Colours)
 
 
@@ -41,16 +44,15 @@ def start_mirror(
     record: JobRecord,
     spec: Spec,
     *,
-    attempt: int | None,
-    node: str | None,
-    gpu: str | None = None,
     log: EventLog | None = None,
 ) -> MlflowMirror:
     """MLflow follows the job's files in a thread of its own, from here on; the run is named in the job's events.
 
     `log` is the job's event log where its writer has one open.
 
-    Raises UsageError when the store can't be where it is said to be.
+    Raises:
+        RecordError: the job's events can't be read.
+        UsageError: the store can't be where it is said to be.
     """
     uri = store_uri(project.root)
 
@@ -62,33 +64,56 @@ def start_mirror(
         if not told or any(told[-1].get(name) != value for name, value in fields.items()):
             events.append("tracking", **fields)
 
-    info = run_info(
-        record,
-        flatten(to_dict(spec)),
-        attempt=attempt,
-        node=node,
-        gpu=gpu or _gpu_of(read_events(paths.events)),
-        colour=_colours(project).of(record),
-    )
+    info = info_of(project, paths, record, spec)
     return MlflowMirror(uri, project.root, info, paths, submitted=record.submitted, on_run=on_run).start()
 
 
-def _gpu_of(events: Sequence[Mapping[str, Any]]) -> str | None:
-    """The GPU that the last attempt trained on; None where that was a CPU, or is not on file."""
-    ready = [event for event in events if event.get("event") == "ready"]
-    return str(ready[-1]["gpu"]) if ready and ready[-1].get("gpu") else None
+def info_of(project: Project, paths: JobPaths, record: JobRecord, spec: Spec) -> RunInfo:
+    """What MLflow is told of a job, the same while it runs as later: all of it is on file. Raises RecordError."""
+    events = read_events(paths.events)
+    starts = [event for event in events if event.get("event") == "started"]
+    gpus = [event.get("gpu") for event in events if event.get("event") == "ready"]
+    last = starts[-1] if starts else {}
+    return run_info(
+        record,
+        flatten(to_dict(spec)),
+        attempt=as_int(last.get("attempt")),
+        node=last.get("host"),
+        gpu=gpus[-1] if gpus else None,
+        colour=_colours(project).of(record),
+        started=parse_time(starts[0].get("time")) if starts else None,
+    )
+
+
+def run_end(paths: JobPaths) -> datetime | None:
+    """When a job that is over came to its end: its outcome, else its last sign of life; None without any.
+
+    Raises RecordError.
+    """
+    events = read_events(paths.events)
+    for event in reversed(events):
+        if event.get("event") in OUTCOMES and (moment := parse_time(event.get("time"))):
+            return moment
+        if event.get("event") == "started":
+            break
+    starts = attempt_starts(events)
+    rows = [(row, starts.get(as_int(row.get("attempt")) or 1)) for row in latest_rows(paths, _LAST_ROWS)]
+    own = [parse_time(event.get("time")) for event in events if event.get("event") != "tracking"]  # sync writes that
+    signs = [*own, *(row_time(row, start) for row, start in rows if start is not None)]
+    return max((moment for moment in signs if moment is not None), default=None)
 
 
 def run_files(paths: JobPaths) -> dict[str, Path]:
     """What a run gets as artifacts at its end."""
     videos = sorted(paths.videos.glob("*.mp4"))
     newest = {} if not videos else {"video.mp4": videos[-1]}
-    return {
+    files = {
         "spec.yaml": paths.spec,
         "resolved.yaml": paths.resolved,
         **newest,  # at the root: MLflow's compare page shows only what lies there
         **{f"videos/{video.name}": video for video in videos},
     }
+    return {name: path for name, path in files.items() if path.is_file()}
 
 
 def end_run_of(project: Project, paths: JobPaths, note: str | None, timeout_s: float = 60.0) -> str | None:
@@ -101,17 +126,21 @@ def end_run_of(project: Project, paths: JobPaths, note: str | None, timeout_s: f
         RecordError, SpecError: a file of the job can't be read.
         UsageError: the store can't be where it is said to be.
     """
-    events = read_events(paths.events)
-    start = last_start(events)
-    outcomes = [event["event"] for event in events if event.get("event") in OUTCOMES]
-    if start is None or not outcomes:
+    record = read_record(paths)
+    status = status_of(paths, record, None)
+    if status.started_at is None or not status.state.ended:
         return None
-    record, spec = read_record(paths), load_resolved(paths.resolved)
+    spec = load_resolved(paths.resolved)
     description = None if note is None else mlflow_description(paths, None, note)
-    attempt, node = as_int(start.get("attempt")), start.get("host")
-    mirror = start_mirror(project, paths, record, spec, attempt=attempt, node=node)
-    status = RUN_STATUS[outcomes[-1]]
-    return mirror.close(status, description=description, files=run_files(paths), timeout_s=timeout_s).problem
+    mirror = start_mirror(project, paths, record, spec)
+    report = mirror.close(
+        RUN_STATUS[status.state],
+        ended=run_end(paths),
+        description=description,
+        files=run_files(paths),
+        timeout_s=timeout_s,
+    )
+    return report.problem
 
 
 def add_evaluation(

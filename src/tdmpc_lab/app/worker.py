@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from tdmpc_lab.app.failing import cannot_begin, cause_of, disk_is_full, keep_reserve, let_go_of
 from tdmpc_lab.app.joblog import refresh_rollup
 from tdmpc_lab.app.journal import mlflow_description, write_array_note, write_note
-from tdmpc_lab.app.mirroring import run_files, start_mirror
+from tdmpc_lab.app.mirroring import RUN_STATUS, run_end, run_files, start_mirror
 from tdmpc_lab.app.stopping import TERMINATED_CODE, ending, signals_to
 from tdmpc_lab.app.watchdog import Watchdog
 from tdmpc_lab.config.loader import load_resolved
@@ -30,12 +30,11 @@ from tdmpc_lab.jobs.events import EventLog, read_events
 from tdmpc_lab.jobs.paths import JobPaths, Project
 from tdmpc_lab.jobs.record import JobRecord, read_record
 from tdmpc_lab.jobs.requests import read_requests
-from tdmpc_lab.jobs.state import SchedulerState
+from tdmpc_lab.jobs.state import SchedulerState, State
 from tdmpc_lab.launch.attempts import AttemptLease
 from tdmpc_lab.launch.sbatch import REQUEUE_CODE, attempt_start
 from tdmpc_lab.launch.slurm import running_id
 from tdmpc_lab.tracking.mirror import MlflowMirror
-from tdmpc_lab.tracking.run import RunStatus
 from tdmpc_lab.training.stop import StopFlag
 
 if TYPE_CHECKING:
@@ -133,7 +132,7 @@ class _Run:
             raise
         if result.stopped is None:
             self.log.append("finished", step=result.step, attempt=self.attempt)
-            self._finish("FINISHED")
+            self._finish(State.COMPLETED)
         else:
             self._stopped(result.stopped, result.step)
         return {"step": result.step, "stopped": result.stopped}
@@ -151,7 +150,7 @@ class _Run:
                 step=None if self.trainer is None else self.trainer.step,
                 attempt=self.attempt,
             )
-            self._finish("FAILED")
+            self._finish(State.FAILED)
         except OSError as problem:  # nothing can be written: the error itself is to be seen, in the log
             print(f"the outcome could not be put on file: {problem}", file=sys.stderr, flush=True)
 
@@ -174,7 +173,7 @@ class _Run:
         if end.event == "preempted":
             self._finish(None, SchedulerState("PENDING", f"{end.fields['why']} at step {step:,}; to go on from there"))
         else:
-            self._finish("KILLED")
+            self._finish(State.CANCELLED)
         if end.exit_code is not None:
             raise SystemExit(end.exit_code)
 
@@ -207,7 +206,7 @@ class _Run:
             self.progress.message(self.record.experiment, f"training on {ready.device}; {ready.replay}")
             with Watchdog(spec.train.env_timeout, self._hung):
                 self._resume(trainer, store, sink)
-                self._start_mirror(spec, ready.gpu)
+                self._start_mirror(spec)
                 self._write_note()  # now with its GPU
                 return trainer.run()
         finally:
@@ -226,17 +225,8 @@ class _Run:
         else:
             sink.rewind(0)  # what an attempt that never saved has logged is done again
 
-    def _start_mirror(self, spec: Spec, gpu: str | None) -> MlflowMirror:
-        self.mirror = start_mirror(
-            self.project,
-            self.paths,
-            self.record,
-            spec,
-            attempt=self.attempt,
-            node=node_name(self.record),
-            gpu=gpu,
-            log=self.log,
-        )
+    def _start_mirror(self, spec: Spec) -> MlflowMirror:
+        self.mirror = start_mirror(self.project, self.paths, self.record, spec, log=self.log)
         if self.lease.lost_to is not None:  # it was lost before there was anything to abandon
             self.mirror.abandon()
         return self.mirror
@@ -268,24 +258,25 @@ class _Run:
             self.mirror.set_description(mlflow_description(self.paths, scheduler, note))
         return note
 
-    def _finish(self, status: RunStatus | None, scheduler: SchedulerState = RUNNING) -> None:
+    def _finish(self, state: State | None, scheduler: SchedulerState = RUNNING) -> None:
         """Note and MLflow after the outcome; their troubles are put on file and change nothing.
 
-        `status` None: the job goes on later, and so does its run.
+        `state` None: the job goes on later, and so does its run.
         """
         self._write_note(scheduler)
         self._write_array_note()
-        if status is not None:
+        if state is not None:
             refresh_rollup(self.project)
         try:
-            mirror = self.mirror or self._start_mirror(load_resolved(self.paths.resolved), None)
+            mirror = self.mirror or self._start_mirror(load_resolved(self.paths.resolved))
         except AttemptLostError:
             raise
         except LabError as error:  # it failed before training began, and its spec can't be read either
             self._warn(f"MLflow was not told: {error}")
             return
-        wait_s = CLOSE_S if status is not None else CLOSE_SOON_S
-        report = mirror.close(status, files=run_files(self.paths), timeout_s=wait_s)
+        wait_s = CLOSE_S if state is not None else CLOSE_SOON_S
+        status = None if state is None else RUN_STATUS[state]
+        report = mirror.close(status, ended=run_end(self.paths), files=run_files(self.paths), timeout_s=wait_s)
         if report.problem is not None:
             self._warn(f"MLflow is not complete: {report.problem}")
         self._write_note(scheduler)  # again: only now the run's id is sure to be known

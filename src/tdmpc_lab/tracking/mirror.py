@@ -28,6 +28,8 @@ from tdmpc_lab.tracking.store import configure, open_client, public_uri
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
+PIECE_BYTES = 128 * 1024
+"""Of the metrics, read and sent at once: some thousand values, which bounds the memory that the mirror takes."""
 _PROBLEM_WIDTH = 300
 _SYSTEM_ERROR = re.compile(r"new connection: \[Errno -?\d+\] ([\w ]+)")
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 1.0, 60.0
@@ -52,6 +54,7 @@ class _Ending:
     """What `close` asks for."""
 
     status: RunStatus | None
+    ended: datetime | None
     files: Mapping[str, Path]
     deadline: float
 
@@ -127,13 +130,15 @@ class MlflowMirror:
         self,
         status: RunStatus | None,
         *,
+        ended: datetime | None = None,
         description: str | None = None,
         files: Mapping[str, Path] | None = None,
         timeout_s: float = 120.0,
     ) -> MirrorReport:
         """Send what is left, add `files` as artifacts by name, set the outcome; at most `timeout_s` seconds.
 
-        `status` None leaves the run RUNNING: the job goes on later.
+        `status` None leaves the run RUNNING: the job goes on later. `ended` is when the job came to its end
+        (default: now).
 
         Never raises. What could not be sent stays in the job's files.
         """
@@ -141,7 +146,7 @@ class MlflowMirror:
             self.set_description(description)
         deadline = time.monotonic() + timeout_s
         with self._lock:
-            self._ending = self._ending or _Ending(status, dict(files or {}), deadline)
+            self._ending = self._ending or _Ending(status, ended, dict(files or {}), deadline)
         self._wake.set()
         if self._thread.ident is not None:
             self._done.wait(timeout_s)
@@ -193,7 +198,7 @@ class MlflowMirror:
         if ending is not None:
             runs.log_files(client, run_id, ending.files)
             if ending.status is not None:
-                runs.end_run(client, run_id, ending.status)
+                runs.end_run(client, run_id, ending.status, ending.ended)
             self._complete = True
 
     def _attach(self, client: MlflowClient) -> str:
@@ -209,14 +214,16 @@ class MlflowMirror:
         return run_id
 
     def _send_points(self, client: MlflowClient, run_id: str) -> None:
-        """Send what is in the file now. Batches that went through are dropped at once, so that after a
-        failure only the rest is sent again."""
+        """Send what is in the file now, a piece at a time: after a long outage there may be a day's rows.
+
+        Batches that went through are dropped at once, so that after a failure only the rest is sent again.
+        """
         while True:
             for count in runs.send_points(client, run_id, tuple(self._pending), self._sent.to_tag()):
                 del self._pending[:count]
                 self._points_sent += count
             start = self._sent.follow(self._paths.metrics)
-            rows, self._sent.offset = read_jsonl(self._paths.metrics, start)
+            rows, self._sent.offset = read_jsonl(self._paths.metrics, start, PIECE_BYTES)
             if self._sent.offset == start:
                 return
             self._sent.mark = mark_before(self._paths.metrics, self._sent.offset)

@@ -16,6 +16,7 @@ from tdmpc_lab.jobs.metrics import as_float, as_int
 from tdmpc_lab.text import parse_time
 
 _MAX_NAME = 250
+_MAX_STEP = 2**63 - 1
 _NOT_ALLOWED = re.compile(r"[^/\w.\- :]")
 _NO_METRICS = frozenset({"step", "split", "attempt", "env", "wall_s"})  # they say where and when a row is from
 _MARK_BYTES = 256
@@ -69,14 +70,22 @@ def attempt_starts(events: list[dict[str, Any]]) -> dict[int, datetime]:
     return starts
 
 
+def row_time(row: Mapping[str, Any], start: datetime) -> datetime:
+    """When a row was written; `start` is that of its attempt, see `attempt_starts`."""
+    try:
+        return start + timedelta(seconds=as_float(row.get("wall_s")) or 0.0)
+    except OverflowError:  # no time that a calendar knows
+        return start
+
+
 def row_points(row: Mapping[str, Any], start: datetime) -> list[Point]:
     """The finite numbers of a row. Their time is `start` (see `attempt_starts`) plus `wall_s`: a row sent twice gives
-    the same points, which MLflow then keeps once. A row without a step gives none."""
+    the same points, which MLflow then keeps once. A row without a step that MLflow can hold gives none."""
     step = as_int(row.get("step"))
-    if step is None:
+    if step is None or abs(step) > _MAX_STEP:
         return []
     split = row.get("split") if isinstance(row.get("split"), str) else "train"
-    time_ms = round((start.timestamp() + (as_float(row.get("wall_s")) or 0.0)) * 1000)
+    time_ms = round(row_time(row, start).timestamp() * 1000)
     return [
         Point(metric_name(key, str(split)), value, max(0, time_ms), step)
         for key, entry in row.items()

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -30,11 +30,12 @@ SENT_TAG = "tdmpc_lab.sent"
 CHANGED_TAG = "tdmpc_lab.changed_params"
 DESCRIPTION_TAG = "mlflow.note.content"
 COLOUR_TAG = "mlflow.runColor"
+PEOPLES_TAGS = frozenset({COLOUR_TAG})
+"""Given to a run once: a person may have chosen another value on MLflow's pages since."""
 
 MAX_TAG = 8000
 _MAX_PARAM = 6000
 _PARAMS_A_BATCH = 25  # MLflow takes 100, but no request over 1 MB
-_RUNS_A_PAGE = 1000
 _POINTS_A_BATCH = 999  # MLflow takes 1000 entities, the tag that counts them included
 
 
@@ -49,20 +50,12 @@ class RunInfo:
     params: Mapping[str, Any] = field(default_factory=dict)
     """By dotted key."""
     tags: Mapping[str, str] = field(default_factory=dict)
+    started: datetime | None = None
+    """When the job first began: the run's start. None: now."""
     telling: Sequence[str] = ()
     """The params that tell it from other runs of its experiment: the ready views show them."""
     results: Sequence[str] = RESULTS
     """The metrics that say how good it is, the one that counts most first."""
-
-
-@dataclass(frozen=True)
-class HeldRun:
-    """What MLflow holds of a job."""
-
-    status: str
-    tags: Mapping[str, str]
-    metrics: Mapping[str, float]
-    """The last value of each."""
 
 
 def run_info(
@@ -73,9 +66,10 @@ def run_info(
     node: str | None = None,
     gpu: str | None = None,
     colour: str | None = None,
+    started: datetime | None = None,
 ) -> RunInfo:
     """What MLflow is told of this job; `params` are the spec's values by dotted key, `colour` (`#004488`) is what its
-    charts draw it in."""
+    charts draw it in, `started` when it first began."""
     tags = {
         JOB_TAG: record.id,
         "group": record.group,
@@ -99,6 +93,7 @@ def run_info(
         run_name=f"{point_label(point_of(record)) or record.experiment} · {short_id(record.id)}",
         params=params,
         tags={name: value for name, value in tags.items() if value is not None},
+        started=started,
         telling=telling_keys(record),
         results=RESULTS if record.env_id == "hockey" else RESULTS[1:],
     )
@@ -118,10 +113,11 @@ def open_run(client: MlflowClient, uri: str, root: Path, info: RunInfo) -> Run:
     tags = {safe_name(name): value[:MAX_TAG] for name, value in {**info.tags, JOB_TAG: info.job_id}.items()}
     run = find_run(client, [experiment.experiment_id], info.job_id)
     if run is None:
-        run = client.create_run(experiment.experiment_id, tags=tags, run_name=info.run_name)
+        start_ms = None if info.started is None else _ms(info.started)
+        run = client.create_run(experiment.experiment_id, start_ms, tags, info.run_name)
     else:
         for name, value in tags.items():
-            if run.data.tags.get(name) != value:
+            if run.data.tags.get(name) != value and not (name in PEOPLES_TAGS and name in run.data.tags):
                 client.set_tag(run.info.run_id, name, value)
         if run.info.status != "RUNNING":
             client.update_run(run.info.run_id, status="RUNNING")
@@ -140,24 +136,6 @@ def find_run(client: MlflowClient, experiment_ids: Sequence[str], job_id: str) -
         max_results=1,
     )
     return found[0] if found else None
-
-
-def all_runs(client: MlflowClient) -> dict[str, HeldRun]:
-    """The run of every job in the store, by job id: the oldest, if somebody made a second."""
-    ids = [experiment.experiment_id for experiment in client.search_experiments()]
-    found: dict[str, HeldRun] = {}
-    token: str | None = None
-    while ids:
-        page = client.search_runs(
-            ids, order_by=["attributes.start_time ASC"], max_results=_RUNS_A_PAGE, page_token=token
-        )
-        for run in page:
-            if job_id := run.data.tags.get(JOB_TAG):
-                found.setdefault(job_id, HeldRun(run.info.status, run.data.tags, run.data.metrics))
-        token = page.token
-        if not token:
-            break
-    return found
 
 
 def _open_experiment(client: MlflowClient, uri: str, root: Path, name: str) -> Experiment:
@@ -186,7 +164,7 @@ def _log_params(client: MlflowClient, run: Run, params: Mapping[str, Any]) -> No
     """Add the params that the run lacks. MLflow can't change one: a changed value is noted in a tag."""
     from mlflow.entities import Param
 
-    wanted = {safe_name(key): param_text(value) for key, value in params.items()}
+    wanted = param_texts(params)
     known = run.data.params
     missing = [Param(key, value) for key, value in wanted.items() if key not in known]
     for batch in _batches(missing, _PARAMS_A_BATCH):
@@ -194,6 +172,11 @@ def _log_params(client: MlflowClient, run: Run, params: Mapping[str, Any]) -> No
     changed = [f"{k}: {known[k]} → {v}" for k, v in wanted.items() if k in known and known[k] != v]
     if changed:
         client.set_tag(run.info.run_id, CHANGED_TAG, "; ".join(changed)[:MAX_TAG])
+
+
+def param_texts(params: Mapping[str, Any]) -> dict[str, str]:
+    """The params as MLflow holds them."""
+    return {safe_name(key): param_text(value) for key, value in params.items()}
 
 
 def param_text(value: Any) -> str:
@@ -237,6 +220,11 @@ def log_files(client: MlflowClient, run_id: str, files: Mapping[str, Path]) -> N
             client.log_artifact(run_id, str(source), None if place == "." else place)
 
 
-def end_run(client: MlflowClient, run_id: str, status: RunStatus) -> None:
-    """Give the run its outcome, now."""
-    client.set_terminated(run_id, status=status, end_time=int(time.time() * 1000))
+def end_run(client: MlflowClient, run_id: str, status: RunStatus, ended: datetime | None = None) -> None:
+    """Give the run its outcome, and its end: now unless `ended` says when that was."""
+    client.set_terminated(run_id, status=status, end_time=_ms(ended or datetime.now().astimezone()))
+
+
+def _ms(moment: datetime) -> int:
+    """Milliseconds since 1970, as MLflow counts."""
+    return round(moment.timestamp() * 1000)

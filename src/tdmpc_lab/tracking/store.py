@@ -125,14 +125,14 @@ def open_client(uri: str, root: Path) -> MlflowClient:
     with store_lock(uri, root):
         path = sqlite_path(uri)
         if path is not None and not path.exists():
-            _create_sqlite(path)
+            create_sqlite(path)
         # MLflow also brings an older store up to its own version here, in the constructor or the first call.
         client = MlflowClient(tracking_uri=uri)
         client.search_experiments(max_results=1)
     return client
 
 
-def _create_sqlite(path: Path) -> None:
+def create_sqlite(path: Path) -> None:
     """Make an empty store beside `path` and move it there when it is whole; the caller holds the lock.
 
     MLflow builds its tables in many steps, some seconds in all, and can't use a store that was left half built:
