@@ -37,7 +37,7 @@ def one_torch_thread() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], Path]:
+def store_template(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], Path]:
     """An MLflow store without experiments, made when first asked for: MLflow takes seconds for one."""
     path = tmp_path_factory.mktemp("store") / "mlflow.db"
 
@@ -50,9 +50,9 @@ def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], Path]:
 
 
 @pytest.fixture(autouse=True)
-def quick_stores(empty_store: Callable[[], Path], monkeypatch: pytest.MonkeyPatch) -> None:
+def quick_stores(store_template: Callable[[], Path], monkeypatch: pytest.MonkeyPatch) -> None:
     """New SQLite stores are copies, in this process; jobs make theirs themselves."""
-    monkeypatch.setattr(store, "create_sqlite", lambda path: _copy(empty_store(), path))
+    monkeypatch.setattr(store, "create_sqlite", lambda path: _copy(store_template(), path))
 
 
 def _copy(source: Path, target: Path) -> None:

@@ -18,6 +18,7 @@ from tdmpc_lab.app.status import job_views
 from tdmpc_lab.files import file_lock, read_jsonl
 from tdmpc_lab.jobs.events import read_events
 from tdmpc_lab.jobs.paths import JobPaths, Project
+from tdmpc_lab.tracking.held import HeldStore
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 SOURCE = REPOSITORY / "src"
@@ -107,6 +108,8 @@ class Lab:
         self.project.experiments.mkdir(parents=True)
         self.project.mlruns.mkdir()
         shutil.copyfile(store, self.project.mlruns / store.name)
+        # Its nodes are all this machine. What jobs do by default, `test_life.py` looks at.
+        (root / "tdmpc-lab.yaml").write_text("tracking: {slurm_jobs: live}\n")
         write_specs(root)
         for spec in self.project.experiments.glob("*.yaml"):
             spec.write_text(spec.read_text() + RESOURCES)
@@ -146,6 +149,11 @@ class Lab:
         """The job in `tdmpc-lab status --json`; `code` is the exit code expected."""
         (job,) = json.loads(self.run("status", job_id, "--json", code=code).stdout)
         return dict(job)
+
+    def held_runs(self) -> dict[str, str]:
+        """The status of every job's run in the MLflow store, by job id."""
+        runs = HeldStore.open(f"sqlite:///{self.project.mlruns}/mlflow.db", self.root).runs
+        return {job_id: run.status for job_id, run in runs.items()}
 
     def wait_for(self, job_id: str, *states: str, seconds: float = 120) -> dict[str, Any]:
         """The job in `status --json` as soon as it is in one of these states."""

@@ -41,6 +41,19 @@ def test_a_job_completes(lab: Lab) -> None:
     assert f"MLflow run `{status['mlflow_run']}`" in note
 
 
+def test_without_a_server_jobs_leave_mlflow_to_who_looks(lab: Lab) -> None:
+    """They write no SQLite file from many machines; `status` sends the values, at once and at the end."""
+    (lab.root / "tdmpc-lab.yaml").unlink()
+    job = lab.submit("experiments/quick.yaml")
+    lab.until(lambda: any(event["event"] == "finished" for event in lab.events(job)))
+    lab.wait_until_left(job)
+    assert lab.held_runs() == {}
+    assert lab.status(job)["state"] == "COMPLETED"
+    lab.until(lambda: lab.held_runs() == {job: "FINISHED"})  # `status` waits ten seconds for that
+    assert [event["event"] for event in lab.events(job)].count("tracking") == 1
+    assert "0 failed" in lab.run("sync").stdout
+
+
 def test_a_job_sees_only_its_own_slurm_job(lab: Lab) -> None:
     """What the shell's own SLURM job left in the environment does not reach the job; what the user set does."""
     leaked = {"SLURM_JOB_ID": "12", "SLURM_ARRAY_JOB_ID": "11", "SLURM_ARRAY_TASK_ID": "4", "SLURM_CPU_BIND": "none"}

@@ -7,12 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from tdmpc_lab.errors import UsageError
+from tdmpc_lab.errors import SpecError, UsageError
 from tdmpc_lab.tracking.store import (
     artifact_location,
     open_client,
     public_uri,
     run_url,
+    sends_itself,
+    store_problem,
     store_uri,
     ui_command,
 )
@@ -48,6 +50,44 @@ def test_the_default_store_is_in_the_project(tmp_path: Path) -> None:
 def test_the_users_store(uri: str, wanted: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     assert store_uri(tmp_path) == wanted.format(root=tmp_path)
+
+
+def test_the_variable_comes_before_the_projects_file_and_that_before_the_default(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "tdmpc-lab.yaml").write_text("tracking: {uri: 'http://of.the.project:5000'}\n")
+    assert store_uri(tmp_path) == "http://of.the.project:5000"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///mine.db")
+    assert store_uri(tmp_path) == f"sqlite:///{tmp_path}/mine.db"
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    (tmp_path / "tdmpc-lab.yaml").write_text("tracking: {uri: 'sqlite:///ours.db'}\n")
+    assert store_uri(tmp_path) == f"sqlite:///{tmp_path}/ours.db"
+    (tmp_path / "tdmpc-lab.yaml").write_text("tracking: {url: x}\n")
+    with pytest.raises(SpecError, match="did you mean 'uri'"):
+        store_uri(tmp_path)
+    assert "did you mean 'uri'" in store_problem(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("uri", "chosen", "slurm_sends"),
+    [
+        ("", "", False),
+        ("sqlite:////home/me/mlflow.db", "", False),
+        ("http://mlflow.lab:5000", "", True),
+        ("postgresql://mlflow.lab/mlflow", "", True),
+        ("http://mlflow.lab:5000", "later", False),
+        ("", "live", True),
+    ],
+)
+def test_slurm_jobs_write_no_file_over_the_network_unless_told_to(
+    uri: str, chosen: str, slurm_sends: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    if chosen:
+        (tmp_path / "tdmpc-lab.yaml").write_text(f"tracking: {{slurm_jobs: {chosen}}}\n")
+    assert sends_itself(tmp_path, "slurm") == slurm_sends
+    assert sends_itself(tmp_path, "local")
+    assert sends_itself(tmp_path, "debug")
 
 
 def test_a_folder_that_no_uri_can_name_is_refused(tmp_path: Path) -> None:

@@ -166,7 +166,7 @@ def _store(project: Project) -> Iterator[Point]:
     from tdmpc_lab.tracking.store import public_uri, store_problem, store_uri
 
     if problem := store_problem(project.root):
-        fix = "jobs run without it; start the server, or unset MLFLOW_TRACKING_URI"
+        fix = "jobs run without it; start the server, or name another in MLFLOW_TRACKING_URI or tdmpc-lab.yaml"
         yield Point("error", "mlflow", problem, fix, outside=True)
         return
     try:

@@ -17,6 +17,7 @@ from tdmpc_lab.jobs.metrics import as_int, latest_rows
 from tdmpc_lab.jobs.paths import JobPaths, Project
 from tdmpc_lab.jobs.record import JobRecord, read_record
 from tdmpc_lab.jobs.state import State
+from tdmpc_lab.jobs.unsent import all_is_sent
 from tdmpc_lab.jobs.variants import Colours
 from tdmpc_lab.text import parse_time
 from tdmpc_lab.tracking.later import add_points
@@ -45,10 +46,12 @@ def start_mirror(
     spec: Spec,
     *,
     log: EventLog | None = None,
+    tell: bool = True,
 ) -> MlflowMirror:
     """MLflow follows the job's files in a thread of its own, from here on; the run is named in the job's events.
 
-    `log` is the job's event log where its writer has one open.
+    `log` is the job's event log where its writer has one open. Without `tell` nothing is written there: by whoever
+    sends the values of a job that runs, and writes its events itself.
 
     Raises:
         RecordError: the job's events can't be read.
@@ -65,7 +68,9 @@ def start_mirror(
             events.append("tracking", **fields)
 
     info = info_of(project, paths, record, spec)
-    return MlflowMirror(uri, project.root, info, paths, submitted=record.submitted, on_run=on_run).start()
+    return MlflowMirror(
+        uri, project.root, info, paths, submitted=record.submitted, on_run=on_run if tell else None
+    ).start()
 
 
 def info_of(project: Project, paths: JobPaths, record: JobRecord, spec: Spec) -> RunInfo:
@@ -140,6 +145,8 @@ def end_run_of(project: Project, paths: JobPaths, note: str | None, timeout_s: f
         files=run_files(paths),
         timeout_s=timeout_s,
     )
+    if report.complete:
+        all_is_sent(project, paths.id)
     return report.problem
 
 

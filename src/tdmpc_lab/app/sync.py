@@ -14,11 +14,10 @@ from tdmpc_lab.config.loader import load_resolved
 from tdmpc_lab.config.schema import Spec
 from tdmpc_lab.errors import LabError
 from tdmpc_lab.files import file_lock, read_jsonl
-from tdmpc_lab.jobs.events import read_events
 from tdmpc_lab.jobs.paths import JobPaths, Project
 from tdmpc_lab.jobs.record import JobRecord
 from tdmpc_lab.jobs.state import SchedulerState, State
-from tdmpc_lab.launch.process import last_start
+from tdmpc_lab.jobs.unsent import Unsent, all_is_sent, mark_unsent, unsent_as
 from tdmpc_lab.notes.entries import parse_entry
 from tdmpc_lab.tracking.later import describe_run
 from tdmpc_lab.tracking.run import DESCRIPTION_TAG, RunStatus
@@ -52,27 +51,30 @@ class Synced:
 class _About:
     """What is known of a job whose run may lack something."""
 
-    wanted: RunStatus
+    wanted: RunStatus | None
+    """None: the job goes on."""
     scheduler: SchedulerState
     evaluations: Sequence[Mapping[str, Any]]
     """Rows of `evals.jsonl`."""
 
 
-def sync(project: Project, ids: Sequence[str] | None = None) -> Iterator[Synced]:
+def sync(project: Project, ids: Sequence[str] | None = None, *, wait: bool = True) -> Iterator[Synced]:
     """Bring the MLflow runs of these jobs (default: all) level with their folders, one after another.
 
     A run lacks nothing when it holds every row of `metrics.jsonl`, every param, tag and file, the right status and
     the note; another is sent what it lacks, and one that is missing is made anew from the folder. Jobs that wait or
-    run are left alone: they send their values themselves. Two syncs of one project take turns.
+    run are left alone where they send their values themselves; of those that leave it to `sync`, what there is so far
+    is sent. Two syncs of one project take turns; without `wait` the second is none.
 
     Raises:
+        BlockingIOError: another sync is at work, and this was not to wait.
         ExternalError: MLflow can't be reached.
-        UsageError: the store can't be where it is said to be.
+        SpecError, UsageError: the store can't be where it is said to be.
     """
     from tdmpc_lab.tracking.held import HeldStore
 
     uri = store_uri(project.root)
-    with file_lock(project.jobs / ".sync.lock"):
+    with file_lock(project.sync_lock, blocking=wait):
         store = HeldStore.open(uri, project.root)
         views = job_views(project, ids)
         states = scheduler_states([(project.job(view.id), view.record) for view in views if view.record is not None])
@@ -84,31 +86,49 @@ def sync(project: Project, ids: Sequence[str] | None = None) -> Iterator[Synced]
 
 
 def _sync_one(project: Project, store: HeldStore, view: JobView, scheduler: SchedulerState | None) -> Synced:
-    paths, run = project.job(view.id), store.runs.get(view.id)
+    paths = project.job(view.id)
     if view.record is None or view.status is None or scheduler is None:
         return Synced(view.id, "failed", detail=view.problem or "it can't be read")
-    start = last_start(read_events(paths.events))
-    if start is None or (why := _not_ours(view.status.state, scheduler)):
-        return Synced(view.id, "left", detail="it never started" if start is None else why)
-    about = _About(RUN_STATUS[view.status.state], scheduler, read_jsonl(paths.evals)[0])
+    if view.status.started_at is None:
+        return Synced(view.id, "left", detail="it never started")
+    over = is_over(view.status.state, scheduler)
+    mark = unsent_as(project, view.id)
+    if not over and (mark is None or mark.send == "live"):
+        return Synced(view.id, "left", detail=_why_left(view.status.state, scheduler))
+    size = paths.metrics.stat().st_size if paths.metrics.exists() else 0
+    wanted = RUN_STATUS[view.status.state] if over else None
+    done = _bring_level(project, store, view.record, _About(wanted, scheduler, read_jsonl(paths.evals)[0]))
+    if over and done.what != "failed":
+        all_is_sent(project, view.id)
+    elif not over:
+        mark_unsent(project, view.id, Unsent("later", size))
+    return done
+
+
+def is_over(state: State, scheduler: SchedulerState) -> bool:
+    """Whether nothing more comes from a job: its outcome may be on file while its process is still busy with it."""
+    return state in RUN_STATUS and scheduler.state not in ("PENDING", "RUNNING")
+
+
+def _why_left(state: State, scheduler: SchedulerState) -> str:
+    """Why the values of a job that is not over are not sent from here."""
+    if state in RUN_STATUS:
+        return "its process is still busy with it"
+    if scheduler.state == "UNREACHABLE":
+        return f"whether it still runs can't be told ({scheduler.reason})"
+    return f"{state.value}: it sends its values itself"
+
+
+def _bring_level(project: Project, store: HeldStore, record: JobRecord, about: _About) -> Synced:
+    paths, run = project.job(record.id), store.runs.get(record.id)
     spec, files = load_resolved(paths.resolved), run_files(paths)
     if run is not None:
         files = store.lacking(run, files)
-        info, words = info_of(project, paths, view.record, spec), _words(project, paths, scheduler)
+        info, words = info_of(project, paths, record, spec), _words(project, paths, about.scheduler)
         told = run.has(info, words, about.wanted) and is_told(run.metrics, about.evaluations)
         if told and not files and run.has_rows(paths.metrics):
-            return Synced(view.id, "level")
-    return _send(project, paths, view.record, spec, files, about)
-
-
-def _not_ours(state: State, scheduler: SchedulerState) -> str:
-    """Why a job's values are not to be sent from here; empty when they are."""
-    if state not in RUN_STATUS:
-        unknown = f"whether it still runs can't be told ({scheduler.reason})"
-        return unknown if scheduler.state == "UNREACHABLE" else f"{state.value}: it sends its values itself"
-    if scheduler.state in ("PENDING", "RUNNING"):  # its outcome is on file, its process not yet done
-        return "its process is still busy with it"
-    return ""
+            return Synced(record.id, "level")
+    return _send(project, paths, record, spec, files, about)
 
 
 def _words(project: Project, paths: JobPaths, scheduler: SchedulerState) -> dict[str, str]:
@@ -122,7 +142,7 @@ def _words(project: Project, paths: JobPaths, scheduler: SchedulerState) -> dict
 def _send(
     project: Project, paths: JobPaths, record: JobRecord, spec: Spec, files: Mapping[str, Path], about: _About
 ) -> Synced:
-    mirror = start_mirror(project, paths, record, spec)
+    mirror = start_mirror(project, paths, record, spec, tell=about.wanted is not None)
     report = mirror.close(about.wanted, ended=run_end(paths), files=files, timeout_s=_CLOSE_S)
     problem = report.problem
     words = _words(project, paths, about.scheduler)  # only now: the note names the run
@@ -133,4 +153,4 @@ def _send(
         problem = describe_run(store_uri(project.root), project.root, record, description, words)
     if problem is not None:
         return Synced(paths.id, "failed", report.sent_points, problem)
-    return Synced(paths.id, "sent", report.sent_points, about.wanted)
+    return Synced(paths.id, "sent", report.sent_points, about.wanted or "RUNNING")

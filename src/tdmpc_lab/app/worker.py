@@ -31,10 +31,12 @@ from tdmpc_lab.jobs.paths import JobPaths, Project
 from tdmpc_lab.jobs.record import JobRecord, read_record
 from tdmpc_lab.jobs.requests import read_requests
 from tdmpc_lab.jobs.state import SchedulerState, State
+from tdmpc_lab.jobs.unsent import Unsent, all_is_sent, mark_unsent
 from tdmpc_lab.launch.attempts import AttemptLease
 from tdmpc_lab.launch.sbatch import REQUEUE_CODE, attempt_start
 from tdmpc_lab.launch.slurm import running_id
 from tdmpc_lab.tracking.mirror import MlflowMirror
+from tdmpc_lab.tracking.store import sends_itself
 from tdmpc_lab.training.stop import StopFlag
 
 if TYPE_CHECKING:
@@ -225,8 +227,17 @@ class _Run:
         else:
             sink.rewind(0)  # what an attempt that never saved has logged is done again
 
-    def _start_mirror(self, spec: Spec) -> MlflowMirror:
-        self.mirror = start_mirror(self.project, self.paths, self.record, spec, log=self.log)
+    def _start_mirror(self, spec: Spec) -> MlflowMirror | None:
+        """None where MLflow is left to `sync`, or can't be told from here: training goes on all the same."""
+        try:
+            live = sends_itself(self.project.root, self.record.cluster)
+            mark_unsent(self.project, self.paths.id, Unsent("live" if live else "later"))
+            if not live:
+                return None
+            self.mirror = start_mirror(self.project, self.paths, self.record, spec, log=self.log)
+        except (LabError, OSError) as error:
+            self._warn(f"MLflow was not told: {error}; when that is mended: tdmpc-lab sync {self.paths.id}")
+            return None
         if self.lease.lost_to is not None:  # it was lost before there was anything to abandon
             self.mirror.abandon()
         return self.mirror
@@ -269,16 +280,18 @@ class _Run:
             refresh_rollup(self.project)
         try:
             mirror = self.mirror or self._start_mirror(load_resolved(self.paths.resolved))
-        except AttemptLostError:
-            raise
         except LabError as error:  # it failed before training began, and its spec can't be read either
             self._warn(f"MLflow was not told: {error}")
+            return
+        if mirror is None:
             return
         wait_s = CLOSE_S if state is not None else CLOSE_SOON_S
         status = None if state is None else RUN_STATUS[state]
         report = mirror.close(status, ended=run_end(self.paths), files=run_files(self.paths), timeout_s=wait_s)
         if report.problem is not None:
             self._warn(f"MLflow is not complete: {report.problem}")
+        elif state is not None:
+            all_is_sent(self.project, self.paths.id)
         self._write_note(scheduler)  # again: only now the run's id is sure to be known
 
     def _write_array_note(self) -> None:

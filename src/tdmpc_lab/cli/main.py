@@ -20,7 +20,7 @@ from tdmpc_lab.cli.logs import add_logs
 from tdmpc_lab.cli.output import documents_only, silence_stdout
 from tdmpc_lab.cli.show import add_show
 from tdmpc_lab.cli.status import add_status
-from tdmpc_lab.cli.syncing import add_sync
+from tdmpc_lab.cli.syncing import add_sync, after_sync
 from tdmpc_lab.errors import ExternalError, LabError
 
 EPILOG = """\
@@ -201,7 +201,7 @@ def _add_ui(sub: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     )
     p.add_argument("--port", type=_positive, metavar="N", help="default: the first free one from 5000 on")
     p.add_argument("--print", action="store_true", dest="print_only", help="print the command instead of running it")
-    p.set_defaults(run=commands.ui)
+    p.set_defaults(run=after_sync(commands.ui))
 
 
 def _add_looking(sub: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from tdmpc_lab.cli.common import add_json, find_job_id, project_here
 from tdmpc_lab.cli.output import print_json
+from tdmpc_lab.cli.syncing import with_sync
 from tdmpc_lab.errors import ExternalError, UsageError
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ def add_status(sub: _SubParsersAction[ArgumentParser]) -> None:
     )
     p.add_argument("--md", action="store_true", help="as Markdown, to paste into a note")
     add_json(p)
-    p.set_defaults(run=status, rest="jobs")
+    p.set_defaults(run=with_sync(status), rest="jobs")
 
 
 def _seconds(text: str) -> float:

@@ -1,14 +1,18 @@
-"""`sync`: MLflow brought level with the job folders."""
+"""`sync`: MLflow brought level with the job folders; and the same in small before `status` and `ui`."""
 
 from __future__ import annotations
 
 import sys
 from argparse import ArgumentParser, Namespace, _SubParsersAction
+from collections.abc import Callable
 
 from tdmpc_lab.cli.common import add_json, find_job_id, project_here
 from tdmpc_lab.cli.output import print_json
 
 OK, FAILED = 0, 1
+AT_MOST_S = 10.0
+
+Command = Callable[[Namespace], int]
 
 
 def add_sync(sub: _SubParsersAction[ArgumentParser]) -> None:
@@ -47,3 +51,31 @@ def sync(args: Namespace) -> int:
     if args.json:
         print_json([job.as_dict() for job in done])
     return FAILED if count["failed"] else OK
+
+
+def with_sync(command: Command) -> Command:
+    """The command, while MLflow is sent what it is known to lack; that is waited for at its end, `AT_MOST_S`."""
+
+    def run(args: Namespace) -> int:
+        from tdmpc_lab.app.sync_due import begin, wait_for
+
+        sending = begin(project_here())
+        code = command(args)
+        if sending is not None:
+            sys.stdout.flush()
+            wait_for(sending, AT_MOST_S)
+        return code
+
+    return run
+
+
+def after_sync(command: Command) -> Command:
+    """The command, after MLflow was sent what it is known to lack, as far as that takes no longer than `AT_MOST_S`."""
+
+    def run(args: Namespace) -> int:
+        from tdmpc_lab.app.sync_due import begin, wait_for
+
+        wait_for(begin(project_here()), AT_MOST_S)
+        return command(args)
+
+    return run

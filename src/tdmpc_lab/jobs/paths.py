@@ -165,6 +165,16 @@ class Project:
         return self.jobs / ".rollup.md"
 
     @property
+    def unsent(self) -> Path:
+        """Marks of the jobs that MLflow may lack something of, one file each."""
+        return self.jobs / ".unsent"
+
+    @property
+    def sync_lock(self) -> Path:
+        """Held while MLflow is brought level with the job folders."""
+        return self.jobs / ".sync.lock"
+
+    @property
     def mlruns(self) -> Path:
         """The MLflow store, unless MLFLOW_TRACKING_URI names another."""
         return self.root / "mlruns"

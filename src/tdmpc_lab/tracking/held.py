@@ -31,11 +31,12 @@ class HeldRun:
     metrics: Mapping[str, float]
     """The last value of each."""
 
-    def has(self, info: RunInfo, tags: Mapping[str, str], status: RunStatus) -> bool:
-        """Whether it has this status, these tags and those of `info`, and every param, which MLflow can't change."""
+    def has(self, info: RunInfo, tags: Mapping[str, str], status: RunStatus | None) -> bool:
+        """Whether it has this status (None: the job goes on), these tags and those of `info`, and every param, which
+        MLflow can't change."""
         wanted = {safe_name(name): value[:MAX_TAG] for name, value in {**info.tags, **tags}.items()}
         return (
-            self.status == status
+            self.status == (status or "RUNNING")
             and all(self._has_tag(name, value) for name, value in wanted.items())
             and param_texts(info.params).keys() <= self.params.keys()
         )

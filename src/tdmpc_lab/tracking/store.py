@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from tdmpc_lab.errors import UsageError
+from tdmpc_lab.config.project import FILE, tracking_config
+from tdmpc_lab.errors import LabError, UsageError
 from tdmpc_lab.files import file_lock
 
 if TYPE_CHECKING:
@@ -35,12 +36,17 @@ _SETTINGS = {
 
 
 def store_uri(project_root: Path) -> str:
-    """The store: MLFLOW_TRACKING_URI where it is set, else `mlruns/mlflow.db` in the project.
+    """The store: MLFLOW_TRACKING_URI where it is set, else `tracking.uri` of the project's `tdmpc-lab.yaml`, else
+    `mlruns/mlflow.db` in the project.
 
     A relative SQLite path is taken from the project's folder, so that every command and every job means the
-    same file. Raises UsageError for a path that no SQLite URI can name.
+    same file.
+
+    Raises:
+        SpecError: `tdmpc-lab.yaml` is wrong.
+        UsageError: no SQLite URI can name the path.
     """
-    uri = os.environ.get(URI_VARIABLE, "").strip()
+    uri = os.environ.get(URI_VARIABLE, "").strip() or tracking_config(project_root).uri or ""
     root = project_root.absolute()
     path = sqlite_path(uri) if uri else root / "mlruns" / "mlflow.db"
     if path is None:
@@ -49,9 +55,21 @@ def store_uri(project_root: Path) -> str:
     if "?" in str(path):
         raise UsageError(
             f"the MLflow store can't be at {path}: a SQLite URI ends at the '?'. "
-            f"Rename that folder, or set {URI_VARIABLE}"
+            f"Rename that folder, set {URI_VARIABLE}, or tracking.uri in {FILE}"
         )
     return f"{_SQLITE}{path}"
+
+
+def sends_itself(project_root: Path, cluster: str) -> bool:
+    """Whether a job on this cluster (`local`, `slurm`, `debug`) sends MLflow its values while it runs.
+
+    SLURM jobs run on many machines, and a SQLite file on a network file system is broken by that: they leave their
+    values to `sync` unless the store is a server, or `tracking.slurm_jobs` says otherwise. Raises like `store_uri`.
+    """
+    if cluster != "slurm":
+        return True
+    chosen = tracking_config(project_root).slurm_jobs
+    return chosen == "live" if chosen is not None else sqlite_path(store_uri(project_root)) is None
 
 
 def store_problem(root: Path, timeout_s: float = 3.0) -> str:
@@ -61,7 +79,7 @@ def store_problem(root: Path, timeout_s: float = 3.0) -> str:
     """
     try:
         uri = store_uri(root)
-    except UsageError as error:
+    except LabError as error:
         return str(error)
     path = sqlite_path(uri)
     if path is not None:
