@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+import re
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -24,6 +25,27 @@ START = datetime(2026, 2, 3, tzinfo=UTC)
 )
 def test_metric_names(key: str, split: str, name: str) -> None:
     assert metric_name(key, split) == name
+
+
+@pytest.mark.parametrize(
+    ("key", "name"),
+    [
+        ("win_weak", "eval/win_weak"),
+        ("win_1971498:plan", "eval/win_1971498:plan"),
+        ("win_jobs/1971498/checkpoints/step_000050.pt", "eval/win_1971498_step_000050-?"),
+        ("win_low_jobs/1971498/checkpoints/step_000050.pt:plan", "eval/win_low_1971498_step_000050-?_plan"),
+        ("return_best.pt", "eval/return_best-?"),
+        ("loss_../team's agents/föhn 3/", "eval/loss_team_u27_s agents_föhn 3-?"),
+        ("loss/value_/of", "loss/value_/of"),  # a section of its own, no opponent
+    ],
+)
+def test_opponents_given_as_paths_are_named_shortly(key: str, name: str) -> None:
+    assert re.fullmatch(re.escape(name).replace(r"\?", "[0-9a-f]{4}"), metric_name(key, "eval"))
+
+
+def test_agents_of_one_file_name_stay_different() -> None:
+    assert metric_name("win_a/b/x/best.pt", "eval") != metric_name("win_c/b/x/best.pt", "eval")
+    assert len(metric_name(f"win_{'x' * 300}.pt", "eval")) < 60
 
 
 def test_long_names_stay_different() -> None:

@@ -22,7 +22,7 @@ from tdmpc_lab.jobs.variants import Colours
 from tdmpc_lab.text import parse_time
 from tdmpc_lab.tracking.later import add_points
 from tdmpc_lab.tracking.mirror import MlflowMirror
-from tdmpc_lab.tracking.points import Point, attempt_starts, metric_name, row_time
+from tdmpc_lab.tracking.points import Point, attempt_starts, metric_name, opponent_label, row_time
 from tdmpc_lab.tracking.run import RunInfo, RunStatus, run_info
 from tdmpc_lab.tracking.store import public_uri, store_uri
 
@@ -174,7 +174,7 @@ def is_told(metrics: Mapping[str, float], rows: Sequence[Mapping[str, Any]]) -> 
 def later_name(row: Mapping[str, Any], key: str) -> str:
     """`win` of a row against strong as `later/win_strong`; of the policy alone `later/policy_win_strong`."""
     prefix = "policy_" if row.get("mode") == "policy" else ""
-    opponent = f"_{row['opponent']}" if row.get("opponent") else ""
+    opponent = f"_{opponent_label(str(row['opponent']))}" if row.get("opponent") else ""
     return metric_name(f"later/{prefix}{key}{opponent}", "later")
 
 

@@ -16,6 +16,12 @@ from tdmpc_lab.jobs.metrics import as_float, as_int
 from tdmpc_lab.text import parse_time
 
 _MAX_NAME = 250
+_LONGEST_LABEL = 40
+_MODES = (":plan", ":policy")
+_NOT_TELLING = frozenset({"", ".", "..", "jobs", "checkpoints", "opponents", "pool"})
+_AGAINST = re.compile(
+    r"(?P<what>win_low|win_high|win|draw|loss|return)_(?P<who>.*(?:/.*|\.pt(?::plan|:policy)?))", re.DOTALL
+)
 _MAX_STEP = 2**63 - 1
 _NOT_ALLOWED = re.compile(r"[^/\w.\- :]")
 _NO_METRICS = frozenset({"step", "split", "attempt", "env", "wall_s"})  # they say where and when a row is from
@@ -34,8 +40,24 @@ class Point(NamedTuple):
 
 
 def metric_name(key: str, split: str) -> str:
-    """`loss/reward` as it is, `return` of the training as `train/return`; what MLflow refuses is replaced."""
+    """`loss/reward` as it is, `return` of the training as `train/return`; what MLflow refuses is replaced.
+
+    An opponent given as a path is named shortly: `win_jobs/7/checkpoints/step_000050.pt` of an evaluation is
+    `eval/win_7_step_000050-` and four letters that keep different paths different.
+    """
+    if match := _AGAINST.fullmatch(key):
+        key = f"{match['what']}_{opponent_label(match['who'])}"
     return safe_name(key if "/" in key else f"{split}/{key}")
+
+
+def opponent_label(name: str) -> str:
+    """An opponent in the name of a metric: bots and jobs as they are, a path by its last two telling parts."""
+    path, mode = next(((name.removesuffix(end), end) for end in _MODES if name.endswith(end)), (name, ""))
+    if "/" not in path and not path.endswith(".pt"):
+        return name
+    parts = [part for part in path.removesuffix(".pt").split("/") if part not in _NOT_TELLING]
+    short = "_".join(parts[-2:])[-_LONGEST_LABEL:].lstrip("_")
+    return f"{short}-{hashlib.sha256(path.encode(errors='replace')).hexdigest()[:4]}{mode.replace(':', '_')}"
 
 
 def safe_name(name: str) -> str:
