@@ -18,7 +18,7 @@ from tdmpc_lab.jobs.events import EventLog, read_events
 from tdmpc_lab.jobs.paths import Project
 from tdmpc_lab.launch.lease import LEASE_VARIABLE, Lease, read_holder
 from tdmpc_lab.launch.local import cancel_local, local_state, start_local, supervise
-from tdmpc_lab.launch.process import last_start, live_pid
+from tdmpc_lab.launch.process import last_start, live_pid, process_mark
 
 MODULE = "supervisor_of_test"
 
@@ -282,6 +282,10 @@ def test_a_process_id_used_again_is_not_the_job(project: Project) -> None:
     assert live_pid({**event, "time": before}) is None
     assert live_pid({**event, "host": "elsewhere"}) is None
     assert live_pid({**event, "pid": None}) is None
+    marked = {**event, "time": before, "process": process_mark(os.getpid())}  # the clock was set after it began
+    assert live_pid(marked) == os.getpid()
+    assert live_pid({**marked, "process": f"{process_mark(os.getpid())}0"}) is None
+    assert live_pid({**marked, "process": process_mark(2**22 + 1)}) is None
     assert live_pid({**event, "pid": 2**22 + 1}) is None
     assert live_pid(None) is None
 

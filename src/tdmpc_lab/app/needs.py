@@ -41,8 +41,17 @@ def replay_size(item: LoadedSpec, trial: Trial) -> int:
 
 
 def checkpoint_size(item: LoadedSpec, trial: Trial) -> int:
-    """Bytes of one checkpoint: weights, Adam's moments, the replay."""
-    return trial.memory.weights + trial.memory.training * 2 // 3 + replay_size(item, trial)
+    """Bytes of one checkpoint with all of its replay: weights, Adam's moments, the replay."""
+    return _without_replay(trial) + replay_size(item, trial)
+
+
+def checkpoints_size(item: LoadedSpec, trial: Trial) -> int:
+    """Bytes of all that a job keeps to go on from: the episodes of the replay are there once, and some that left it."""
+    return _KEPT_CHECKPOINTS * _without_replay(trial) + 2 * replay_size(item, trial)
+
+
+def _without_replay(trial: Trial) -> int:
+    return trial.memory.weights + trial.memory.training * 2 // 3
 
 
 def gpu_findings(item: LoadedSpec, trial: Trial, groups: Sequence[NodeGroup]) -> Iterator[Finding]:
@@ -117,7 +126,7 @@ def host_findings(item: LoadedSpec, trial: Trial) -> Iterator[Finding]:
         return
     on_gpu = gpus_asked_for(config)[1] > 0 and item.spec.train.device != "cpu"
     replay, checkpoint = replay_size(item, trial), checkpoint_size(item, trial)
-    # A checkpoint is put together in memory: the replay's copy, then the file's content.
+    # On resuming, the replay lies in memory twice; so does what a checkpoint writes of it, and its file's content.
     bytes_needed = replay + replay + checkpoint + (0 if on_gpu else trial.memory.total)
     needed = bytes_needed / GIB + (_PROCESS_CUDA if on_gpu else _PROCESS_CPU)
     size = asked / MIB_PER_GIB
@@ -147,7 +156,7 @@ def _memory_mib(config: SlurmConfig) -> float | None:
 
 
 def disk_findings(project: Project, sizes: Sequence[int]) -> Iterator[Finding]:
-    """Room for the checkpoints of these jobs, and folders that can be written."""
+    """Room for the checkpoints of these jobs (`checkpoints_size` of each), and folders that can be written."""
     for folder in (project.jobs, project.notes):
         if problem := unwritable(folder):
             yield Finding(
@@ -158,7 +167,7 @@ def disk_findings(project: Project, sizes: Sequence[int]) -> Iterator[Finding]:
                 fix="see to its permissions",
                 exit_code=3,
             )
-    needed, free = _KEPT_CHECKPOINTS * sum(sizes), shutil.disk_usage(nearest(project.root)).free
+    needed, free = sum(sizes), shutil.disk_usage(nearest(project.root)).free
     if needed <= free / 2:
         return
     level: Level = "error" if needed > free else "warning"
@@ -167,7 +176,7 @@ def disk_findings(project: Project, sizes: Sequence[int]) -> Iterator[Finding]:
         check="disk",
         what=f"{free / GIB:.1f} GiB are left on the disk of {project.root}",
         why=f"checkpoints of {len(sizes)} job{'s' * (len(sizes) > 1)} take about {needed / GIB:.1f} GiB",
-        fix="make room, or lower train.replay_capacity, which every checkpoint holds",
+        fix="make room, or lower train.replay_capacity, which lies there too",
         exit_code=3,
     )
 

@@ -9,7 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tdmpc_lab.app.needs import checkpoint_size, disk_findings, gpu_findings, host_findings, place
+from tdmpc_lab.app.needs import checkpoints_size, disk_findings, gpu_findings, host_findings, place
 from tdmpc_lab.app.specs import Dimensions, check_environments
 from tdmpc_lab.app.trial import Trial, Trials
 from tdmpc_lab.config.loader import LoadedSpec
@@ -81,7 +81,7 @@ def look_ahead(
     for number, item in enumerate(items):
         if slurm:
             found += _site_findings(project, item, groups, trials.get(number))
-    found += disk_findings(project, [checkpoint_size(items[n], trial) for n, trial in trials.items()])
+    found += disk_findings(project, [checkpoints_size(items[n], trial) for n, trial in trials.items()])
     return Report(tuple(dict.fromkeys(found)), trials)
 
 

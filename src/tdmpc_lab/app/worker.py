@@ -33,6 +33,7 @@ from tdmpc_lab.jobs.requests import read_requests
 from tdmpc_lab.jobs.state import SchedulerState, State
 from tdmpc_lab.jobs.unsent import Unsent, all_is_sent, mark_unsent
 from tdmpc_lab.launch.attempts import AttemptLease
+from tdmpc_lab.launch.process import process_mark
 from tdmpc_lab.launch.sbatch import REQUEUE_CODE, attempt_start
 from tdmpc_lab.launch.slurm import running_id
 from tdmpc_lab.tracking.mirror import MlflowMirror
@@ -119,6 +120,7 @@ class _Run:
             "started",
             host=node_name(self.record),
             pid=os.getpid(),
+            process=process_mark(os.getpid()),
             attempt=self.attempt,
             job=self.record.id,
             python=platform.python_version(),

@@ -25,8 +25,8 @@ class EventLog:
 
     | event | fields |
     | --- | --- |
-    | `started` | host, pid, attempt, job, device, gpu, python, torch, replay |
-    | `checkpoint` | step, file |
+    | `started` | host, pid, process (its boot and beginning), attempt, job, device, gpu, python, torch, replay |
+    | `checkpoint` | step, file, held_s (training waited), write_s (in the background), bytes |
     | `resumed` | step, attempt |
     | `preempted` | signal, why, step, attempt: stopped to go on when the scheduler starts it again |
     | `finished` | step |
