@@ -14,8 +14,10 @@ from tdmpc_lab.agent.device import resolve_device
 from tdmpc_lab.agent.learner import Learner
 from tdmpc_lab.agent.packed_rollouts import PackedRollouts
 from tdmpc_lab.agent.planner import MPPI
+from tdmpc_lab.agent.precision import ChosenPrecision, choose_precision, machine
 from tdmpc_lab.agent.replay import Batch
 from tdmpc_lab.agent.rollouts import Rollouts
+from tdmpc_lab.agent.training_model import TrainingModel
 from tdmpc_lab.agent.world_model import WorldModel
 from tdmpc_lab.config.rules import check_agent
 from tdmpc_lab.config.schema import AgentConfig, PlannerConfig
@@ -77,9 +79,17 @@ class Agent:
         self.discount = discount_for(episode_length) if agent.discount is None else agent.discount
         self.model = WorldModel(observation_dim, action_dim, agent, seed=seed).to(self.device)
         self.planner = MPPI(planner, horizon=agent.horizon, discount=self.discount)
-        self.rollouts: Rollouts = PackedRollouts(self.model, horizon=agent.horizon, discount=self.discount)
         self.generator = Generator(self.device).manual_seed(seed)
         self.learner = Learner(self.model, agent, discount=self.discount, generator=self.generator)
+        self.use_precision(choose_precision(agent.precision, self.device, agent.hidden_dim))
+
+    def use_precision(self, precision: ChosenPrecision) -> None:
+        """Plan and update with products in this type from now on."""
+        self.precision = precision
+        self.rollouts: Rollouts = PackedRollouts(
+            self.model, horizon=self.config.horizon, discount=self.discount, dtype=precision.planning
+        )
+        self.learner.nets = TrainingModel(self.model, precision.updating)
 
     def plan_state(self, envs: int, *, seed: int) -> PlanState:
         """A fresh planning state for `envs` environments, with random draws of its own."""
@@ -127,15 +137,20 @@ class Agent:
             "model": self.model.state_dict(),
             "learner": self.learner.state_dict(),
             "generator": self.generator.get_state(),
+            "precision": {"name": self.precision.name, "machine": machine(self.device)},
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take over what `state_dict` gave.
+        """Take over what `state_dict` gave; on the machine that it comes from also what `auto` had chosen there.
 
         Raises:
             CheckpointError: shapes or names differ; the message lists them.
         """
         self.load_weights(state)
+        made = state.get("precision", {})  # checkpoints of older versions have none
+        here = made.get("machine") == machine(self.device)
+        if here and self.config.precision == "auto" and made["name"] != self.precision.name:
+            self.use_precision(ChosenPrecision(made["name"], "as the checkpoint was made with on this machine"))
         self.learner.load_state_dict(state["learner"])
         self.generator.set_state(state["generator"])
 

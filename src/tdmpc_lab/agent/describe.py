@@ -95,6 +95,7 @@ class Architecture:
                 "temperature": self.planner.temperature,
             },
             "discount": self.discount,
+            "precision": self.agent.precision,
         }
 
 

@@ -26,22 +26,12 @@ class Learner:
     """Losses, optimizers and running scale for one world model.
 
     `update` takes one batch and returns its losses as scalars on the device; it never waits for the device.
-
-    Args:
-        dtype: of the products; parameters, gradients and everything else are float32.
+    `nets` computes the networks; replace it for products in another type.
     """
 
-    def __init__(
-        self,
-        model: WorldModel,
-        config: AgentConfig,
-        *,
-        discount: float,
-        generator: Generator,
-        dtype: torch.dtype = torch.float32,
-    ) -> None:
+    def __init__(self, model: WorldModel, config: AgentConfig, *, discount: float, generator: Generator) -> None:
         self.model = model
-        self.nets: TrainingModel = TrainingModel(model, dtype)
+        self.nets = TrainingModel(model)
         self.config = config
         self.discount = discount
         self.generator = generator

@@ -249,7 +249,9 @@ def _told(problems: list[str]) -> Iterator[None]:
 
 def _hardware(event: Mapping[str, Any]) -> dict[str, Any]:
     return {
-        key: event.get(key) for key in ("device", "gpu", "threads", "torch", "replay") if event.get(key) is not None
+        key: event.get(key)
+        for key in ("device", "gpu", "threads", "torch", "replay", "precision")
+        if event.get(key) is not None
     }
 
 

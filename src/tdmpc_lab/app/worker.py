@@ -207,15 +207,23 @@ class _Run:
             )
             ready = hardware(trainer)
             self.log.append("ready", **asdict(ready))
-            self.progress.message(self.record.experiment, f"training on {ready.device}; {ready.replay}")
+            self.progress.message(
+                self.record.experiment, f"training on {ready.device}; {ready.replay}; {ready.precision}"
+            )
             with Watchdog(spec.train.env_timeout, self._hung):
                 self._resume(trainer, store, sink)
+                self._tell_precision(trainer, ready.precision)
                 self._start_mirror(spec)
                 self._write_note()  # now with its GPU
                 return trainer.run()
         finally:
             self.progress.close()
             sink.close()
+
+    def _tell_precision(self, trainer: Trainer, before: str) -> None:
+        """A checkpoint of this machine brings back what had been chosen when it was made."""
+        if (now := str(trainer.agent.precision)) != before:
+            self._on_event("precision", {"message": now})
 
     def _resume(self, trainer: Trainer, store: CheckpointStore, sink: JsonlSink) -> None:
         from tdmpc_lab.training.saving import rows_there
@@ -334,4 +342,5 @@ _EVENT_TEXTS: dict[str, Callable[[Mapping[str, Any]], str]] = {
         f"environment {e['env']}: its running episode did not come out the same again and was dropped"
     ),
     "warning": lambda e: str(e["message"]),
+    "precision": lambda e: str(e["message"]),
 }

@@ -39,6 +39,7 @@ from tdmpc_lab.config.constraints import (
     WordOption,
 )
 
+Precision = Literal["auto", "float32", "bfloat16", "float16"]
 PolicyHead = Literal["squashed_gaussian", "clipped_gaussian"]
 TimeLimit = Literal["terminated", "truncated"]
 
@@ -215,6 +216,10 @@ class AgentConfig:
     """Weight of the termination loss."""
     entropy_weight: Annotated[float, Bounds(ge=0.0)] = 1e-4
     """Weight of the scaled entropy in the policy loss."""
+    precision: Precision = "auto"
+    """Type of the matrix products; sums, weights and all values are float32. `auto`: on CUDA `bfloat16`, or `float16`
+    where the GPU has none; on a CPU `bfloat16` where a product is timed to be faster in it, else `float32`. With
+    `float16` updates stay in float32."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -37,6 +37,7 @@ class Hardware:
     threads: int
     torch: str
     replay: str
+    precision: str
 
 
 def available_cpus() -> int:
@@ -185,4 +186,5 @@ def hardware(trainer: Trainer) -> Hardware:
         threads=torch.get_num_threads(),
         torch=str(torch.__version__),
         replay=trainer.replay.placement.reason,
+        precision=str(trainer.agent.precision),
     )
