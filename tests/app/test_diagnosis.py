@@ -65,7 +65,7 @@ def test_a_healthy_agent(spec: Spec) -> None:
         ("bins", {"value_clipped": 0.02}, "2.00% of the returns lie outside [-10, 10]", "reward.scale"),
         ("termination", {"termination_recall": 0.2}, "foreseen 20%", "agent.termination_weight"),
         ("termination", {"terminated": 0.0}, "no episode ended by itself", "agent.termination_weight"),
-        ("actions", {"policy_saturation": 0.95}, "stuck at the ends", "agent.entropy_weight"),
+        ("actions", {"policy_saturation": 0.95, "action_saturation": 0.9}, "stuck at the ends", "agent.entropy_weight"),
         ("planner", {"planner_gain": -1.0}, "worse than the policy", "planner.samples"),
         ("replay", {"never_sampled": 0.4}, "40% of the episodes are never sampled", "agent.horizon below 3"),
     ],
@@ -77,6 +77,10 @@ def test_what_looks_wrong_is_said_alone(
     assert [sign.name for sign in found.values() if sign.level == "warning"] == [name]
     assert said in found[name].found
     assert setting in found[name].look_at
+
+
+def test_a_sure_policy_is_no_trouble_where_planning_corrects_it(spec: Spec) -> None:
+    assert judged(spec, policy_saturation=0.95, action_saturation=0.3)["actions"].level == "ok"
 
 
 def test_gradients_that_are_clipped_away(spec: Spec) -> None:

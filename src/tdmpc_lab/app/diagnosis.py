@@ -172,9 +172,9 @@ def _actions(figures: Figures) -> Iterator[Sign]:
     if taken is None or policy is None:
         return
     found = f"{taken:.0%} of the entries near ±1, {policy:.0%} of the policy's means"
-    if policy > SATURATION:
+    if min(taken, policy) > SATURATION:  # a policy that is sure of itself is no trouble where planning corrects it
         remedy = "agent.entropy_weight (higher); fine where the best play is full throttle"
-        yield Sign("warning", "actions", f"{found}: the policy is stuck at the ends", remedy)
+        yield Sign("warning", "actions", f"{found}: stuck at the ends", remedy)
     else:
         yield Sign("ok", "actions", found)
 
