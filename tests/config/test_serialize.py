@@ -177,5 +177,7 @@ def test_switches_in_words() -> None:
     """As a person writes them, and as an override reads them again."""
     assert key_word("reward.backprop", None) == "reward.backprop=off"
     assert key_word("reward.backprop", {}) == "reward.backprop=on"
+    assert key_word("reward.backprop", True) == "reward.backprop=on"  # as it is written in a sweep
+    assert key_word("reward.backprop", False) == "reward.backprop=off"
     assert key_word("reward.backprop", {"bonus": 3}) == "reward.backprop={bonus: 3}"
     assert key_word("env.options", {}) == "env.options={}"

@@ -141,7 +141,7 @@ def _ended_by_file(paths: JobPaths, record: JobRecord) -> JobView | None:
         if not any(event.get("event") in OUTCOMES for event in events):
             return None
         status = status_of(paths, record, None, events, max_bytes=_LAST_ROWS)
-        if status.latest_eval is None and status.state.ended:  # it may stand farther up
+        if status.state.ended and (status.latest_eval is None or status.steps_per_s is None):  # they stand farther up
             status = status_of(paths, record, None, events)
     except LabError as error:
         return JobView(record.id, record, None, str(error))
