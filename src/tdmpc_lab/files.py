@@ -270,6 +270,25 @@ def tail_jsonl(path: Path | str, max_bytes: int = 65536) -> list[dict[str, Any]]
         os.close(fd)
 
 
+def tail_lines(path: Path | str, max_bytes: int) -> tuple[bytes, bool]:
+    """The whole lines among the last `max_bytes`, and whether the file begins with them; nothing for a missing file.
+
+    Raises OSError.
+    """
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return b"", True
+    try:
+        size = os.fstat(fd).st_size
+        start = max(0, size - max_bytes)
+        data = os.pread(fd, size - start, start)
+    finally:
+        os.close(fd)
+    first = data.find(b"\n") + 1 if start else 0
+    return data[first : data.rfind(b"\n") + 1], start == 0
+
+
 def _after_last_newline(fd: int, size: int) -> int:
     """Byte after the last newline among the first `size`, 0 without one; reads backwards."""
     end = size

@@ -2,8 +2,11 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from tdmpc_lab.errors import RecordError
 from tdmpc_lab.files import append_jsonl
@@ -13,6 +16,7 @@ from tdmpc_lab.jobs.metrics import (
     eval_rows,
     last_step,
     latest_rows,
+    telling_rows,
     without_replaced,
     without_superseded,
 )
@@ -31,6 +35,52 @@ def test_reading_the_tail_and_the_evaluations(tmp_path: Path) -> None:
     assert 1 <= len(tail) < 40
     assert last_step(tail) == 40
     assert [row["step"] for row in eval_rows(paths)] == [10, 20, 30, 40]
+
+
+ROWS = st.lists(
+    st.sampled_from(
+        [
+            {"split": "train", "return": -4.0, "episode_length": 20},
+            {"split": "train", "loss/total": 0.5, "updates": 100, "steps_per_s": 8.0},
+            {"split": "train", "diag/model_error": 0.1, "text": 'with "split":"eval" in it' * 60},
+            {"split": "eval", "return_mean": 7.5, "win": 0.9},
+        ]
+    ),
+    max_size=30,
+)
+
+
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(rows=ROWS, torn=st.booleans(), padding=st.integers(0, 3))
+def test_the_rows_that_tell_say_the_same_as_all(
+    tmp_path: Path, rows: list[dict[str, Any]], torn: bool, padding: int
+) -> None:
+    paths = JobPaths(tmp_path)
+    paths.metrics.unlink(missing_ok=True)
+    filler = [{"split": "train", "x": "y" * 5000}] * padding
+    for step, row in enumerate([*rows, *filler]):
+        append_jsonl(paths.metrics, {"step": step, "attempt": 1, **row} | {"split": row["split"]})
+    if torn:
+        with paths.metrics.open("ab") as file:
+            file.write(b'{"step":99,"split":"eval","return_mean":1')
+    few, all_rows = telling_rows(paths), latest_rows(paths)
+
+    def last(found: list[dict[str, Any]], key: str) -> Any:
+        return next((row for row in reversed(found) if key in row), None)
+
+    for key in ("steps_per_s", "return_mean", "return", "step"):
+        assert last(few, key) == last(all_rows, key)
+    assert last_step(few) == last_step(all_rows)
+
+
+def test_rows_of_another_writer_and_damaged_ones(tmp_path: Path) -> None:
+    paths = JobPaths(tmp_path)
+    assert telling_rows(paths) == []
+    paths.metrics.write_text('{"split": "eval", "step": 3}\n{"step": 4, "split": "train"}\n')
+    assert telling_rows(paths) == latest_rows(paths)
+    paths.metrics.write_text('{"step":1,"split":"train","steps_per_s":1}\nno row "split":"eval"\n')
+    with pytest.raises(RecordError, match=r"metrics\.jsonl:2"):
+        telling_rows(paths)
 
 
 def test_last_step_skips_rows_without_one() -> None:

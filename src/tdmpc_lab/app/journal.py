@@ -10,7 +10,7 @@ from typing import Any
 from tdmpc_lab.errors import NoteError, RecordError
 from tdmpc_lab.files import file_lock, read_jsonl, write_atomic
 from tdmpc_lab.jobs.events import OUTCOMES, read_events
-from tdmpc_lab.jobs.metrics import LATEST, eval_rows, latest_rows, without_superseded
+from tdmpc_lab.jobs.metrics import eval_rows, latest_rows, without_superseded
 from tdmpc_lab.jobs.paths import JobPaths, Project
 from tdmpc_lab.jobs.record import JobRecord, read_record
 from tdmpc_lab.jobs.requests import cancelled_since, read_requests
@@ -34,15 +34,14 @@ def status_of(
     record: JobRecord,
     scheduler: SchedulerState | None,
     events: list[dict[str, Any]] | None = None,
-    *,
-    max_bytes: int = LATEST,
+    rows: list[dict[str, Any]] | None = None,
 ) -> JobStatus:
-    """The job's status now, from its files and what the scheduler says; `max_bytes` of its metrics are read.
-
-    Raises RecordError.
+    """The job's status now, from its files (`events`, and `rows` of its metrics, where they were read already) and
+    what the scheduler says. Raises RecordError.
     """
     events = read_events(paths.events) if events is None else events
-    return derive_status(record, events, latest_rows(paths, max_bytes), datetime.now().astimezone(), scheduler)
+    rows = latest_rows(paths) if rows is None else rows
+    return derive_status(record, events, rows, datetime.now().astimezone(), scheduler)
 
 
 def write_note(project: Project, paths: JobPaths, scheduler: SchedulerState | None) -> str:

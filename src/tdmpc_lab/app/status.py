@@ -18,6 +18,7 @@ from tdmpc_lab.app.journal import status_of, traceback_of
 from tdmpc_lab.errors import ExternalError, LabError, RecordError, UsageError
 from tdmpc_lab.files import read_jsonl
 from tdmpc_lab.jobs.events import OUTCOMES, read_brief, read_events, seems_over
+from tdmpc_lab.jobs.metrics import telling_rows
 from tdmpc_lab.jobs.paths import JobPaths, Project
 from tdmpc_lab.jobs.record import JobRecord, all_records, read_record
 from tdmpc_lab.jobs.requests import cancelled_since, read_requests
@@ -38,7 +39,6 @@ POLL_S = 0.5
 ASK_S = 5.0  # between two questions to SLURM
 UNKNOWN_S = 30.0
 _LAST_WORDS = 4096  # bytes at the end of a log
-_LAST_ROWS = 1024  # bytes at the end of the metrics of a job that is over
 _ERROR_LINE = re.compile(r"^(?:[a-z_]\w*\.)*[A-Z]\w*(?:Error|Exception|Interrupt|Exit)(?::[^\n]*)?$", re.MULTILINE)
 
 
@@ -140,9 +140,7 @@ def _ended_by_file(paths: JobPaths, record: JobRecord) -> JobView | None:
         events = read_brief(paths.events)
         if not any(event.get("event") in OUTCOMES for event in events):
             return None
-        status = status_of(paths, record, None, events, max_bytes=_LAST_ROWS)
-        if status.state.ended and (status.latest_eval is None or status.steps_per_s is None):  # they stand farther up
-            status = status_of(paths, record, None, events)
+        status = status_of(paths, record, None, events, telling_rows(paths))
     except LabError as error:
         return JobView(record.id, record, None, str(error))
     return _seen(paths, record, status, events) if status.state.ended else None

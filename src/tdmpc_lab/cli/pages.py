@@ -155,7 +155,7 @@ def _doing(page: JobPage) -> Lines:
         h = page.hardware
         parts = [
             h.get("gpu") or h.get("device"),
-            f"{h.get('threads')} threads",
+            f"{h.get('threads')} thread{'' if h.get('threads') == 1 else 's'}",
             f"torch {h.get('torch')}",
             h.get("replay"),
         ]
@@ -175,7 +175,11 @@ def _attempts(page: JobPage) -> Lines:
 
 
 def _newest(page: JobPage) -> Lines:
-    values = {key: value for key, value in page.latest.items() if key not in ("step", "wall_s")}
+    values = {
+        key: value
+        for key, value in page.latest.items()
+        if key not in ("step", "wall_s") and not key.startswith("diag/")
+    }
     if values:
         at = as_int(page.latest.get("step"))
         words = [] if at is None else [f"step {number(at)}"]

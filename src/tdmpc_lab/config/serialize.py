@@ -74,7 +74,12 @@ def _short_list(items: list[Any]) -> bool:
 def key_word(key: str, value: Any) -> str:
     """`key=value` as an override says it; a section that may be off is `off`, with nothing but its defaults `on`."""
     kind = spec_types().get(tuple(key.split(".")))
-    if kind is not None and kind.section and kind.nullable and (value is None or isinstance(value, bool) or value == {}):
+    if (
+        kind is not None
+        and kind.section
+        and kind.nullable
+        and (value is None or isinstance(value, bool) or value == {})
+    ):
         return f"{key}={'off' if value is None or value is False else 'on'}"
     return f"{key}={flow(value, _plain_key)}"
 
