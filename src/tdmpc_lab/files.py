@@ -28,7 +28,7 @@ _NON_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 
 def write_atomic(
     path: Path | str,
-    data: str | bytes,
+    data: str | bytes | memoryview,
     *,
     mode: int | None = None,
     guard: Guard = nullcontext,
@@ -79,7 +79,7 @@ def read_whole(path: Path | str) -> bytes:
         os.close(fd)
 
 
-def _write_all(fd: int, content: bytes) -> None:
+def _write_all(fd: int, content: bytes | memoryview) -> None:
     left = memoryview(content)
     while left:
         left = left[os.write(fd, left) :]

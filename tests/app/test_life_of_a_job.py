@@ -115,6 +115,8 @@ def test_from_spec_to_note(root):
     assert [m.step for m in logged] == [r["step"] for r in rows if "loss/total" in r]
     assert "COMPLETED" in run.data.tags["mlflow.note.content"].splitlines()[0]
 
+    assert folder.stat().st_mode & 0o007 == 0  # closed to other users
+
     note = Path(job["note"]).read_text()
     assert f"##### {job['id']} - " in note
     assert "- a few steps, to see everything move" in note

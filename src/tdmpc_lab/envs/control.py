@@ -132,9 +132,9 @@ class GymnasiumEnv:
         """See `ControlEnv.reset`."""
         self._seed, self._steps = seed, None
         try:
-            env = self._unused()
-            self._fresh = False
             with calling(self.name, 0, seed):
+                env = self._unused()
+                self._fresh = False
                 obs, _ = env.reset(seed=seed)
             flat = self._flatten(env, obs)
         except TrainingError:  # of the watchdog: it names the environment by itself

@@ -230,7 +230,7 @@ def _store(folder: Path, entries: Sequence[_Entry]) -> None:
         with contextlib.suppress(PermissionError):  # somebody else's: then he keeps it young
             os.utime(folder)
         return
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    folder.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
     mark = f"{os.getpid()}.{secrets.token_hex(4)}.tmp"
     new, old = folder.with_name(f".{folder.name}.new.{mark}"), folder.with_name(f".{folder.name}.old.{mark}")
     try:

@@ -66,6 +66,7 @@ def submit_held(
             "Submit from the cluster's login node, or use --cluster local"
         )
     folder = submit_folder(project)
+    folder.mkdir(mode=0o750, parents=True, exist_ok=True)  # scripts, pickles and logs are nobody else's business
     with file_lock(folder / ".lock"):
         try:
             job_id = _sbatch(folder, parameters, python_command(config, project.root), tasks, function, args)

@@ -54,7 +54,7 @@ def submitting(project: Project) -> Iterator[str]:
     """
     mark = f"tdmpc-lab-{secrets.token_hex(8)}"
     path = submit_folder(project) / f"{mark}{_ENDING}"
-    path.parent.mkdir(parents=True, exist_ok=True)
+    path.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX)

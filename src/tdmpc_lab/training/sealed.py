@@ -26,7 +26,7 @@ _NO_COMMENT = b"\0\0"  # the length of the comment, which ends a zip archive wit
 class Sealed:
     """The bytes of a file, and the checksum in them."""
 
-    data: bytes
+    data: memoryview
     digest: str
 
 
@@ -42,7 +42,7 @@ def seal(state: Mapping[str, Any]) -> Sealed:
     view.release()
     buffer.seek(0, io.SEEK_END)
     buffer.write(_MARK + digest.encode())
-    return Sealed(buffer.getvalue(), digest)
+    return Sealed(buffer.getbuffer(), digest)
 
 
 def read_sealed(path: Path, digest: str | None = None) -> tuple[Any, bool]:
