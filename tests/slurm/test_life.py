@@ -38,7 +38,7 @@ def test_a_job_completes(lab: Lab) -> None:
     assert note.count(f"##### {job} - ") == 1
     assert "- COMPLETED in " in note
     assert f"on {status['node']}, step 80" in note
-    assert f"MLflow run `{status['mlflow_run']}`" in note
+    assert f"MLflow run [`{status['mlflow_run']}`" in note
 
 
 def test_without_a_server_jobs_leave_mlflow_to_who_looks(lab: Lab) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 from tdmpc_lab.errors import NoteError, RecordError
 from tdmpc_lab.files import file_lock, read_jsonl, write_atomic
 from tdmpc_lab.jobs.events import OUTCOMES, read_events
+from tdmpc_lab.jobs.ids import array_of
 from tdmpc_lab.jobs.metrics import eval_rows, latest_rows, without_superseded
 from tdmpc_lab.jobs.paths import JobPaths, Project
 from tdmpc_lab.jobs.record import JobRecord, read_record
@@ -17,6 +18,7 @@ from tdmpc_lab.jobs.requests import cancelled_since, read_requests
 from tdmpc_lab.jobs.state import JobStatus, SchedulerState, derive_status
 from tdmpc_lab.notes.array_note import render_array_note
 from tdmpc_lab.notes.curve import curves_of, svg
+from tdmpc_lab.notes.entries import read_entry
 from tdmpc_lab.notes.note import update_note
 from tdmpc_lab.notes.render import Places, describe_for_mlflow, render_note
 from tdmpc_lab.text import parse_time
@@ -166,6 +168,18 @@ def mlflow_description(paths: JobPaths, scheduler: SchedulerState | None, note: 
     """The note as the MLflow run's description: outcome first, as plain text."""
     record = read_record(paths)
     return describe_for_mlflow(record, status_of(paths, record, scheduler), note)
+
+
+def verdict_tags(project: Project, job_id: str) -> dict[str, str]:
+    """What was made of a job, as tags of its MLflow run: by its own note, else by that of its whole array; nothing
+    where nobody has judged it, or no note can be read.
+    """
+    array = array_of(job_id)
+    for noted in (job_id, *([array[0]] if array else [])):
+        with contextlib.suppress(NoteError):  # there is none, or `notes` tells what is wrong with it
+            if (verdict := read_entry(project.note(noted)).verdict) is not None:
+                return verdict.tags
+    return {}
 
 
 def read_note(project: Project, job_id: str) -> str:

@@ -8,7 +8,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from tdmpc_lab.app.journal import mlflow_description, status_of
+from tdmpc_lab.app.journal import mlflow_description, status_of, verdict_tags
 from tdmpc_lab.config.loader import load_resolved
 from tdmpc_lab.config.schema import Spec
 from tdmpc_lab.config.serialize import flatten, to_dict
@@ -66,11 +66,12 @@ def start_mirror(
         told = [event for event in read_events(paths.events) if event.get("event") == "tracking"]
         if not told or any(told[-1].get(name) != value for name, value in fields.items()):
             events.append("tracking", **fields)
+        # Read after that event: whoever judges the job later than this finds the run, and tells it himself.
+        mirror.set_tags(verdict_tags(project, paths.id))
 
     info = info_of(project, paths, record, spec)
-    return MlflowMirror(
-        uri, project.root, info, paths, submitted=record.submitted, on_run=on_run if tell else None
-    ).start()
+    mirror = MlflowMirror(uri, project.root, info, paths, submitted=record.submitted, on_run=on_run if tell else None)
+    return mirror.start()
 
 
 def info_of(project: Project, paths: JobPaths, record: JobRecord, spec: Spec) -> RunInfo:

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from tdmpc_lab.app.journal import mlflow_description, write_note
+from tdmpc_lab.app.journal import mlflow_description, verdict_tags, write_note
 from tdmpc_lab.app.mirroring import RUN_STATUS, add_evaluation, info_of, is_told, run_end, run_files, start_mirror
 from tdmpc_lab.app.status import JobView, job_views, scheduler_states
 from tdmpc_lab.config.loader import load_resolved
@@ -18,7 +18,6 @@ from tdmpc_lab.jobs.paths import JobPaths, Project
 from tdmpc_lab.jobs.record import JobRecord
 from tdmpc_lab.jobs.state import SchedulerState, State
 from tdmpc_lab.jobs.unsent import Unsent, all_is_sent, mark_unsent, unsent_as
-from tdmpc_lab.notes.entries import parse_entry
 from tdmpc_lab.tracking.later import describe_run
 from tdmpc_lab.tracking.run import DESCRIPTION_TAG, RunStatus
 from tdmpc_lab.tracking.store import store_uri
@@ -134,9 +133,7 @@ def _bring_level(project: Project, store: HeldStore, record: JobRecord, about: _
 def _words(project: Project, paths: JobPaths, scheduler: SchedulerState) -> dict[str, str]:
     """The tags that come from the note, which is brought up to date first."""
     note = write_note(project, paths, scheduler)
-    verdict = parse_entry(paths.id, note.encode(errors="surrogateescape")).verdict
-    told = {DESCRIPTION_TAG: mlflow_description(paths, scheduler, note)}
-    return told if verdict is None else told | verdict.tags
+    return {DESCRIPTION_TAG: mlflow_description(paths, scheduler, note), **verdict_tags(project, paths.id)}
 
 
 def _send(

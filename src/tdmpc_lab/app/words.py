@@ -7,10 +7,10 @@ import shlex
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from tdmpc_lab.app.journal import mlflow_description, write_note
+from tdmpc_lab.app.journal import mlflow_description, verdict_tags, write_note
 from tdmpc_lab.app.status import scheduler_states
 from tdmpc_lab.errors import ExternalError, LabError, NoteError, UsageError
 from tdmpc_lab.jobs.events import read_events
@@ -131,13 +131,27 @@ def ensure_note(project: Project, job_id: str) -> None:
 def tell_mlflow(project: Project, job_id: str, note: bytes, verdict: Verdict | None = None) -> str | None:
     """The note as the description of the job's MLflow run, a verdict as its tag too; what went wrong, in one line.
 
-    A job without a run (it never started, or came from a hand-written log) is left alone, without loading MLflow.
+    A job without a run is left alone, without loading MLflow: it came from a hand-written log, or its run gets the
+    verdict when it is made. A verdict on a whole array goes to the runs of its tasks that have none of their own.
     """
+    if tasks := project.tasks_of(job_id):
+        told = [_tell_task(project, task) for task in tasks] if verdict is not None else []
+        return next(filter(None, told), None)
+    return _tell_run(project, job_id, note, {} if verdict is None else verdict.tags)
+
+
+def _tell_task(project: Project, job_id: str) -> str | None:
+    try:
+        return _tell_run(project, job_id, _read(project.note(job_id)), verdict_tags(project, job_id))
+    except NoteError as error:
+        return str(error)
+
+
+def _tell_run(project: Project, job_id: str, note: bytes, tags: Mapping[str, str]) -> str | None:
     from tdmpc_lab.tracking.later import describe_run
     from tdmpc_lab.tracking.store import store_uri
 
     paths = project.job(job_id)
-    tags = {} if verdict is None else verdict.tags
     try:
         if not any(event.get("event") == "tracking" for event in read_events(paths.events)):
             return None

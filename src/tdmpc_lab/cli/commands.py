@@ -97,6 +97,7 @@ def _launch(
 ) -> int:
     """Submit; `code` is what the jobs run, by default the project's code as it is now."""
     from tdmpc_lab.app.code import code_now
+    from tdmpc_lab.app.joblog import refresh_rollup
     from tdmpc_lab.app.submit import groups, submit_group
 
     code = code or code_now(project, cluster, snapshot=not args.no_snapshot)
@@ -104,21 +105,25 @@ def _launch(
         print(f"warning: {code.warning}", file=sys.stderr)
     done: list[Submitted] = []
     outcome = OK
-    for group in groups(plans, cluster):
+    try:
+        for group in groups(plans, cluster):
 
-        def on_recorded(jobs: Sequence[Submitted], group: Sequence[Plan] = group) -> None:
-            done.extend(jobs)
-            with outlives_its_reader():  # a recorded job is to be started, whoever still reads
-                _announce(project, group, jobs, args)
+            def on_recorded(jobs: Sequence[Submitted], group: Sequence[Plan] = group) -> None:
+                done.extend(jobs)
+                with outlives_its_reader():  # a recorded job is to be started, whoever still reads
+                    _announce(project, group, jobs, args)
 
-        try:
-            submit_group(project, group, cluster, code=code, max_local=args.max_local, on_recorded=on_recorded)
-        except Exception:
-            if cluster != "debug":
-                if done:
-                    print(f"submitted before the error: {', '.join(job.id for job in done)}", file=sys.stderr)
-                raise
-            traceback.print_exc()  # the point of debug is the whole traceback; the job's files have it too
+            try:
+                submit_group(project, group, cluster, code=code, max_local=args.max_local, on_recorded=on_recorded)
+            except Exception:
+                if cluster != "debug":
+                    if done:
+                        print(f"submitted before the error: {', '.join(job.id for job in done)}", file=sys.stderr)
+                    raise
+                traceback.print_exc()  # the point of debug is the whole traceback; the job's files have it too
+    finally:
+        if done and cluster != "debug":  # whose own process has done it at its end
+            refresh_rollup(project)
     if cluster == "debug":
         outcome = OK if len(done) == len(plans) and _completed(project, [job.id for job in done]) else FAILED
     elif args.wait:

@@ -167,7 +167,9 @@ def _code_difference(record: JobRecord) -> str:
     if not changed:
         return f"code vs {record.code_against}: the same"
     shown = [*changed[:_FILES], *([f"and {len(changed) - _FILES} more"] if len(changed) > _FILES else [])]
-    return f"code vs {record.code_against}: {len(changed)} file{'' if len(changed) == 1 else 's'}: {', '.join(shown)}"
+    more = "more than " * changed[-1].startswith("and ")  # the record names the first ones
+    count = len(changed) - bool(more)
+    return f"code vs {record.code_against}: {more}{count} file{'' if count == 1 else 's'}: {', '.join(shown)}"
 
 
 def what_line(record: JobRecord, *, seed: bool = True) -> str:
