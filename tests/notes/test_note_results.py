@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from tdmpc_lab.notes.results import later_line, latest_of_each, opponents_of, score, table, win_rates
+from tdmpc_lab.jobs.metrics import opponents_of
+from tdmpc_lab.notes.results import later_line, latest_of_each, score, table, win_rates
 
 ONE = {
     "step": 10_000,

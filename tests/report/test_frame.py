@@ -39,6 +39,17 @@ def test_rows_of_all_jobs_in_one_table(project):
     means = table[table.split == "eval"].groupby("seed")["return_mean"].mean()
     assert means.to_dict() == {1: -3.0, 2: float("inf")}
     assert len(load(["102"])) == 1
+    assert len(load("quick")) == 3
+    assert list(load("101", split="eval").columns) == [
+        "job",
+        "experiment",
+        "group",
+        "seed",
+        "step",
+        "split",
+        "return_mean",
+    ]
+    assert list(load(["101"], split="train")["step"]) == [9]
     with pytest.raises(UsageError, match="no job 999"):
         load(["999"])
 

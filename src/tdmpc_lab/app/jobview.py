@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
+from tdmpc_lab.jobs.metrics import opponents_of
 from tdmpc_lab.jobs.paths import JobPaths
 from tdmpc_lab.jobs.queued import QueueLine, share_at_limit
 from tdmpc_lab.jobs.record import JobRecord
 from tdmpc_lab.jobs.state import JobStatus, SchedulerState, State
 from tdmpc_lab.launch.attempts import DEAD_S
 from tdmpc_lab.launch.queue import waits
-from tdmpc_lab.notes.results import opponents_of
 
 NOT_OURS = "(not of this project)"
 UNRECORDED = "(of this project, but without a record: it is being submitted, or its folder was removed)"

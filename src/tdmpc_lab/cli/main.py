@@ -15,6 +15,7 @@ from tdmpc_lab import __version__
 from tdmpc_lab.cli import commands, doctor, looking, preflight
 from tdmpc_lab.cli.cleaning import add_gc
 from tdmpc_lab.cli.common import add_json as _add_json
+from tdmpc_lab.cli.compare import add_compare
 from tdmpc_lab.cli.log_parser import add_log_commands
 from tdmpc_lab.cli.logs import add_logs
 from tdmpc_lab.cli.output import documents_only, silence_stdout
@@ -55,6 +56,7 @@ def build_parser() -> argparse.ArgumentParser:
     add_status(sub)
     add_show(sub)
     add_logs(sub)
+    add_compare(sub)
     add_log_commands(sub)
     add_gc(sub)
     add_sync(sub)

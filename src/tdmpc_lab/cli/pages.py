@@ -16,12 +16,12 @@ from tdmpc_lab.app.show import JobPage, array_commands, commands, note_entry
 from tdmpc_lab.cli.cleaning import size_text
 from tdmpc_lab.cli.queue_table import STYLES, WARNING, facts, latest_result
 from tdmpc_lab.cli.tables import WIDTH_OF_A_FILE
-from tdmpc_lab.jobs.metrics import as_float, as_int
+from tdmpc_lab.jobs.metrics import as_float, as_int, opponents_of
 from tdmpc_lab.jobs.paths import Project
 from tdmpc_lab.jobs.points import place_text, point_text
 from tdmpc_lab.notes.entries import Entry, rollup_lines
 from tdmpc_lab.notes.render import outcome_line, what_line
-from tdmpc_lab.notes.results import evenly, later_line, latest_of_each, mean_and_std, opponents_of, share_with_interval
+from tdmpc_lab.notes.results import evenly, later_line, latest_of_each, mean_and_std, share_with_interval
 from tdmpc_lab.notes.verdict import is_verdict_line
 from tdmpc_lab.text import duration, heading_time, number, one_line, sparkline
 

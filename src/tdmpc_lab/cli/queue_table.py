@@ -8,10 +8,10 @@ from rich.cells import cell_len, set_cell_size
 from rich.text import Text
 
 from tdmpc_lab.app.jobview import JobView
+from tdmpc_lab.jobs.metrics import opponents_of
 from tdmpc_lab.jobs.points import what_it_is
 from tdmpc_lab.jobs.queued import SHORT_STATES
 from tdmpc_lab.jobs.state import State
-from tdmpc_lab.notes.results import opponents_of
 from tdmpc_lab.text import duration, number, one_line, parse_time, shorten
 
 HEADINGS = ("JOBID", "PARTITION", "NAME", "USER", "ST", "TIME", "NODES", "NODELIST(REASON)")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields
 from enum import Enum
 from typing import Any, Final
@@ -47,7 +47,7 @@ class Change:
     new: Any
 
     def __str__(self) -> str:
-        return f"{self.key} {_shown(self.key, self.old)} → {_shown(self.key, self.new)}"
+        return f"{self.key} {shown(self.key, self.old)} → {shown(self.key, self.new)}"
 
 
 def diff(old: Spec, new: Spec) -> list[Change]:
@@ -58,15 +58,20 @@ def diff(old: Spec, new: Spec) -> list[Change]:
     return list(_section_changes(Spec, _compared(old), _compared(new), ()))
 
 
-def group_hash(spec: Spec) -> str:
+def group_hash(spec: Spec, *, apart_from: Sequence[str] = ()) -> str:
     """Ten hexadecimal digits that jobs share when only seed, names, resources or how often is written differ.
 
-    Evaluation counts as a difference: what was measured unlike can't be averaged over seeds.
+    Evaluation counts as a difference: what was measured unlike can't be averaged over seeds. `apart_from` are further
+    dotted keys that are not to count.
     """
     values = _compared(spec)
-    for key in NOT_IN_GROUP:
-        section, name = key.split(".")
-        del values[section][name]
+    for key in (*NOT_IN_GROUP, *apart_from):
+        *sections, name = key.split(".")
+        inside: Any = values
+        for section in sections:
+            inside = inside.get(section) if isinstance(inside, dict) else None
+        if isinstance(inside, dict):
+            inside.pop(name, None)
     return hashlib.sha256(_canonical(values).encode()).hexdigest()[:10]
 
 
@@ -122,7 +127,8 @@ def _canonical(value: Any) -> str:
     return json.dumps(value, sort_keys=True, default=repr)
 
 
-def _shown(key: str, value: Any) -> str:
+def shown(key: str, value: Any) -> str:
+    """A value of a spec for reading, as it stands behind its key in a difference."""
     if value is UNSET:
         return str(UNSET.value)
     if value is None:

@@ -148,6 +148,14 @@ def without_replaced(rows: Iterable[Row]) -> list[Row]:
     return kept[::-1]
 
 
+def opponents_of(row: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """The opponents of a row, each with the suffix of its keys: none where there was a single one."""
+    if isinstance(row.get("opponent"), str) and as_float(row.get("win")) is not None:
+        return [(str(row["opponent"]), "")]
+    names = [key.removeprefix("win_") for key in row if key.startswith("win_") and f"draw_{key[4:]}" in row]
+    return [(name, f"_{name}") for name in names]
+
+
 def as_int(value: object) -> int | None:
     """The value if it is an integer, else None: rows may come from a torn or foreign file."""
     return value if isinstance(value, int) and not isinstance(value, bool) else None

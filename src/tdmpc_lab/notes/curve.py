@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from html import escape
 from typing import Any
 
-from tdmpc_lab.jobs.metrics import as_float, as_int
-from tdmpc_lab.notes.results import Row, evenly, opponents_of
+from tdmpc_lab.jobs.metrics import as_float, as_int, opponents_of
+from tdmpc_lab.notes.results import Row, evenly
 from tdmpc_lab.text import number
 
 Scale = Callable[[float], float]

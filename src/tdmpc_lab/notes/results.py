@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tdmpc_lab.intervals import mean_interval
-from tdmpc_lab.jobs.metrics import as_float, as_int
+from tdmpc_lab.jobs.metrics import as_float, as_int, opponents_of
 from tdmpc_lab.text import number
 
 Row = Mapping[str, Any]
@@ -31,14 +31,6 @@ def win_rates(row: Row) -> list[str]:
     """`vs strong 0.87 [0.83, 0.90]` for every opponent of an evaluation's row; nothing where there was no game."""
     opponents = opponents_of(row)
     return [f"vs {name} {share_with_interval(row, suffix)}" for name, suffix in opponents]
-
-
-def opponents_of(row: Row) -> list[tuple[str, str]]:
-    """The opponents of a row, each with the suffix of its keys: none where there was a single one."""
-    if isinstance(row.get("opponent"), str) and as_float(row.get("win")) is not None:
-        return [(str(row["opponent"]), "")]
-    names = [key.removeprefix("win_") for key in row if key.startswith("win_") and f"draw_{key[4:]}" in row]
-    return [(name, f"_{name}") for name in names]
 
 
 def share_with_interval(row: Row, suffix: str = "") -> str:

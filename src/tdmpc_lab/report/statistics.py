@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 Scores = NDArray[np.float64]
 
 ENOUGH_SEEDS = 5
-"""With fewer the interval is far too narrow: of normal data it holds the true value in 73 of 100 cases with 3 seeds, in
-90 with 5, in 94 with 10, where it should in 95 (`docs/compare.md`)."""
+"""With fewer the interval is far too narrow: of normal data it holds the true value in 74 of 100 cases with 3 seeds, in
+90 with 5, in 93 with 10, where it should in 95 (`docs/compare.md`)."""
 RESAMPLES = 5_000
 CURVE_RESAMPLES = 1_000
 CONFIDENCE = 0.95

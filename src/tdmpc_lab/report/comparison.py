@@ -1,0 +1,165 @@
+"""Variants compared: figures over their seeds at the same environment step, and who is better."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from tdmpc_lab.errors import UsageError
+from tdmpc_lab.report.figures import Summary, figures_of, strata_of, summary_of
+from tdmpc_lab.report.remarks import remarks
+from tdmpc_lab.report.runs import Metric, Run, Series, choose_metric, series_of
+from tdmpc_lab.report.statistics import ENOUGH_SEEDS, Estimate, improvement
+from tdmpc_lab.report.variants import By, Difference, Variant, differences, stratum, variants_of
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One variant against the one that all are compared with."""
+
+    name: str
+    over: str
+    improvement: Estimate
+    seeds: tuple[int, int]
+
+    @property
+    def judgement(self) -> str:
+        """What may be said of it."""
+        if min(self.seeds) < ENOUGH_SEEDS:
+            return "too few seeds to tell"
+        _, low, high = self.improvement
+        if low is None or high is None or low <= 0.5 <= high:
+            return "no difference to be told"
+        return "better" if low > 0.5 else "worse"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """All of it."""
+
+    metric: Metric
+    begin: int
+    """First step of the common range: that of the latest first evaluation."""
+    end: int
+    """Last step of the common range."""
+    until: bool
+    """Whether the end was asked for."""
+    threshold: float | None
+    over: tuple[str, ...]
+    reference: str
+    summaries: tuple[Summary, ...]
+    differences: tuple[Difference, ...]
+    pairs: tuple[Pair, ...]
+    remarks: tuple[str, ...]
+    """What has to be known to read the figures: who is left out and why."""
+
+    @property
+    def runs(self) -> list[Run]:
+        """Every run, those left out too."""
+        return [run for s in self.summaries for run in (*s.variant.runs, *(double for double, _ in s.variant.doubles))]
+
+
+def compare(
+    runs: Sequence[Run],
+    *,
+    metric: str | None = None,
+    lower: bool = False,
+    threshold: float | None = None,
+    over: Sequence[str] = (),
+    by: By = "config",
+    until: int | None = None,
+    reference: str | None = None,
+) -> Comparison:
+    """Compare the variants among `runs`.
+
+    `threshold` is a value of the metric to be reached, `until` the step to compare at (default: as far as every
+    variant goes), `reference` the variant that the others are compared with.
+    Raises UsageError: no evaluation has the metric, none goes as far as `until`, no variant is called `reference`.
+    """
+    variants = variants_of(runs, over=over, by=by)
+    chosen = choose_metric([run for variant in variants for run in variant.runs], metric, lower=lower)
+    series = {run.id: series_of(run, chosen) for run in runs}
+    end = _end(variants, series, until)
+    counted = [[run for run in variant.runs if _counts(series[run.id], end)] for variant in variants]
+    begin = max((int(series[run.id].steps[0]) for group in counted for run in group), default=0)
+    summaries = tuple(
+        summary_of(
+            variant,
+            [figures_of(run, series[run.id], chosen, begin, end, threshold) for run in group],
+            series,
+            chosen,
+            over,
+        )
+        for variant, group in zip(variants, counted, strict=True)
+    )
+    against = _reference(summaries, reference)
+    pairs = [_pair(against, one, chosen, over) for one in summaries if one is not against]
+    return Comparison(
+        metric=chosen,
+        begin=begin,
+        end=end,
+        until=until is not None,
+        threshold=threshold,
+        over=tuple(over),
+        reference=against.name,
+        summaries=summaries,
+        differences=tuple(differences(variants)) if len(variants) > 1 else (),
+        pairs=tuple(pair for pair in pairs if pair is not None),
+        remarks=tuple(remarks(summaries, chosen, end, series, asked=until is not None)),
+    )
+
+
+def _end(variants: Sequence[Variant], series: Mapping[str, Series], until: int | None) -> int:
+    """The last step that every variant with evaluations reaches."""
+    steps = [[series[run.id].steps for run in variant.runs if len(series[run.id].steps)] for variant in variants]
+    if until is not None:
+        within = [int(step) for group in steps for run in group for step in run[run <= until]]
+        if not within and any(steps):
+            first = min(int(run[0]) for group in steps for run in group)
+            raise UsageError(f"--until {until}: the first evaluation is at step {first:,}; give at least that")
+        return max(within, default=0)
+    return min((_reach(variant, series) for variant, group in zip(variants, steps, strict=True) if group), default=0)
+
+
+def _reach(variant: Variant, series: Mapping[str, Series]) -> int:
+    """The step that more than half of its completed runs come to; of all its runs where none has completed. So one
+    short trial pulls nobody back, and one run that was resumed for longer leaves nobody behind."""
+    runs = [run for run in variant.runs if len(series[run.id].steps)]
+    completed = [run for run in runs if run.state == "COMPLETED"] or runs
+    last = sorted((int(series[run.id].steps[-1]) for run in completed), reverse=True)
+    return last[len(last) // 2]
+
+
+def _counts(series: Series, end: int) -> bool:
+    return len(series.steps) > 0 and series.steps[0] <= end <= series.steps[-1]
+
+
+def _reference(summaries: Sequence[Summary], name: str | None) -> Summary:
+    """The one that was named; else the one that most others say they are to be compared with; else the first."""
+    if name is not None:
+        for one in summaries:
+            if name in (one.name, one.variant.runs[0].record.experiment, *(run.id for run in one.variant.runs)):
+                return one
+        raise UsageError(f"--reference {name}: no such variant; there are: {', '.join(s.name for s in summaries)}")
+    said = [run.record.compare_to for one in summaries for run in one.variant.runs[:1] if run.record.compare_to]
+    for wanted in sorted(set(said), key=lambda text: (-said.count(text), said.index(text))):
+        for one in summaries:
+            first = one.variant.runs[0].record
+            if wanted in (first.experiment, *(run.id for run in one.variant.runs)) and first.compare_to != wanted:
+                return one
+    return summaries[0]
+
+
+def _pair(old: Summary, new: Summary, metric: Metric, over: Sequence[str]) -> Pair | None:
+    """None where they have no stratum in common, or no runs."""
+    kinds = [{stratum(one.run, over) for one in side.figures} for side in (old, new)]
+    common = kinds[0] & kinds[1]
+    if not common:
+        return None
+    sides = [
+        strata_of([one for one in side.figures if stratum(one.run, over) in common], over, "final")
+        for side in (old, new)
+    ]
+    if metric.lower:
+        sides = [[-scores for scores in side] for side in sides]
+    return Pair(new.name, old.name, improvement(*sides), (old.seeds, new.seeds))
