@@ -22,6 +22,9 @@ from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from tdmpc_lab.app.guard import find_blamed
+from tdmpc_lab.config.loader import load_spec
+from tdmpc_lab.jobs.paths import Project
 from tdmpc_lab.jobs.record import JobRecord
 from tdmpc_lab.jobs.state import JobStatus, State
 from tdmpc_lab.notes.note import put_verdict, replace_machine_part
@@ -111,6 +114,19 @@ def timed(root: Path, command: list[str], repeats: int) -> tuple[list[float], fl
     return seconds[1:], (processor_seconds() - before) / (repeats + 1)
 
 
+def guard_seconds(root: Path, repeats: int) -> list[float]:
+    """Seconds that a submit spends on the jobs judged bad, in a process that is running already."""
+    spec = root / "experiments" / "one.yaml"
+    spec.write_text("env: {id: Pendulum-v1}\nagent: {horizon: 18}\n")
+    item, project = load_spec(spec), Project(root)
+    seconds = []
+    for _ in range(repeats + 1):
+        start = time.perf_counter()
+        find_blamed(project, [item])
+        seconds.append(time.perf_counter() - start)
+    return seconds[1:]
+
+
 def processor_seconds() -> float:
     """What the processes started here have used: tells more than the clock on a busy machine."""
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -135,6 +151,11 @@ def main() -> None:
                 f"tdmpc-lab {' '.join(command)}: {statistics.median(seconds):.2f} s "
                 f"(median of {args.repeats}; {min(seconds):.2f} to {max(seconds):.2f}), {processor:.2f} s of processor"
             )
+        seconds = guard_seconds(root, args.repeats)
+        print(
+            f"the guard of a submit: {statistics.median(seconds):.2f} s "
+            f"(median of {args.repeats}; {min(seconds):.2f} to {max(seconds):.2f})"
+        )
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from app_fixtures import write_specs
 
-from tdmpc_lab.app import submit
+from tdmpc_lab.app import guard, submit
 from tdmpc_lab.app.code import JobCode
 from tdmpc_lab.app.guard import find_blamed
 from tdmpc_lab.app.submit import Plan, prepare
@@ -154,3 +154,37 @@ def test_broken_notes_do_not_stop_a_submit(seed: Project) -> None:
     (seed.notes / "12.md").write_bytes(b"<!-- tdmpc-lab:begin -->\n--> bad: \xff [cause: agent.nothing=1]\n")
     (seed.notes / "13.md").write_text("--> bad: [cause: agent.nothing=1, agent.horizon=-1, agent.horizon=many]\n")
     assert found(seed, "agent.horizon=18") == ["agent.horizon=18"]
+
+
+def test_of_thousands_of_notes_few_are_parsed_and_few_configs_read(
+    lab: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parsed, read = [], []
+    for number in range(30):
+        judge(lab, str(2_000_000 + number), "- nothing said yet")
+        (folder := lab.job(str(2_100_000 + number)).folder).mkdir(parents=True)
+        horizon = 18 if number % 2 else 9
+        (folder / "resolved.yaml").write_text(dump_yaml(load_spec(lab.root / QUICK, [f"agent.horizon={horizon}"]).spec))
+        judge(lab, folder.name, "--> good: because it swings")
+    judge(lab, "2200000", "--> bad: because far [cause: agent.horizon=18]")
+    parse, load = guard.parse_entry, guard.load_resolved
+    monkeypatch.setattr(guard, "parse_entry", lambda job, note: parsed.append(job) or parse(job, note))
+    monkeypatch.setattr(guard, "load_resolved", lambda path: read.append(path) or load(path))
+    (blamed,) = find_blamed(lab, [load_spec(lab.root / QUICK, ["agent.horizon=18"])])
+    assert [entry.id for entry in blamed.good] == ["2100023", "2100025", "2100027", "2100029"]
+    assert (len(parsed), len(read)) == (31, 4)
+
+
+@pytest.mark.parametrize(
+    "note",
+    [
+        b"\xef\xbb\xbf--> useless, horizon 18\n",
+        b"##### 2000000\r\n   --> useless, horizon 18\r\n",
+        b"<!-- tdmpc-lab:begin -->\n<!-- tdmpc-lab:end -->--> useless, horizon 18",
+        b"x\n---> useless, horizon 18",
+    ],
+)
+def test_verdicts_are_found_wherever_they_stand(lab: Project, note: bytes) -> None:
+    lab.notes.mkdir(exist_ok=True)
+    (lab.notes / "2000000.md").write_bytes(note)
+    assert found(lab, "agent.horizon=18") == ["agent.horizon=18"]

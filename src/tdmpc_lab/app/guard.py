@@ -6,6 +6,7 @@ import contextlib
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from tdmpc_lab.app.submit import Plan
 from tdmpc_lab.config.causes import has_setting
@@ -19,6 +20,9 @@ from tdmpc_lab.notes.settings import number_settings, switch_settings
 from tdmpc_lab.notes.verdict import is_verdict_line
 
 _SHOWN = 4
+_LOOKED_AT = 200  # configs of jobs judged good, the newest, that are read for one setting: it takes milliseconds each
+# A line that may be a verdict, in the bytes of a note; `is_verdict_line` decides.
+_MAY_BE_VERDICT = re.compile(rb"(?:^|<!-- tdmpc-lab:end -->)(?:\xef\xbb\xbf)?[ \t]{0,3}-{2,}>", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -29,7 +33,7 @@ class Blamed:
     """`agent.horizon=18`."""
     bad: tuple[Entry, ...]
     good: tuple[Entry, ...]
-    """Jobs that had it too and were judged good: then it is no reason to stop."""
+    """Jobs that had it too and were judged good, the newest few: then it is no reason to stop."""
     plans: tuple[int, ...]
     """Numbers of the new jobs that have it."""
 
@@ -62,8 +66,7 @@ def find_blamed(project: Project, items: Sequence[LoadedSpec]) -> list[Blamed]:
     for setting, entries in bad.items():
         having = tuple(number for number, item in enumerate(items) if has_setting(item.spec, setting))
         if having:
-            fine = tuple(entry for entry in good if _had(project, entry, setting))
-            found.append(Blamed(setting, tuple(entries), fine, having))
+            found.append(Blamed(setting, tuple(entries), _that_had(project, good, setting), having))
     return found
 
 
@@ -109,7 +112,7 @@ def _judged(project: Project) -> Iterator[Entry]:
     for path in sorted(files, key=lambda path: natural_key(path.stem)):
         with contextlib.suppress(OSError):
             note = read_whole(path)
-            if b"->" in note:
+            if _MAY_BE_VERDICT.search(note):
                 entry = parse_entry(path.stem, note)
                 if entry.verdict is not None and entry.problem is None:
                     yield entry
@@ -129,15 +132,37 @@ def _names(words: str, setting: str) -> bool:
     )
 
 
-def _had(project: Project, entry: Entry, setting: str) -> bool:
-    """Whether a job had the setting: by its config, of an imported one by its bullets."""
-    tasks = project.tasks_of(entry.id) or [entry.id]
-    configs = [project.job(task).resolved for task in tasks]
-    if any(path.exists() for path in configs):
-        with contextlib.suppress(SpecError, OSError):
-            return all(has_setting(load_resolved(path), setting) for path in configs)
-        return False
-    return setting in _listed_settings(entry)
+def _that_had(project: Project, entries: Sequence[Entry], setting: str) -> tuple[Entry, ...]:
+    """The newest few of these that had the setting: by their configs, imported ones by their bullets."""
+    found: list[Entry] = []
+    folders = set(project.folder_names())
+    arrays = {name.partition("_")[0] for name in folders if "_" in name}
+    left = _LOOKED_AT
+    for entry in reversed(entries):
+        if len(found) == _SHOWN:
+            break
+        if entry.id not in folders and entry.id not in arrays:
+            if setting in _listed_settings(entry):
+                found.append(entry)
+            continue
+        configs = [project.job(task).resolved for task in project.tasks_of(entry.id) or [entry.id]]
+        if left > 0 and all(_may_have(path, setting) for path in configs):
+            left -= 1
+            with contextlib.suppress(SpecError, OSError):
+                if all(has_setting(load_resolved(path), setting) for path in configs):
+                    found.append(entry)
+    return tuple(reversed(found))
+
+
+def _may_have(config: Path, setting: str) -> bool:
+    """Whether a config may hold the setting, by a look at its text: False only where it says another number."""
+    key, _, value = setting.partition("=")
+    try:
+        wanted = float(value)
+        said = re.findall(rf"^\s*{re.escape(key.rpartition('.')[2])}:(.*)$", config.read_text(), re.MULTILINE)
+        return not said or any(float(text) == wanted for text in said)
+    except (OSError, ValueError):  # no number, or not one that is written so
+        return config.exists()
 
 
 def findings(items: Sequence[LoadedSpec], found: Sequence[Blamed]) -> list[Finding]:
