@@ -4,19 +4,22 @@ from __future__ import annotations
 
 from datetime import timedelta
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from app_fixtures import write_specs
 
 from tdmpc_lab.app import estimate, submit
 from tdmpc_lab.app.estimate import RunTimeEstimate
-from tdmpc_lab.app.lint import LOOKING_RULES, RULES, lint, with_advice
+from tdmpc_lab.app.lint import LOOKING_RULES, RULES, check_rules, lint, with_advice
 from tdmpc_lab.app.lint_environment import out_of_range
+from tdmpc_lab.app.preflight import SILENCEABLE
 from tdmpc_lab.app.submit import Cluster, Plan
 from tdmpc_lab.cli.main import main
 from tdmpc_lab.config.loader import load_spec
+from tdmpc_lab.config.schema import LintRule
 from tdmpc_lab.envs.look import Look
-from tdmpc_lab.errors import UsageError
+from tdmpc_lab.errors import SpecError, UsageError
 from tdmpc_lab.jobs.paths import Project
 
 QUICK = "experiments/quick.yaml"
@@ -108,9 +111,26 @@ def test_every_rule_can_be_silenced_by_name(lab: Project) -> None:
     assert said(lab, short) == ["episode-length", "reward-range"]
     assert said(lab, short, "local", "episode-length") == ["reward-range"]
     assert said(lab, short, "local", *LOOKING_RULES) == []
-    names = "temporal-weight, run-time, changes, episode-length, reward-range"
+    names = "temporal-weight, run-time, changes, episode-length, reward-range, gpu-memory, memory, partition-time"
     with pytest.raises(UsageError, match=f"no such rule; there are: {names}"):
         lint(lab, loud, "local", ["horizon"])
+    with pytest.raises(UsageError, match="did you mean 'run-time'"):
+        check_rules(["changes", "runtime"])
+
+
+def test_a_spec_silences_rules_for_its_own_jobs(lab: Project) -> None:
+    here = plan(lab, "agent.horizon=20", "agent.rho=0.5", "lint.silent=[temporal-weight, episode-length]")
+    there = plan(lab, "agent.horizon=20", "agent.rho=0.5")
+    assert [(f.check, numbers) for f, numbers in lint(lab, [here, there], "local")] == [
+        ("temporal-weight", [1]),
+        ("episode-length", [1]),
+    ]
+
+
+def test_a_spec_may_name_every_rule_and_no_other(lab: Project) -> None:
+    assert set(get_args(LintRule)) == {*RULES, *LOOKING_RULES, *SILENCEABLE}
+    with pytest.raises(SpecError, match="one of: temporal-weight"):
+        plan(lab, "lint.silent=[horizon]")
 
 
 def test_it_is_kept_for_the_record_and_only_told(

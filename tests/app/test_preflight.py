@@ -82,17 +82,17 @@ def test_everything_comes_at_once_with_its_place(lab: Project) -> None:
     [
         (["slurm.gpus=2080ti:1"], "warning", "gpu", "asks for a GPU, but train.device is cpu"),
         (["slurm.gpus=2080ti:2", "train.device=auto"], "warning", "gpu", "training uses one (ask for one: 2080ti:1)"),
-        (["slurm.gpus=strange:1", "train.device=auto"], "warning", "gpu memory", "of GPU type 'strange' is not known"),
+        (["slurm.gpus=strange:1", "train.device=auto"], "warning", "gpu-memory", "of GPU type 'strange' is not known"),
         (
             ["slurm.gpus=2080ti:1", "train.device=auto", "train.batch_size=3000000"],
             "error",
-            "gpu memory",
+            "gpu-memory",
             "a 2080ti has",
         ),
         (
             ["slurm.gpus=1", "train.device=auto", "planner.samples=100000", "train.envs=2000"],
             "error",
-            "gpu memory",
+            "gpu-memory",
             "a 2080ti has 11",
         ),
         (["slurm.memory=500M"], "warning", "memory", "asks for 0.5"),
@@ -179,3 +179,15 @@ def test_an_environment_that_fails_at_a_step(lab: Project, monkeypatch: pytest.M
     (finding,) = found(lab, "env.id=moody_of_preflight:MoodyPreflight-v0", "env.options={fail_at: 4}")
     assert (finding.level, finding.check, finding.where) == ("error", "trial", "experiments/a.yaml")
     assert "the puck left the universe" in finding.what
+
+
+def test_memory_and_the_partitions_limit_can_be_silenced_by_name(lab: Project) -> None:
+    words = ["slurm.partition=day", "slurm.time=2-00:00:00", "slurm.memory=500M", "slurm.gpus=strange:1"]
+    loud = {f.check: f for f in found(lab, *words, "train.device=auto")}
+    assert {"partition-time", "memory"} <= set(loud)
+    assert loud["partition-time"].fix.endswith("; --no-lint partition-time for silence")
+    assert "found 2-00:00:00, but partition day has a limit of 1-00:00:00" in loud["partition-time"].what
+    silent = [f.check for f in found(lab, *words, "train.device=auto", off=["partition-time"])]
+    assert "memory" in silent and "partition-time" not in silent
+    silent = [f.check for f in found(lab, *words, "train.device=auto", "lint.silent=[memory]")]
+    assert "partition-time" in silent and "memory" not in silent

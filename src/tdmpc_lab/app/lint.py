@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
 from tdmpc_lab.app.lint_environment import look, out_of_range, too_short
+from tdmpc_lab.app.preflight import SILENCEABLE
 from tdmpc_lab.app.submit import Cluster, Plan
 from tdmpc_lab.config.schema import Spec
 from tdmpc_lab.errors import Finding, UsageError
@@ -31,27 +33,36 @@ def lint(
     With `environments`, each different one is made and played in for a moment; not for debug, whose own process that
     would be.
 
-    Raises UsageError for a rule in `off` that there is not.
+    A spec's own `lint.silent` holds for its plans. Raises UsageError for a rule in `off` that there is not.
     """
-    known = [*RULES, *LOOKING_RULES]
-    if unknown := [name for name in off if name not in known]:
-        raise UsageError(f"--no-lint {unknown[0]}: no such rule; there are: {', '.join(known)}")
+    check_rules(off)
     found: dict[Finding, list[int]] = {}
     for number, plan in enumerate(plans):
         for name, rule in RULES.items():
-            if name not in off:
+            if name not in off and name not in plan.item.spec.lint.silent:
                 for finding in rule(project, plan, cluster):
                     found.setdefault(finding, []).append(number)
     looks: dict[str, Look | None] = {}
-    looking = {name: rule for name, rule in LOOKING_RULES.items() if name not in off}
-    for number, plan in enumerate(plans if environments and looking and cluster != "debug" else ()):
+    for number, plan in enumerate(plans if environments and cluster != "debug" else ()):
         spec = plan.item.spec
+        looking = {n: rule for n, rule in LOOKING_RULES.items() if n not in off and n not in spec.lint.silent}
+        if not looking:
+            continue
         if (key := repr(spec.env)) not in looks:
             looks[key] = look(project, spec)
         for name, look_rule in looking.items():
             if (seen := looks[key]) is not None and (said := look_rule(spec, seen)):
                 found.setdefault(_advice(name, *said), []).append(number)
     return list(found.items())
+
+
+def check_rules(off: Sequence[str]) -> None:
+    """Raise UsageError for the name of a rule that there is not."""
+    known = [*RULES, *LOOKING_RULES, *SILENCEABLE]
+    if unknown := [name for name in off if name not in known]:
+        near = get_close_matches(unknown[0], known, n=1)
+        meant = f" (did you mean {near[0]!r}?)" if near else ""
+        raise UsageError(f"--no-lint {unknown[0]}: no such rule{meant}; there are: {', '.join(known)}")
 
 
 def with_advice(plans: Sequence[Plan], found: Sequence[tuple[Finding, list[int]]]) -> list[Plan]:

@@ -100,7 +100,7 @@ def _gpu_memory(item: LoadedSpec, trial: Trial, kind: str) -> Iterator[Finding]:
     if size is None:
         what = f"the memory of GPU type {kind!r} is not known" if kind else "the type of the GPU is not known"
         why = f"training takes about {needed / GIB:.1f} GiB there, which was compared to nothing"
-        yield Finding(level="warning", check="gpu memory", where=where, what=what, why=why)
+        yield Finding(level="warning", check="gpu-memory", where=where, what=what, why=why)
         return
     replay = replay_size(item, trial)
     if item.spec.train.replay_device == "auto" and replay <= DEVICE_SHARE * (size * GIB - CUDA_CONTEXT):
@@ -110,7 +110,7 @@ def _gpu_memory(item: LoadedSpec, trial: Trial, kind: str) -> Iterator[Finding]:
     parts = f"an update {memory.update / GIB:.1f}, a plan {memory.plan / GIB:.1f}, replay {replay / GIB:.1f}"
     yield Finding(
         level="error" if needed > size * GIB else "warning",
-        check="gpu memory",
+        check="gpu-memory",
         where=where,
         what=f"training takes about {needed / GIB:.1f} GiB, a {kind} has {size}",
         why=f"it may run out of memory; {parts} GiB",

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from tdmpc_lab.app.needs import checkpoints_size, disk_findings, gpu_findings, host_findings, place
@@ -18,6 +18,8 @@ from tdmpc_lab.errors import EnvironmentSpecError, ExternalError, Finding, LabEr
 from tdmpc_lab.jobs.paths import Project
 from tdmpc_lab.launch.nodes import NodeGroup
 
+SILENCEABLE = ("gpu-memory", "memory", "partition-time")
+"""What is found here and can be silenced as a rule of `lint` can."""
 # What an environment says when it is not installed here; in a container it may be.
 _NOT_INSTALLED = ("must be importable", "not installed")
 
@@ -54,6 +56,7 @@ def look_ahead(
     sizes: Dimensions | None = None,
     try_agents: bool = True,
     slurm_needed: bool = True,
+    off: Sequence[str] = (),
 ) -> Report:
     """Look at everything that these jobs need; writes nothing. Points of a sweep that are alike are tried once.
 
@@ -62,6 +65,7 @@ def look_ahead(
         sizes: of observation and action, instead of making the environments.
         try_agents: make environments and agents; not for jobs that run other code than this.
         slurm_needed: SLURM that does not answer is an error.
+        off: names of `SILENCEABLE` that are not to be told, beside those in the spec's own `lint`.
     """
     with ThreadPoolExecutor(2) as pool:  # importing torch takes longer than both
         store = pool.submit(_store_findings, project)
@@ -80,9 +84,21 @@ def look_ahead(
         found += store.result()
     for number, item in enumerate(items):
         if slurm:
-            found += _site_findings(project, item, groups, trials.get(number))
+            found += _told(_site_findings(project, item, groups, trials.get(number)), {*off, *item.spec.lint.silent})
     found += disk_findings(project, [checkpoints_size(items[n], trial) for n, trial in trials.items()])
     return Report(tuple(dict.fromkeys(found)), trials)
+
+
+def _told(findings: Iterable[Finding], off: Container[str]) -> Iterator[Finding]:
+    """Those that are not silenced, with the way to do so: an estimate may be wrong, and a cluster say one thing and do
+    another."""
+    for finding in findings:
+        if finding.check not in SILENCEABLE:
+            yield finding
+        elif finding.check not in off:
+            yield replace(
+                finding, fix=f"{finding.fix}; " * bool(finding.fix) + f"--no-lint {finding.check} for silence"
+            )
 
 
 def _ask_nodes() -> list[NodeGroup]:
@@ -156,7 +172,7 @@ def _site_findings(
     for found in mismatches(item.spec.slurm, groups) if groups else ():
         yield Finding(
             level=found.level,
-            check="slurm",
+            check="partition-time" if found.key == "slurm.time" else "slurm",
             where=place(item, found.key),
             what=found.what,
             why=found.why,

@@ -27,11 +27,13 @@ def stop_on_errors(
     """
     if cluster != "slurm" or args.skip_preflight:
         return
+    from tdmpc_lab.app.lint import check_rules
     from tdmpc_lab.app.preflight import look_ahead
 
+    check_rules(args.no_lint)
     dry = getattr(args, "dry_run", False)
     items = [plan.item for plan in plans]
-    report = look_ahead(project, items, slurm=True, try_agents=try_agents, slurm_needed=not dry)
+    report = look_ahead(project, items, slurm=True, try_agents=try_agents, slurm_needed=not dry, off=args.no_lint)
     for finding in report.warnings:
         print(f"warning: {finding}", file=sys.stderr)
     report.raise_errors()

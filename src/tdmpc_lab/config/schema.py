@@ -42,6 +42,9 @@ from tdmpc_lab.config.constraints import (
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
 PolicyHead = Literal["squashed_gaussian", "clipped_gaussian"]
 TimeLimit = Literal["terminated", "truncated"]
+LintRule = Literal[
+    "temporal-weight", "run-time", "changes", "episode-length", "reward-range", "gpu-memory", "memory", "partition-time"
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -372,6 +375,16 @@ class SlurmConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class LintConfig:
+    """Advice on this config at submit."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = PYDANTIC_CONFIG
+
+    silent: tuple[LintRule, ...] = ()
+    """Rules that say nothing of it, as `--no-lint` for one submit: `[run-time, changes]`."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Spec:
     """One experiment, as validated. `name` defaults to the file's stem."""
 
@@ -396,3 +409,4 @@ class Spec:
     eval: EvalConfig | None = field(default_factory=EvalConfig)
     """`off` for no evaluation."""
     slurm: SlurmConfig = field(default_factory=SlurmConfig)
+    lint: LintConfig = field(default_factory=LintConfig)
