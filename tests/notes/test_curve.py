@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tdmpc_lab.notes.curve import BARS, curves_of, spark_line, svg
+from tdmpc_lab.notes.curve import BARS, curves_in, curves_of, spark_line, svg
+from tdmpc_lab.notes.results import table
 
 
 def rows(*means: Any, **fields: Any) -> list[dict[str, Any]]:
@@ -55,3 +56,29 @@ def test_the_picture_is_whole_and_alone_whatever_the_numbers(means: list[float])
     ET.fromstring(picture)
     outside = picture.replace("http://www.w3.org/2000/svg", "")
     assert not any(word in outside for word in ("http", "href", "url(", "<script", "nan", "inf"))
+
+
+def test_the_table_of_a_note_holds_the_same_curve() -> None:
+    found = rows(-1200.5, -150.25, None)
+    (of, within) = (*curves_of(found), *curves_in("- text\n\n" + "\n".join(table(found, "x")) + "\n\nmore | text\n"))
+    assert (within.name, within.steps) == (of.name, of.steps) == ("return", (1000, 2000))
+    assert within.values == pytest.approx(of.values, abs=0.1)
+    assert within.low == pytest.approx(of.low, abs=0.2)
+
+
+def test_the_table_of_games_holds_win_rates_with_their_intervals() -> None:
+    games = rows(1.0, 2.0, opponent="strong", win=0.87, draw=0.1, win_low=0.83, win_high=0.9)
+    (curve,) = curves_in("\n".join(table(games, "x")))
+    assert (curve.name, curve.values, curve.low, curve.high) == (
+        "win rate vs strong",
+        (0.87,) * 2,
+        (0.83,) * 2,
+        (0.9,) * 2,
+    )
+
+
+@pytest.mark.parametrize(
+    "note", ["", "| a | b |", "|  step | return |", "| step | return |\n|--:|--:|\n| x | y |\n| 1 |"]
+)
+def test_other_tables_hold_none(note: str) -> None:
+    assert curves_in(note) == []

@@ -20,6 +20,7 @@ from tdmpc_lab.notes.log import Filter, choose, in_order, parse_moment, read_log
 from tdmpc_lab.notes.note import BEGIN, END, put_verdict, replace_machine_part
 from tdmpc_lab.notes.page import log_page
 from tdmpc_lab.notes.render import render_note
+from tdmpc_lab.notes.results import table
 from tdmpc_lab.notes.rollup import RollupEditedError, check_unedited, move_into, rollup
 from tdmpc_lab.notes.words import add_bullet
 
@@ -246,3 +247,12 @@ def test_the_page_stands_alone_and_escapes() -> None:
     assert '<article class="bad" id="2004711">' in page
     assert "Job log of &lt;lab&gt;" in page
     assert "http:" not in page and "https:" not in page and "src=" not in page
+
+
+def test_the_page_draws_the_curves_of_notes_with_evaluations() -> None:
+    row = {"return_std": 1.0, "return_min": 0.0, "return_max": 2.0}
+    cells = "\n".join(table([{"step": step, "return_mean": step / 10, **row} for step in (10, 20)], "x"))
+    page = log_page([parse_entry("7", f"##### 7\n\n{cells}\n".encode())], "t", datetime(2026, 2, 3))
+    assert page.count("<svg") == page.count("<polyline") == 1
+    assert "http:" not in page
+    assert "<svg" not in log_page([parse_entry("8", b"##### 8\n- no table\n")], "t", datetime(2026, 2, 3))

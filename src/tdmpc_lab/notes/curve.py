@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -13,8 +15,10 @@ from tdmpc_lab.notes.results import Row, evenly
 from tdmpc_lab.text import number
 
 Scale = Callable[[float], float]
+Number = float | None
 BARS = "▁▂▃▄▅▆▇█"
 _MOST_BARS = 40
+_TABLE = re.compile(r"\| +step \| +return \|")
 _MOST_POINTS = 200
 _WIDTH, _HEIGHT = 360, 110
 _LEFT, _RIGHT, _TOP, _BOTTOM = 58, 10, 18, 18
@@ -44,6 +48,27 @@ def curves_of(rows: Sequence[Row]) -> list[Curve]:
         share, low, high = (f"{key}{suffix}" for key in ("win", "win_low", "win_high"))
         points = [(row, as_float(row.get(share)), as_float(row.get(low)), as_float(row.get(high))) for row in rows]
         found += _curve(f"win rate vs {name}", points)
+    return found
+
+
+def curves_in(note: str) -> list[Curve]:
+    """The curves that the table of evaluations in a note holds, thinned out as it is: what a page can draw where there
+    is no job folder any more. As `curves_of`; none where there is no such table."""
+    lines = iter(note.split("\n"))
+    head = next((_cells(line) for line in lines if _TABLE.match(line)), None)
+    if head is None:
+        return []
+    next(lines, None)  # the rule below the head
+    rows = [cells for line in itertools.takewhile(lambda line: line.startswith("|"), lines) if (cells := _cells(line))]
+    whole = [(int(step), row) for row in rows if len(row) == len(head) and (step := _number(row[0])) is not None]
+    wins = [column for column, name in enumerate(head) if name.startswith("win vs ")]
+    points = [(step, *_mean_in(row[1])) for step, row in whole]
+    if not wins:
+        return _curve_through("return", points)
+    found: list[Curve] = []
+    for column in wins:
+        shares = [(step, *_share_in(row[column])) for step, row in whole]
+        found += _curve_through(f"win rate {head[column].removeprefix('win ')}", shares)
     return found
 
 
@@ -92,17 +117,44 @@ def svg(curves: Sequence[Curve], title: str) -> str:
     )
 
 
-def _curve(name: str, points: Sequence[tuple[Row, float | None, float | None, float | None]]) -> list[Curve]:
+def _curve(name: str, points: Sequence[tuple[Row, Number, Number, Number]]) -> list[Curve]:
+    return _curve_through(name, [(as_int(row.get("step")), value, low, high) for row, value, low, high in points])
+
+
+def _curve_through(name: str, points: Sequence[tuple[int | None, Number, Number, Number]]) -> list[Curve]:
     """The curve through the points that have a step and a value; none without any."""
-    whole = [
-        (step, value, low, high)
-        for row, value, low, high in points
-        if (step := as_int(row.get("step"))) is not None and value is not None
-    ]
+    whole = [(step, value, low, high) for step, value, low, high in points if step is not None and value is not None]
     if not whole:
         return []
     steps, values, low, high = zip(*whole, strict=True)
     return [Curve(name, steps, values, low, high)]
+
+
+def _cells(line: str) -> list[str]:
+    return [cell.strip() for cell in line.strip().strip("|").split("|")]
+
+
+def _number(text: str) -> Number:
+    """A number as notes write it: `−1,200.5`."""
+    try:
+        value = float(text.strip().replace("\N{MINUS SIGN}", "-").replace(",", ""))
+    except ValueError:
+        return None
+    return value if math.isfinite(value) else None
+
+
+def _mean_in(cell: str) -> tuple[Number, Number, Number]:
+    """`−150.2 ± 80.1`: the mean, and one standard deviation below and above."""
+    text, _, spread = cell.partition("±")
+    mean, std = _number(text), _number(spread)
+    return (mean, None, None) if mean is None or std is None else (mean, mean - std, mean + std)
+
+
+def _share_in(cell: str) -> tuple[Number, Number, Number]:
+    """`0.87 [0.83, 0.90]`: the share and the ends of its interval."""
+    text, _, ends = cell.partition("[")
+    low, _, high = ends.rstrip("] ").partition(",")
+    return _number(text), _number(low), _number(high)
 
 
 def _around_mean(row: Row) -> tuple[float | None, float | None, float | None]:

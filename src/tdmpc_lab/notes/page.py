@@ -6,9 +6,11 @@ from collections.abc import Sequence
 from datetime import datetime
 from html import escape
 
+from tdmpc_lab.notes.curve import curves_in, svg
 from tdmpc_lab.notes.entries import Entry, rollup_lines
 from tdmpc_lab.notes.verdict import is_verdict_line
 
+_NAMESPACE = ' xmlns="http://www.w3.org/2000/svg"'  # of a file of its own; within a page it is understood
 _STYLE = """
 :root { color-scheme: light dark; }
 body { font: 15px/1.45 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; }
@@ -19,6 +21,7 @@ article.unclear { border-color: #d9a400; }
 h2 { font-size: 1rem; margin: 0; } h2 a { color: inherit; text-decoration: none; }
 h2 small { font-weight: normal; opacity: .7; }
 ul { margin: .2rem 0; padding-left: 1.1rem; } p { margin: .2rem 0; } .verdict { font-weight: 600; }
+svg { display: block; margin: .3rem 0; max-width: 100%; }
 pre { overflow-x: auto; font-size: 12px; background: #9991; padding: .6rem; } summary { cursor: pointer; opacity: .7; }
 """
 _SCRIPT = """
@@ -59,8 +62,17 @@ def _article(entry: Entry) -> str:
     return (
         f'<article class="{judgement}" id="{entry.id}">'
         f'<h2><a href="#{entry.id}">{entry.id}</a> <small>{small}</small></h2>\n'
-        f"{_lines(lines)}\n<details><summary>the whole note</summary><pre>{escape(note)}</pre></details></article>"
+        f"{_lines(lines)}\n{_plot(entry)}"
+        f"<details><summary>the whole note</summary><pre>{escape(note)}</pre></details></article>"
     )
+
+
+def _plot(entry: Entry) -> str:
+    """The curve of its evaluations, drawn into the page itself; nothing for a job with less than two."""
+    curves = [curve for curve in curves_in(entry.text) if len(curve.values) > 1]
+    if not curves:
+        return ""
+    return svg(curves, f"{entry.id}: {' and '.join(curve.name for curve in curves)}").replace(_NAMESPACE, "", 1)
 
 
 def _lines(lines: Sequence[str]) -> str:
