@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
 QUESTION = "[g]ood [b]ad [u]nclear · [n]ote [s]kip [q]uit > "
 _JUDGEMENTS: dict[str, Judgement] = {"g": "good", "b": "bad", "u": "unclear"}
+_HIDDEN = re.compile(r"<!-- tdmpc-lab:|!\[[^\]]*\]\(plots/")
 _RULE = "─" * 60
 
 
@@ -41,8 +43,10 @@ def review(project: Project, entries: Sequence[Entry]) -> None:
 
 
 def readable(entry: Entry) -> str:
-    """The whole note, without the comments that mark the tool's block."""
-    lines = [line for line in entry.text.split("\n") if not line.startswith("<!-- tdmpc-lab:")]
+    """The whole note, without the comments that mark the tool's block, and the picture that no terminal shows."""
+    lines = [
+        line for line in entry.text.split("\n") if not line.startswith("<!-- tdmpc-lab:") and not _PICTURE.match(line)
+    ]
     printable = ["".join(char for char in line.expandtabs(4) if char.isprintable()) for line in lines]
     return "\n".join(printable).strip("\n") + "\n"
 
