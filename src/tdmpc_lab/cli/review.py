@@ -44,9 +44,7 @@ def review(project: Project, entries: Sequence[Entry]) -> None:
 
 def readable(entry: Entry) -> str:
     """The whole note, without the comments that mark the tool's block, and the picture that no terminal shows."""
-    lines = [
-        line for line in entry.text.split("\n") if not line.startswith("<!-- tdmpc-lab:") and not _PICTURE.match(line)
-    ]
+    lines = [line for line in entry.text.split("\n") if not _HIDDEN.match(line)]
     printable = ["".join(char for char in line.expandtabs(4) if char.isprintable()) for line in lines]
     return "\n".join(printable).strip("\n") + "\n"
 
