@@ -7,10 +7,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
-from tdmpc_lab.app.journal import status_of
 from tdmpc_lab.config.loader import load_resolved
 from tdmpc_lab.config.schema import EvalConfig, Spec
 from tdmpc_lab.errors import LabError
+from tdmpc_lab.jobs.look import status_of
 from tdmpc_lab.jobs.paths import Project
 from tdmpc_lab.jobs.record import JobRecord, all_records
 from tdmpc_lab.jobs.state import State

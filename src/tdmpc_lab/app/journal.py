@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping, Sequence
-from datetime import datetime
 from typing import Any
 
 from tdmpc_lab.errors import NoteError, RecordError
 from tdmpc_lab.files import file_lock, read_jsonl, write_atomic
 from tdmpc_lab.jobs.events import OUTCOMES, read_events
 from tdmpc_lab.jobs.ids import array_of
-from tdmpc_lab.jobs.metrics import eval_rows, latest_rows, without_superseded
+from tdmpc_lab.jobs.look import status_of, traceback_of
+from tdmpc_lab.jobs.metrics import eval_rows, without_superseded
 from tdmpc_lab.jobs.paths import JobPaths, Project
 from tdmpc_lab.jobs.record import JobRecord, read_record
 from tdmpc_lab.jobs.requests import cancelled_since, read_requests
-from tdmpc_lab.jobs.state import JobStatus, SchedulerState, derive_status
+from tdmpc_lab.jobs.state import JobStatus, SchedulerState
 from tdmpc_lab.notes.array_note import render_array_note
 from tdmpc_lab.notes.curve import curves_of, svg
 from tdmpc_lab.notes.entries import read_entry
@@ -23,27 +23,6 @@ from tdmpc_lab.notes.note import update_note
 from tdmpc_lab.notes.render import Places, describe_for_mlflow, render_note
 from tdmpc_lab.text import parse_time
 from tdmpc_lab.tracking.store import run_url, web_address
-
-
-def traceback_of(events: Sequence[Mapping[str, Any]]) -> str | None:
-    """The traceback of the job's last failure, if there was one."""
-    failures = [event for event in events if event.get("event") == "failed"]
-    return str(failures[-1].get("traceback") or "") or None if failures else None
-
-
-def status_of(
-    paths: JobPaths,
-    record: JobRecord,
-    scheduler: SchedulerState | None,
-    events: list[dict[str, Any]] | None = None,
-    rows: list[dict[str, Any]] | None = None,
-) -> JobStatus:
-    """The job's status now, from its files (`events`, and `rows` of its metrics, where they were read already) and
-    what the scheduler says. Raises RecordError.
-    """
-    events = read_events(paths.events) if events is None else events
-    rows = latest_rows(paths) if rows is None else rows
-    return derive_status(record, events, rows, datetime.now().astimezone(), scheduler)
 
 
 def write_note(project: Project, paths: JobPaths, scheduler: SchedulerState | None) -> str:

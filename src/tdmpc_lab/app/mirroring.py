@@ -8,11 +8,12 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from tdmpc_lab.app.journal import mlflow_description, status_of, verdict_tags
+from tdmpc_lab.app.journal import mlflow_description, verdict_tags
 from tdmpc_lab.config.loader import load_resolved
 from tdmpc_lab.config.schema import Spec
 from tdmpc_lab.config.serialize import flatten, to_dict
 from tdmpc_lab.jobs.events import OUTCOMES, EventLog, read_events
+from tdmpc_lab.jobs.look import status_of
 from tdmpc_lab.jobs.metrics import as_int, latest_rows
 from tdmpc_lab.jobs.paths import JobPaths, Project
 from tdmpc_lab.jobs.record import JobRecord, read_record

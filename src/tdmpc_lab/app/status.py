@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tdmpc_lab.app.jobview import JobView, owner_of
-from tdmpc_lab.app.journal import status_of, traceback_of
 from tdmpc_lab.errors import ExternalError, LabError, RecordError, UsageError
 from tdmpc_lab.files import read_jsonl
 from tdmpc_lab.jobs.events import OUTCOMES, read_brief, read_events, seems_over
+from tdmpc_lab.jobs.look import status_of, traceback_of
 from tdmpc_lab.jobs.metrics import telling_rows
-from tdmpc_lab.jobs.paths import JobPaths, Project
+from tdmpc_lab.jobs.paths import EVENTS, JobPaths, Project
 from tdmpc_lab.jobs.record import JobRecord, all_records, read_record
 from tdmpc_lab.jobs.requests import cancelled_since, read_requests
 from tdmpc_lab.jobs.state import JobStatus, SchedulerState, State
@@ -120,7 +120,7 @@ def _is_over(paths: JobPaths, record: JobRecord | RecordError) -> bool:
     if isinstance(record, RecordError):
         return True
     try:
-        return seems_over(paths.events)
+        return seems_over(paths.text(EVENTS))
     except OSError:
         return False
 
@@ -137,7 +137,7 @@ def named_record(project: Project, job_id: str) -> Job:
 def _ended_by_file(paths: JobPaths, record: JobRecord) -> JobView | None:
     """A job whose outcome is on file, which needs no scheduler; None for the others."""
     try:
-        events = read_brief(paths.events)
+        events = read_brief(paths.text(EVENTS))
         if not any(event.get("event") in OUTCOMES for event in events):
             return None
         status = status_of(paths, record, None, events, telling_rows(paths))

@@ -44,7 +44,7 @@ def print_json(document: Any) -> None:
     """The document of a command, on standard output."""
     stream = _for_documents[-1] if _for_documents else sys.stdout
     if isinstance(document, list) and len(document) > LONG_LIST:  # to indent thousands of jobs takes long
-        lines = ",\n".join(json.dumps(item, ensure_ascii=False) for item in document)
+        lines = ",\n".join(map(json.JSONEncoder(ensure_ascii=False).encode, document))
         print(f"[\n{lines}\n]", file=stream)
     else:
         print(json.dumps(document, indent=2, ensure_ascii=False), file=stream)

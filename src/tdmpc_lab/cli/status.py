@@ -107,7 +107,6 @@ def status(args: Namespace) -> int:
 
 def _selection(project: Project, args: Namespace) -> Selection:
     from tdmpc_lab.app.listing import Selection, parse_states
-    from tdmpc_lab.notes.log import parse_moment
 
     ids = [paths.id for paths in project.require_jobs([find_job_id(project, job) for job in args.jobs])] or None
     return Selection(
@@ -116,10 +115,16 @@ def _selection(project: Project, args: Namespace) -> Selection:
         experiment=args.experiment,
         cluster=args.cluster,
         partition=args.partition,
-        since=None if args.since is None else parse_moment(args.since, datetime.now()).astimezone(),
+        since=None if args.since is None else _moment(args.since),
         mine=args.mine,
         foreign=not args.json if args.foreign is None else args.foreign,
     )
+
+
+def _moment(text: str) -> datetime:
+    from tdmpc_lab.notes.log import parse_moment
+
+    return parse_moment(text, datetime.now()).astimezone()
 
 
 def _nothing(listing: Listing) -> str:

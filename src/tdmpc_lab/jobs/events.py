@@ -69,7 +69,7 @@ def read_events(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def read_brief(path: Path) -> list[dict[str, Any]]:
+def read_brief(path: Path | str) -> list[dict[str, Any]]:
     """As `read_events`, without the checkpoints that another checkpoint follows: those are most of a long job's
     events, and the last one tells all that a status needs. Raises RecordError.
     """
@@ -83,7 +83,7 @@ def read_brief(path: Path) -> list[dict[str, Any]]:
     return decode_jsonl(path, _PASSED_CHECKPOINT.sub(b"\n", whole))
 
 
-def seems_over(path: Path) -> bool:
+def seems_over(path: Path | str) -> bool:
     """Whether an outcome stands behind the last start, told without decoding the events: a quick look at many jobs.
 
     False says only that it is not that plain. Raises OSError but for a file that is not there.

@@ -17,7 +17,7 @@ from typing import Any
 
 from tdmpc_lab.errors import RecordError
 from tdmpc_lab.files import decode_jsonl, read_jsonl, read_whole, tail_jsonl, tail_lines
-from tdmpc_lab.jobs.paths import JobPaths
+from tdmpc_lab.jobs.paths import METRICS, JobPaths
 
 Row = dict[str, Any]
 
@@ -37,9 +37,9 @@ def telling_rows(paths: JobPaths) -> list[Row]:
     """
     try:
         for window in (LATEST // 16, LATEST):
-            data, whole = tail_lines(paths.metrics, window)
+            data, whole = tail_lines(paths.text(METRICS), window)
             found = [data.rfind(mark) for mark in _TELLING]
-            if whole or min(found[:2]) >= 0:
+            if whole or min(found) >= 0:
                 break
     except OSError as error:
         raise RecordError(f"{paths.metrics}: can't be read: {error.strerror}") from error
@@ -48,7 +48,7 @@ def telling_rows(paths: JobPaths) -> list[Row]:
     starts = {data.rfind(b"\n", 0, place) + 1 for place in (*found, len(data) - 1) if place >= 0}
     lines = [data[start : data.find(b"\n", start) + 1] for start in sorted(starts)]
     try:
-        return decode_jsonl(paths.metrics, b"".join(lines))
+        return decode_jsonl(paths.text(METRICS), b"".join(lines))
     except RecordError:
         return latest_rows(paths)  # which names the line
 

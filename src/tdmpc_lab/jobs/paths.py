@@ -12,6 +12,7 @@ from tdmpc_lab.errors import UsageError
 from tdmpc_lab.jobs.ids import ID_HELP, expand_tasks, is_job_id, is_local_id, is_slurm_id, natural_key
 
 ROOT_VARIABLE = "TDMPC_LAB_ROOT"
+RECORD, EVENTS, METRICS = "job.json", "events.jsonl", "metrics.jsonl"
 _SHORTHAND_LENGTH = 4  # shorter than this is a slip of the keyboard, not a choice
 _SHOWN = 3
 
@@ -40,7 +41,12 @@ class JobPaths:
     @property
     def record(self) -> Path:
         """What was known at submit. Written last: a folder without it is no job (yet)."""
-        return self.folder / "job.json"
+        return self.folder / RECORD
+
+    def text(self, name: str) -> str:
+        """The path of RECORD, EVENTS or METRICS as a text, for who reads thousands: to make a Path takes as long as to
+        read a short file."""
+        return f"{self.folder}/{name}"
 
     @property
     def code_diff(self) -> Path:
@@ -50,12 +56,12 @@ class JobPaths:
     @property
     def events(self) -> Path:
         """What happened to the job, by itself."""
-        return self.folder / "events.jsonl"
+        return self.folder / EVENTS
 
     @property
     def metrics(self) -> Path:
         """Training and evaluation rows, by the job itself."""
-        return self.folder / "metrics.jsonl"
+        return self.folder / METRICS
 
     @property
     def checkpoints(self) -> Path:

@@ -14,7 +14,7 @@ from typing import Any
 from tdmpc_lab.errors import RecordError
 from tdmpc_lab.files import read_whole, write_atomic
 from tdmpc_lab.jobs.ids import natural_key
-from tdmpc_lab.jobs.paths import JobPaths, Project
+from tdmpc_lab.jobs.paths import RECORD, JobPaths, Project
 from tdmpc_lab.text import parse_time
 
 NO_SNAPSHOT = "--no-snapshot"
@@ -132,16 +132,19 @@ def read_record(paths: JobPaths) -> JobRecord:
 
     Raises RecordError, naming the file, when it is missing, torn, lacks a value or holds one of a wrong type.
     """
-    data = _read_object(paths.record)
+    data = _read_object(paths.text(RECORD))
     shape = (tuple(data), tuple(map(type, data.values())))
     if shape in _SOUND and all(all(type(text) is str for text in data[name]) for name in _LISTS if name in data):
-        # Nearly always: `status` reads thousands of records.
-        values = {**data, **{name: tuple(data[name]) for name in _LISTS if name in data}}
+        # Nearly always: `status` reads thousands of records, and to set frozen fields one by one takes as long as to
+        # read the file.
+        record = object.__new__(JobRecord)
+        lists = {name: tuple(data[name]) for name in _LISTS if name in data}
+        record.__dict__.update({**_DEFAULTS, "resources": {}, **data, **lists})
     else:
         values = _checked(paths, data)
         if len(values) == len(data):
             _SOUND.add(shape)
-    record = JobRecord(**values)
+        record = JobRecord(**values)
     if record.id != paths.id:
         raise RecordError(f"{paths.record}: says it is job {record.id}; was the folder copied or renamed?")
     if parse_time(record.submitted_at) is None:
@@ -199,11 +202,11 @@ def _text_of(key: str) -> re.Pattern[bytes]:
     return re.compile(rf'^  "{key}": ("(?:[^"\\]|\\.)*")'.encode(), re.MULTILINE)
 
 
-def _read_object(path: Path) -> dict[str, Any]:
+def _read_object(path: str) -> dict[str, Any]:
     try:
         data = json.loads(read_whole(path).decode())
     except FileNotFoundError:
-        raise RecordError(f"{path}: missing; {path.parent.name} is no job, or is still being made") from None
+        raise RecordError(f"{path}: missing; {Path(path).parent.name} is no job, or is still being made") from None
     except (OSError, ValueError, RecursionError) as error:
         raise RecordError(f"{path}: can't be read: {error}") from error
     if not isinstance(data, dict):
@@ -251,5 +254,6 @@ _FIELDS = [
     for spec in fields(JobRecord)
 ]  # name, whether it is required, and what is accepted
 _LISTS = tuple(spec.name for spec in fields(JobRecord) if spec.type == "tuple[str, ...]")
+_DEFAULTS = {spec.name: spec.default for spec in fields(JobRecord) if spec.default is not MISSING}
 _SOUND: set[tuple[tuple[str, ...], tuple[type, ...]]] = set()
 """Names and types of records that were found to hold all that they should, and nothing else."""
