@@ -184,7 +184,14 @@ def test_a_store_goes_on_with_the_files_it_has_read(tmp_path):
     assert len(files(tmp_path)) == 2
     other = small_replay()  # of another training: the files hold nothing of it
     fill(other, 7)
-    store.save(3, {}, other)
+
+    def full() -> None:
+        raise OSError(28, "No space left on device")
+
+    store.begin(3, {}, other, first=full)
+    with pytest.raises(OSError, match="No space"):
+        store.finish()
+    store.save(4, {}, other)
     assert len(reloaded(tmp_path)) == 28
 
 

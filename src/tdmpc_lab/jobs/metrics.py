@@ -1,6 +1,6 @@
 """`metrics.jsonl`: rows of the training and of the evaluations.
 
-    train  {"step", "split": "train", "attempt", "wall_s", "steps_per_s", "return", "episode_length",
+    train  {"step", "split": "train", "attempt", "wall_s", "steps_per_s", "checkpoint_s", "return", "episode_length",
             "loss/…"}
     eval   {"step", "split": "eval", "attempt", "wall_s", "return_mean", "return_std", "return_min",
             "return_max", "episodes", "length_mean"}

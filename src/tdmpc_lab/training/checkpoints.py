@@ -113,7 +113,9 @@ class CheckpointStore:
         kept: list[EpisodeFile] = []
         part = None
         if replay is not None:
-            kept = serving(self._files if self._replay in (None, replay) else (), replay)
+            if self._replay not in (None, replay):
+                self._files = ()
+            kept = serving(self._files, replay)
             part = replay.part(kept[-1].end if kept else replay.oldest)
             copy["replay"] = host_copy(replay.layout())
             self._replay = replay
