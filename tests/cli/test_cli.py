@@ -72,7 +72,7 @@ def test_commands_and_options_are_what_scripts_rely_on():
         "describe": sizes,
         "check": sorted([*sizes, "--cluster", "--profile"]),
         "doctor": ["--help", "--json", "-h"],
-        "bench": sorted([*sizes, "--repeats"]),
+        "bench": sorted([*sizes, "--repeats", "--no-reference"]),
         "schema": ["--help", "-h"],
     }
 
@@ -182,10 +182,41 @@ def test_check_and_bench(root, capsys):
     assert "one plan and one update ran on cpu" in capsys.readouterr().out
     assert main(["check", "experiments/quick.yaml", "--obs-dim", "18", "--action-dim", "4", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["observation_dim"] == 18
-    assert main(["bench", "experiments/quick.yaml", "--repeats", "2", "--json"]) == 0
+    assert main(["bench", "experiments/quick.yaml", "--repeats", "2", "--no-reference", "--json"]) == 0
     result = json.loads(capsys.readouterr().out)
     assert 0 < result["plan_ms_min"] <= result["plan_ms"] <= result["plan_ms_max"]
     assert result["update_ms"] > 0
+    assert result["plan_gflops"] == pytest.approx(result["plan_flops"] / result["plan_ms"] / 1e6)
+    assert 0 < result["plan_share_of_ceiling"] < 2
+    assert result["env_steps_per_s"] > 0
+    assert result["predicted_s"] > 0
+    assert result["reference"] == {}
+
+
+def test_bench_without_a_spec_times_the_reference_agent(monkeypatch, capsys):
+    """Anywhere, without a project. The agent is made small here; its sizes stand in the test of `flops`."""
+    from tdmpc_lab.app import bench
+    from tdmpc_lab.config.schema import AgentConfig, PlannerConfig
+
+    def small(**fields):
+        return AgentConfig(latent_dim=16, hidden_dim=16, termination_dim=8, **fields)
+
+    monkeypatch.setattr(bench, "AgentConfig", small)
+    monkeypatch.setattr(bench, "PlannerConfig", lambda: PlannerConfig(samples=32, iterations=1, elites=8))
+    monkeypatch.setattr(bench, "REFERENCE_BATCH", 16)
+    monkeypatch.setattr("tdmpc_lab.training.build.available_cpus", lambda: 1)
+    assert main(["bench", "--repeats", "1", "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert {f"horizon_{h}" for h in (9, 3)} == set(result["reference"])
+    assert all(r["plan_ms"] > 0 and r["update_ms"] > 0 for r in result["reference"].values())
+    assert result["plan_ms"] == result["reference"]["horizon_9"]["plan_ms"]
+    assert result["env_steps_per_s"] is None
+    assert main(["bench", "--repeats", "1"]) == 0
+    text = capsys.readouterr().out
+    assert "reference agent, horizon 3; products in float32" in text
+    assert "% of the ceiling" in text
+    assert main(["bench", "--no-reference"]) == 2
+    assert "a spec is needed" in capsys.readouterr().err
 
 
 def test_a_device_that_is_not_there_exits_with_3(root, capsys):

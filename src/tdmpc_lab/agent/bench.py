@@ -1,4 +1,4 @@
-"""Latency of one plan and one update at full size, on random data."""
+"""Latency of one plan and one update at full size, on random data, and what the machine's products reach at most."""
 
 from __future__ import annotations
 
@@ -13,9 +13,14 @@ import torch
 from torch import Generator, Tensor
 
 from tdmpc_lab.agent.agent import Agent
+from tdmpc_lab.agent.flops import plan_flops, update_flops
+from tdmpc_lab.agent.planner import planner_iterations
 from tdmpc_lab.agent.replay import Batch
 from tdmpc_lab.agent.world_model import parameter_counts
 from tdmpc_lab.config.schema import AgentConfig, PlannerConfig
+
+CEILING_SIZE = {"cpu": 1536, "cuda": 8192}  # rows and columns: large enough that only the processor counts
+CEILING_ROUNDS = 4  # the first is a warm-up
 
 
 @dataclass(frozen=True)
@@ -37,10 +42,26 @@ class BenchResult:
     threads: int
     torch: str
     parameters: int
+    precision: str
+    """Type of the planner's products."""
+    precision_reason: str
+    plan_flops: int
+    """Of the matrix products, see `tdmpc_lab.agent.flops`."""
+    update_flops: int
+
+    @property
+    def plan_gflops(self) -> float:
+        """Billions of operations per second, by the median."""
+        return self.plan_flops / self.plan_ms / 1e6
+
+    @property
+    def update_gflops(self) -> float:
+        """Billions of operations per second, by the median."""
+        return self.update_flops / self.update_ms / 1e6
 
     def as_dict(self) -> dict[str, Any]:
         """For scripts."""
-        return asdict(self)
+        return asdict(self) | {"plan_gflops": self.plan_gflops, "update_gflops": self.update_gflops}
 
 
 def bench(
@@ -90,7 +111,27 @@ def bench(
         threads=torch.get_num_threads(),
         torch=str(torch.__version__),
         parameters=parameter_counts(subject.model)["total"],
+        precision=subject.precision.name,
+        precision_reason=str(subject.precision),
+        plan_flops=plan_flops(
+            observation_dim,
+            action_dim,
+            agent,
+            planner,
+            envs=envs,
+            iterations=planner_iterations(planner, action_dim),
+        ),
+        update_flops=update_flops(observation_dim, action_dim, agent, batch_size=batch_size),
     )
+
+
+@torch.inference_mode()
+def product_ceiling(device: torch.device, precision: str) -> float:
+    """Billions of operations per second of one large matrix product in `float32` and the like: the fastest of a few."""
+    size = CEILING_SIZE[device.type]
+    a, b = (torch.randn(size, size, device=device).to(getattr(torch, precision)) for _ in range(2))
+    times = [_timed(lambda: a @ b, device) for _ in range(CEILING_ROUNDS)]
+    return 2 * size**3 / min(times[1:]) / 1e6
 
 
 def random_batch(observation_dim: int, action_dim: int, horizon: int, size: int, device: torch.device) -> Batch:

@@ -1,4 +1,4 @@
-"""`describe`, `check` and `bench`: looking at a spec's agent without training it."""
+"""`describe` and `check`: looking at a spec's agent without training it."""
 
 from __future__ import annotations
 
@@ -19,11 +19,10 @@ from tdmpc_lab.config.schema import Spec
 from tdmpc_lab.jobs.paths import Project
 
 if TYPE_CHECKING:
-    from tdmpc_lab.agent.bench import BenchResult
     from tdmpc_lab.agent.describe import Architecture
 
 
-def _load_one(path: Path, overrides: Sequence[str]) -> Spec:
+def load_one(path: Path, overrides: Sequence[str]) -> Spec:
     """The spec, or the first point of its sweep, which is said."""
     loaded = load_spec(path, overrides)
     if loaded.point is not None and loaded.point.count > 1:
@@ -40,7 +39,7 @@ def describe_spec(
 ) -> Architecture:
     """The architecture report of a spec. Raises SpecError, EnvironmentSpecError, UsageError."""
     path = find_spec(project, spec_file)
-    spec = _load_one(path, overrides)
+    spec = load_one(path, overrides)
     obs, act, length = resolve_dimensions(spec, observation_dim, action_dim, path)
     from tdmpc_lab.agent.describe import describe
 
@@ -89,37 +88,3 @@ def check_spec(
             "device_memory": {**asdict(trial.memory), "total": trial.memory.total},
         }
     return {**facts, "findings": [finding.as_dict() for finding in report.findings]}, report
-
-
-def bench_spec(
-    project: Project,
-    spec_file: str,
-    overrides: Sequence[str],
-    observation_dim: int | None,
-    action_dim: int | None,
-    *,
-    repeats: int,
-) -> BenchResult:
-    """Latency of one plan and one update at the spec's full size. Raises as `describe_spec`."""
-    path = find_spec(project, spec_file)
-    spec = _load_one(path, overrides)
-    obs, act, _ = resolve_dimensions(spec, observation_dim, action_dim, path)
-    from tdmpc_lab.agent.bench import bench
-
-    _set_threads(spec)
-    return bench(
-        obs,
-        act,
-        spec.agent,
-        spec.planner,
-        batch_size=spec.train.batch_size,
-        envs=spec.train.envs,
-        device=spec.train.device,
-        repeats=repeats,
-    )
-
-
-def _set_threads(spec: Spec) -> None:
-    from tdmpc_lab.training.build import set_threads
-
-    set_threads(spec.train)

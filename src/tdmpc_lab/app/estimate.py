@@ -57,7 +57,7 @@ def alike(spec: Spec, cluster: str) -> str:
 
 
 def measure_run_time(spec: Spec, observation_dim: int, action_dim: int, episode_length: int) -> RunTimeEstimate:
-    """From a few plans, updates and environment steps on this machine, at full size; takes about as long as those.
+    """From a few plans and updates on this machine, at full size; takes about as long as those.
 
     Raises LabError for what can't be built.
     """
@@ -77,16 +77,22 @@ def measure_run_time(spec: Spec, observation_dim: int, action_dim: int, episode_
             repeats=2,
             warm_up=1,
         )
-    seed_steps = spec.train.seed_steps
-    learning = max(0, spec.train.steps - (max(1000, 5 * episode_length) if seed_steps is None else seed_steps))
-    plan_s, update_s = result.plan_ms / 1000 / spec.train.envs, result.update_ms / 1000
-    updates = spec.train.steps * spec.train.updates_per_step  # those of the first, random steps are made up for
-    planned = learning + _evaluation_steps(spec.eval, spec.train.steps, episode_length)
     basis = (
         f"measured on this machine: a plan {number(result.plan_ms)} ms, an update {number(result.update_ms)} ms; "
         f"the environment's own time is not in it"
     )
-    return RunTimeEstimate(planned * plan_s + updates * update_s, basis)
+    return RunTimeEstimate(run_seconds(spec, result.plan_ms, result.update_ms, 0.0, episode_length), basis)
+
+
+def run_seconds(spec: Spec, plan_ms: float, update_ms: float, step_ms: float, episode_length: int) -> float:
+    """Wall time of a training whose parts take these times: a plan for all environments at once, an update, a step
+    of one environment."""
+    steps, seed_steps = spec.train.steps, spec.train.seed_steps
+    learning = max(0, steps - (max(1000, 5 * episode_length) if seed_steps is None else seed_steps))
+    evaluated = _evaluation_steps(spec.eval, steps, episode_length)
+    updates = steps * spec.train.updates_per_step  # those of the first, random steps are made up for
+    planned = (learning + evaluated) * plan_ms / spec.train.envs
+    return (planned + updates * update_ms + (steps + evaluated) * step_ms) / 1000
 
 
 def _evaluation_steps(evaluation: EvalConfig | None, steps: int, episode_length: int) -> int:

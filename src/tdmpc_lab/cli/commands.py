@@ -317,25 +317,24 @@ def describe(args: Namespace) -> int:
 
 
 def bench(args: Namespace) -> int:
-    """`bench SPEC`."""
-    from tdmpc_lab.app.describe import bench_spec
+    """`bench [SPEC]`."""
+    from tdmpc_lab.app.bench import run_bench
 
-    result = bench_spec(_project(), args.spec, args.overrides, args.obs_dim, args.action_dim, repeats=args.repeats)
+    if args.spec is None and (args.no_reference or args.obs_dim is not None or args.action_dim is not None):
+        raise UsageError("bench: a spec is needed for --no-reference, --obs-dim and --action-dim")
+    result = run_bench(
+        None if args.spec is None else _project(),
+        args.spec,
+        args.overrides,
+        args.obs_dim,
+        args.action_dim,
+        repeats=args.repeats,
+        reference=not args.no_reference,
+    )
     if args.json:
         print_json(result.as_dict())
-        return OK
-    print(
-        f"{result.parameters:,} parameters, horizon {result.horizon}, on {result.gpu or result.device}, "
-        f"{result.threads} threads, torch {result.torch}"
-    )
-    print(
-        f"plan for {result.envs} environment(s): {result.plan_ms:.1f} ms "
-        f"(median of {result.repeats}; {result.plan_ms_min:.1f} to {result.plan_ms_max:.1f})"
-    )
-    print(
-        f"update of {result.batch_size} sub-sequences: {result.update_ms:.1f} ms "
-        f"(median of {result.repeats}; {result.update_ms_min:.1f} to {result.update_ms_max:.1f})"
-    )
+    else:
+        print(*result.lines(), sep="\n")
     return OK
 
 

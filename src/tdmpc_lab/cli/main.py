@@ -282,17 +282,26 @@ def _add_spec_commands(sub: argparse._SubParsersAction[argparse.ArgumentParser])
     _add_json(p)
     p.set_defaults(run=doctor.doctor)
 
-    p = sub.add_parser("bench", help="time one plan and one update at a spec's full size")
-    _add_spec_and_sizes(p)
+    p = sub.add_parser(
+        "bench",
+        help="time plans, updates and environment steps, against what the machine's products reach",
+        description="Time one plan and one update of a spec's agent, and of the reference agent at horizons 9 and 3 "
+        "(18 observations, 4 actions, 10.7 million parameters), and say how long the spec's training would take.",
+    )
+    _add_spec_and_sizes(p, optional=True)
     p.add_argument("--repeats", type=_positive, default=10, metavar="N", help="timed calls of each (default 10)")
+    p.add_argument("--no-reference", action="store_true", help="leave the reference agent out")
     p.set_defaults(run=commands.bench, rest="overrides")
 
     p = sub.add_parser("schema", help="print the JSON schema of a spec file, for completion in an editor")
     p.set_defaults(run=commands.schema)
 
 
-def _add_spec_and_sizes(p: argparse.ArgumentParser) -> None:
-    p.add_argument("spec", metavar="SPEC")
+def _add_spec_and_sizes(p: argparse.ArgumentParser, *, optional: bool = False) -> None:
+    if optional:
+        p.add_argument("spec", metavar="SPEC", nargs="?")
+    else:
+        p.add_argument("spec", metavar="SPEC")
     p.add_argument("overrides", nargs="*", metavar="key=value")
     p.add_argument("--obs-dim", type=int, metavar="N", help="observation size, instead of making the environment")
     p.add_argument("--action-dim", type=int, metavar="M", help="action size, instead of making the environment")

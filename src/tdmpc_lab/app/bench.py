@@ -1,0 +1,181 @@
+"""`bench`: what a plan, an update and an environment step take here, how near that is to what the machine can do, and
+how long the spec's training would take."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from tdmpc_lab.app.describe import load_one
+from tdmpc_lab.app.estimate import run_seconds
+from tdmpc_lab.app.opponents import stand_in
+from tdmpc_lab.app.specs import find_spec, resolve_dimensions
+from tdmpc_lab.config.schema import AgentConfig, PlannerConfig, Spec, TrainConfig
+from tdmpc_lab.jobs.paths import Project
+from tdmpc_lab.text import duration, number
+
+if TYPE_CHECKING:
+    from tdmpc_lab.agent.bench import BenchResult
+
+REFERENCE_SIZES = (18, 4)  # observation and action of laser hockey
+REFERENCE_BATCH = 256
+REFERENCE_HORIZONS = (9, 3)
+REFERENCE_REPEATS = 5
+STEPS_TIMED = 500
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Everything that was measured."""
+
+    spec: BenchResult | None
+    """None where no spec was given."""
+    reference: dict[int, BenchResult]
+    """The reference agent by horizon; empty where it was left out."""
+    ceiling_gflops: dict[str, float]
+    """What a large product reaches, by type."""
+    steps_per_s: float | None
+    """Of the environment alone, one copy, random actions; None where it was not made."""
+    seconds: float | None
+    """Predicted wall time of the spec's training."""
+
+    @property
+    def main(self) -> BenchResult:
+        """The spec's own, else the reference agent's at its own horizon."""
+        return self.spec or self.reference[REFERENCE_HORIZONS[0]]
+
+    def share(self, gflops: float, of: BenchResult) -> float:
+        """Of the ceiling of the type that its products are in."""
+        return gflops / self.ceiling_gflops[of.precision]
+
+    def as_dict(self) -> dict[str, Any]:
+        """For scripts: the spec's figures at the top, the reference agent's under `reference`."""
+        return {
+            **self._figures(self.main),
+            "ceiling_gflops": self.ceiling_gflops,
+            "env_steps_per_s": self.steps_per_s,
+            "predicted_s": self.seconds,
+            "reference": {f"horizon_{h}": self._figures(result) for h, result in self.reference.items()},
+        }
+
+    def _figures(self, result: BenchResult) -> dict[str, Any]:
+        return result.as_dict() | {
+            "plan_share_of_ceiling": self.share(result.plan_gflops, result),
+            "update_share_of_ceiling": self.share(result.update_gflops, result),
+        }
+
+    def lines(self) -> list[str]:
+        """For reading."""
+        main = self.main
+        found = [
+            f"{main.parameters:,} parameters, horizon {main.horizon}, on {main.gpu or main.device}, "
+            f"{main.threads} threads, torch {main.torch}",
+            main.precision_reason,
+            *self._timed(main),
+        ]
+        for horizon, result in self.reference.items():
+            if result is not main:
+                found += [f"reference agent, horizon {horizon}; {result.precision_reason}", *self._timed(result)]
+        ceilings = ", ".join(f"{name} {number(value)}" for name, value in self.ceiling_gflops.items())
+        found.append(f"large matrix products reach, in GFLOP/s: {ceilings}")
+        if self.steps_per_s is not None:
+            found.append(f"the environment alone: {number(self.steps_per_s)} steps/s")
+        if self.seconds is not None:
+            found.append(f"the whole training would take about {duration(self.seconds)} here")
+        return found
+
+    def _timed(self, result: BenchResult) -> list[str]:
+        return [
+            f"plan for {result.envs} environment(s): {result.plan_ms:.1f} ms "
+            f"(median of {result.repeats}; {result.plan_ms_min:.1f} to {result.plan_ms_max:.1f}), "
+            + self._rate(result.plan_gflops, result),
+            f"update of {result.batch_size} sub-sequences: {result.update_ms:.1f} ms "
+            f"(median of {result.repeats}; {result.update_ms_min:.1f} to {result.update_ms_max:.1f}), "
+            + self._rate(result.update_gflops, result),
+        ]
+
+    def _rate(self, gflops: float, result: BenchResult) -> str:
+        return f"{number(gflops)} GFLOP/s, {self.share(gflops, result):.0%} of the ceiling"
+
+
+def run_bench(
+    project: Project | None,
+    spec_file: str | None,
+    overrides: Sequence[str],
+    observation_dim: int | None,
+    action_dim: int | None,
+    *,
+    repeats: int,
+    reference: bool,
+) -> Bench:
+    """Measure a spec's agent, the reference agent, or both, and the machine. Takes the spec's device and threads.
+
+    Without a spec only the reference agent; no project is needed then. With the two sizes given, the environment is
+    left out, and so is the prediction.
+
+    Raises:
+        SpecError, EnvironmentSpecError, UsageError: as `describe`.
+        ExternalError: the device is not there.
+    """
+    from tdmpc_lab.agent.bench import product_ceiling
+    from tdmpc_lab.agent.device import resolve_device
+    from tdmpc_lab.training.build import set_threads
+
+    own = rate = seconds = None
+    train = TrainConfig()
+    if project is None or spec_file is None:
+        set_threads(train)
+    else:
+        path = find_spec(project, spec_file)
+        spec = load_one(path, overrides)
+        train = spec.train
+        set_threads(train)
+        obs, act, length = resolve_dimensions(spec, observation_dim, action_dim, path)
+        own = _measure(obs, act, spec.agent, spec.planner, train, repeats)
+        if observation_dim is None and action_dim is None:
+            rate = _environment_rate(project, spec)
+            seconds = run_seconds(spec, own.plan_ms, own.update_ms, 1000 / rate, length or 0)
+    found = {}
+    if reference or own is None:
+        alone = replace(train, envs=1, batch_size=REFERENCE_BATCH)
+        for horizon in REFERENCE_HORIZONS:
+            agent = AgentConfig(horizon=horizon, discount=0.99)
+            found[horizon] = _measure(*REFERENCE_SIZES, agent, PlannerConfig(), alone, min(repeats, REFERENCE_REPEATS))
+    device = resolve_device(train.device)
+    types = {"float32", *(result.precision for result in (own, *found.values()) if result is not None)}
+    ceilings = {name: product_ceiling(device, name) for name in sorted(types, reverse=True)}
+    return Bench(own, found, ceilings, rate, seconds)
+
+
+def _measure(
+    observation_dim: int, action_dim: int, agent: AgentConfig, planner: PlannerConfig, train: TrainConfig, repeats: int
+) -> BenchResult:
+    from tdmpc_lab.agent.bench import bench
+
+    return bench(
+        observation_dim,
+        action_dim,
+        agent,
+        planner,
+        batch_size=train.batch_size,
+        envs=train.envs,
+        device=train.device,
+        repeats=repeats,
+    )
+
+
+def _environment_rate(project: Project, spec: Spec) -> float:
+    """Steps per second of one environment under random actions, making and resetting it left out as far as it goes."""
+    from tdmpc_lab.training.build import step_environment
+
+    def seconds(steps: int) -> tuple[int, float]:
+        start = time.perf_counter()
+        taken = step_environment(spec, steps=steps, find_opponent=lambda name: stand_in(project, name))
+        return taken, time.perf_counter() - start
+
+    seconds(1)  # imports, and what the first environment of a process sets up
+    _, making = seconds(1)
+    taken, whole = seconds(STEPS_TIMED)
+    return max(1, taken - 1) / max(whole - making, 1e-6)
