@@ -52,6 +52,10 @@ class PackedRollouts:
         with torch.inference_mode(False):
             self._factors = (discount ** torch.arange(horizon, dtype=torch.float32, device=device)).unsqueeze(1)
 
+    def refresh(self) -> None:
+        """Copy the weights if any has changed."""
+        self.packed.refresh()
+
     def start(self, z: Tensor) -> Start:
         """The first layers at z (E, L), once for all sequences. Takes the model's present weights."""
         packed = self.packed

@@ -6,12 +6,13 @@ A action, L latent, I iterations.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Generator, Tensor
 
 from tdmpc_lab.agent.rollouts import Rolled, Rollouts
+from tdmpc_lab.agent.static_call import StaticCall
 from tdmpc_lab.config.schema import PlannerConfig
 
 WIDE_ACTION = 20  # from this many action dimensions on the search gets more iterations
@@ -49,14 +50,15 @@ class Draws:
 class MPPI:
     """Model predictive path integral control with a learned model and a policy prior.
 
-    Holds settings only; the warm start belongs to the caller. Nothing inside waits for the host, so a plan can
-    run asynchronously on a GPU.
+    The warm start belongs to the caller. Nothing inside waits for the host, so a plan can run asynchronously on a GPU,
+    and as one CUDA graph.
     """
 
     def __init__(self, config: PlannerConfig, *, horizon: int, discount: float) -> None:
         self.config = config
         self.horizon = horizon
         self.discount = discount
+        self._calls: dict[tuple[int, int, bool], StaticCall] = {}  # by rollouts, environments, explore
 
     @torch.no_grad()
     def plan(
@@ -73,7 +75,19 @@ class MPPI:
         With `explore` the first action gets the final distribution's noise; without, it is the drawn elite's own.
         """
         draws = self.draw(z.shape[0], rollouts.action_dim, rollouts.q_heads, generator)
-        return self.search(rollouts, z, previous_mean, draws, explore=explore)
+        if not self.config.cuda_graph:
+            return self.search(rollouts, z, previous_mean, draws, explore=explore)
+        rollouts.refresh()  # outside the graph, which reads the weights where they lie
+        inputs = (z, previous_mean, *(getattr(draws, f.name) for f in fields(draws)))
+        key = id(rollouts), z.shape[0], explore  # the call keeps the rollouts alive, so no other gets their id
+        if key not in self._calls:
+
+            def call(z: Tensor, mean: Tensor, *drawn: Tensor) -> tuple[Tensor, ...]:
+                plan = self.search(rollouts, z, mean, Draws(*drawn), explore=explore)
+                return tuple(getattr(plan, f.name) for f in fields(plan))
+
+            self._calls[key] = StaticCall(call, inputs)
+        return Plan(*self._calls[key](*inputs))
 
     def draw(self, envs: int, action_dim: int, q_heads: int, generator: Generator) -> Draws:
         """The random numbers of a plan for `envs` environments."""

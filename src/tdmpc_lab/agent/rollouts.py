@@ -37,6 +37,9 @@ class Rollouts(Protocol):
     action_dim: int
     q_heads: int
 
+    def refresh(self) -> None:
+        """Take the model's present weights, where copies are kept; `start` does it too."""
+
     def start(self, z: Tensor) -> object:
         """What can be computed once for the latents z (E, L) that a plan begins at; handed to the other methods."""
 
@@ -59,6 +62,9 @@ class ModelRollouts:
         self.discount = discount
         self.action_dim = model.action_dim
         self.q_heads = model.q.heads
+
+    def refresh(self) -> None:
+        """Nothing: no copies are kept."""
 
     def start(self, z: Tensor) -> Tensor:
         """z itself."""

@@ -245,6 +245,9 @@ class PlannerConfig:
     """Lower clamp of the sampling standard deviation."""
     std_max: Annotated[float, Bounds(gt=0.0)] = 2.0
     """Upper clamp of the sampling standard deviation, and its start value."""
+    cuda_graph: bool = False
+    """Capture a whole plan in one CUDA graph, one per number of environments.
+    No effect on a CPU; not tried on a GPU yet."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,54 @@
+"""Plans through static buffers, as a CUDA graph needs them; on a CPU the same path without the capture."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from agent_fixtures import TINY, TINY_PLANNER, perturbed, random_batch
+
+from tdmpc_lab.agent import Agent
+from tdmpc_lab.agent.static_call import StaticCall
+
+GRAPHED = dataclasses.replace(TINY_PLANNER, cuda_graph=True)
+DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA"))]
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_plans_are_the_same_for_several_agents_and_batch_sizes_while_weights_change(device: str) -> None:
+    plain, graphed, other = (
+        Agent(5, 2, agent=TINY, planner=p, seed=s, device=device)
+        for p, s in ((TINY_PLANNER, 1), (GRAPHED, 1), (GRAPHED, 2))
+    )
+    for agent in (plain, graphed, other):
+        perturbed(agent.model, scale=0.05)
+    states = {agent: {envs: agent.plan_state(envs, seed=envs) for envs in (1, 3)} for agent in (plain, graphed, other)}
+    rng = np.random.default_rng(0)
+    different = 0
+    for k in range(3):
+        for envs in (1, 3):
+            for explore in (True, False):
+                x = rng.normal(size=(envs, 5)).astype(np.float32)
+                expected, found, third = (a.act(x, states[a][envs], explore=explore) for a in (plain, graphed, other))
+                np.testing.assert_allclose(found, expected, atol=1e-5)
+                different += not np.array_equal(found, third)
+        batch = random_batch(seed=k)
+        moved = {f.name: getattr(batch, f.name).to(device) for f in dataclasses.fields(batch)}
+        for agent in (plain, graphed):
+            agent.update(dataclasses.replace(batch, **moved))
+    assert different > 6  # of twelve: the two agents draw the same numbers, and may choose the same of them
+
+
+def test_results_of_one_call_outlive_the_next() -> None:
+    buffer = torch.zeros(2)
+
+    def double(x: torch.Tensor) -> tuple[torch.Tensor]:
+        return (torch.mul(x, 2, out=buffer),)
+
+    call = StaticCall(double, [torch.zeros(2)])
+    (first,) = call(torch.tensor([1.0, 2.0]))
+    (second,) = call(torch.tensor([3.0, 4.0]))
+    assert first.tolist() == [2.0, 4.0]
+    assert second.tolist() == [6.0, 8.0]
