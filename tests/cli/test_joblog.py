@@ -294,3 +294,35 @@ def test_jobs_that_end_at_once_all_stand_in_the_rollup(lab: Project) -> None:
             process.wait()
     lines = lab.rollup.read_text().splitlines()
     assert [line for line in lines if line.startswith("-")] == [f"- words of {n}" for n in range(10)]
+
+
+def test_a_cause_in_the_reason_is_checked_and_counts(full: Project, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["verdict", "1971498", "bad", "too far [cause: agent.horzon=18]"]) == 2
+    assert "did you mean 'horizon'" in capsys.readouterr().err
+    assert main(["verdict", "1971498", "bad", "[cause: agent.horizon=18]"]) == 2
+    assert "a verdict needs its reason" in capsys.readouterr().err
+    words = ["too far [cause: agent.horizon=18]", "--cause", "train.batch_size=8, agent.horizon=18"]
+    assert main(["verdict", "1971498", "bad", *words]) == 0
+    line = "--> bad: because too far [cause: train.batch_size=8, agent.horizon=18]"
+    assert line in full.note("1971498").read_text().splitlines()
+
+
+@pytest.mark.parametrize("words", [["note", ID, "mine"], ["verdict", ID, "bad", "mine"]])
+def test_an_emptied_note_is_made_anew_before_words_are_added(lab: Project, words: list[str]) -> None:
+    make_job(lab)
+    lab.note(ID).write_bytes(b"")
+    assert main(words) == 0
+    text = lab.note(ID).read_text()
+    assert text.startswith("<!-- tdmpc-lab:begin") and "mine" in text
+    write_note(lab, lab.job(ID), None)  # the job can go on writing its part
+    assert "mine" in lab.note(ID).read_text()
+
+
+def test_the_rollup_tells_of_notes_that_are_broken(full: Project, capsys: pytest.CaptureFixture[str]) -> None:
+    full.note("1971498").write_text("<!-- tdmpc-lab:begin -->\n- x\n")
+    full.note("1971525").unlink()
+    full.note("1971525").mkdir()
+    capsys.readouterr()
+    assert main(["notes", "--rollup"]) == 0
+    told = capsys.readouterr().err
+    assert "1971498.md: the end marker is missing" in told and "1971525.md: the note can't be read" in told

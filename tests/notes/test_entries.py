@@ -135,7 +135,7 @@ NOTES = [
     entry_at("999999", ""),
     entry_at("1972400", " - 2026-02-01"),
     entry_at("1972401_0", " - 2026-02-01"),
-    entry_at("1972402_0", " - 2026-02-01"),
+    ("1972402_0", replace_machine_part(b"", "##### 1972402_0 - 2026-02-01\n- x 1972402_0")),  # its array has one
     entry_at("1972402", " - 2026-02-01"),
 ]
 IN_ORDER = [
@@ -256,3 +256,13 @@ def test_the_page_draws_the_curves_of_notes_with_evaluations() -> None:
     assert page.count("<svg") == page.count("<polyline") == 1
     assert "http:" not in page
     assert "<svg" not in log_page([parse_entry("8", b"##### 8\n- no table\n")], "t", datetime(2026, 2, 3))
+
+
+def test_of_an_array_the_tasks_have_an_entry_of_which_something_was_said(tmp_path: Path) -> None:
+    for name in ("7", "7_0", "7_1", "7_2", "8_0"):
+        (tmp_path / f"{name}.md").write_bytes(replace_machine_part(b"", f"##### {name} - 2026-02-01\n- a job"))
+    (tmp_path / "7_1.md").write_bytes(add_bullet((tmp_path / "7_1.md").read_bytes(), "odd"))
+    (tmp_path / "7_2.md").write_bytes(put_verdict((tmp_path / "7_2.md").read_bytes(), "--> good: because fine"))
+    entries = read_log(tmp_path)[0]
+    assert [entry.id for entry in entries] == ["7", "7_1", "7_2", "8_0"]
+    assert [entry.id for entry in unjudged(entries)] == ["7", "8_0"]  # its tasks are reviewed with the whole

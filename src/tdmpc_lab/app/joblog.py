@@ -86,7 +86,10 @@ def make_rollup(project: Project) -> Path:
     """
     try:
         with file_lock(project.rollup_lock):  # from reading the notes on: of two, the later one has all
-            fresh = rollup(read_log(project.notes)[0])
+            entries, problems = read_log(project.notes)
+            for problem in problems:  # the entry is left out, or stands there without what the tool wrote
+                print(f"warning: {problem}", file=sys.stderr)
+            fresh = rollup(entries)
             now = _content(project.rollup)
             check_unedited(_name(project), now, _content(project.rollup_copy), fresh)
             if now != fresh:

@@ -18,7 +18,7 @@ from tdmpc_lab.jobs.ids import is_job_id
 from tdmpc_lab.jobs.paths import Project
 from tdmpc_lab.jobs.record import read_record
 from tdmpc_lab.notes.note import change_note, has_markers, put_verdict, take_apart
-from tdmpc_lab.notes.verdict import Judgement, Verdict, format_verdict, parse_verdict
+from tdmpc_lab.notes.verdict import Judgement, Verdict, format_verdict, parse_verdict, split_causes, take_causes
 from tdmpc_lab.notes.words import add_bullet, merge_edited
 
 EDITOR = "vi"  # POSIX has it
@@ -62,9 +62,11 @@ def judge(
     """
     from tdmpc_lab.config.causes import check_causes
 
+    because, named = take_causes(because)  # written into the reason, as the line in the note has them
+    wanted = [part for text in (*causes, *named) for part in split_causes(text)]
     if not because.strip() or because.strip().lower() == "because":
         raise UsageError('a verdict needs its reason: tdmpc-lab verdict ID bad "because …"')
-    line = format_verdict(judgement, because, check_causes(causes))
+    line = format_verdict(judgement, because, check_causes(list(dict.fromkeys(wanted))))
     ensure_note(project, job_id)
     path = project.note(job_id)
 
@@ -122,9 +124,9 @@ def _run_editor(words: str, path: Path) -> None:
 
 
 def ensure_note(project: Project, job_id: str) -> None:
-    """Write the job's note if there is none yet. Raises NoteError, RecordError."""
-    paths = project.job(job_id)
-    if not project.note(job_id).exists():
+    """Write the job's note if there is none yet, or an empty one. Raises NoteError, RecordError."""
+    paths, note = project.job(job_id), project.note(job_id)
+    if not note.exists() or (note.is_file() and not note.stat().st_size and paths.record.exists()):
         write_note(project, paths, scheduler_states([(paths, read_record(paths))])[job_id])
 
 

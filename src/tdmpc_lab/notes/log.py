@@ -48,7 +48,7 @@ class Filter:
 def read_log(folder: Path) -> tuple[list[Entry], list[str]]:
     """The entries of all notes, oldest first, and what is wrong with notes that can't be read or are broken.
 
-    The tasks of a job array are left out where there is a note of the whole array.
+    Where there is a note of a whole job array, of its tasks only those have an entry of which a person said something.
     """
     try:
         names = {entry.name.removesuffix(".md") for entry in os.scandir(folder) if entry.name.endswith(".md")}
@@ -57,12 +57,13 @@ def read_log(folder: Path) -> tuple[list[Entry], list[str]]:
     entries: list[Entry] = []
     problems: list[str] = []
     for job_id in filter(is_job_id, names):
-        if "_" in job_id and job_id.partition("_")[0] in names:
-            continue
         try:
             entry = read_entry(folder / f"{job_id}.md")
         except NoteError as error:
             problems.append(str(error))
+            continue
+        of_array = "_" in job_id and job_id.partition("_")[0] in names
+        if of_array and not (entry.words or entry.verdict or entry.problem):
             continue
         if entry.problem is not None:
             problems.append(f"{folder / job_id}.md: {entry.problem}")
@@ -93,8 +94,13 @@ def choose(entries: Sequence[Entry], wanted: Filter) -> list[Entry]:
 
 
 def unjudged(entries: Sequence[Entry]) -> list[Entry]:
-    """The entries of jobs that are over and that nobody has judged yet."""
-    return [entry for entry in entries if entry.verdict is None and entry.ended]
+    """The entries of jobs that are over and that nobody has judged yet; an array is judged as a whole."""
+    ids = {entry.id for entry in entries}
+    return [
+        entry
+        for entry in entries
+        if entry.verdict is None and entry.ended and not ("_" in entry.id and entry.id.partition("_")[0] in ids)
+    ]
 
 
 _AGO = re.compile(r"([0-9]{1,5})\s*(m|h|d|w)")

@@ -91,13 +91,15 @@ def parse_verdict(line: str, *, by_command: bool = False) -> Verdict:
     if stated is None:
         return Verdict("bad" if sounds_bad(text) else "unclear", text, (), line, by_command)
     judgement = next(known for known in JUDGEMENTS if known == stated["judgement"].lower())
-    rest = stated["rest"] or ""
-    causes: tuple[str, ...] = ()
-    if found := _CAUSE.search(rest):
-        rest = rest[: found.start()]
-        causes = tuple(split_causes(found["causes"]))
+    rest, causes = take_causes(stated["rest"] or "")
     reason = re.sub(r"^because\b[ \t]*", "", rest, flags=re.IGNORECASE)
-    return Verdict(judgement, reason, causes, line, by_command)
+    return Verdict(judgement, reason, tuple(causes), line, by_command)
+
+
+def take_causes(reason: str) -> tuple[str, list[str]]:
+    """A reason and the causes at its end: `too long [cause: agent.horizon=18]` → `too long`, `[agent.horizon=18]`."""
+    found = _CAUSE.search(reason)
+    return (reason, []) if found is None else (reason[: found.start()], split_causes(found["causes"]))
 
 
 def split_causes(text: str) -> list[str]:
