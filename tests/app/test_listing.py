@@ -9,12 +9,13 @@ import os
 import time
 from dataclasses import asdict
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
 from test_cancel import job, lab  # noqa: F401 - `lab` is a fixture
 
-from tdmpc_lab.app.jobview import NOT_OURS, UNRECORDED
+from tdmpc_lab.app.jobview import KEYS, NOT_OURS, UNRECORDED
 from tdmpc_lab.app.listing import Listing, Selection, list_jobs, parse_states
 from tdmpc_lab.app.status import Asked
 from tdmpc_lab.cli.main import main
@@ -105,6 +106,21 @@ def test_jobs_of_the_queue_that_are_not_of_this_project(lab: Project) -> None:  
     document = ids["9"].as_dict()
     assert (document["foreign"], document["state"], document["about"]) == (True, "PENDING", NOT_OURS)
     assert document["slurm"]["nodelist_or_reason"] == "(Priority)"
+
+
+def test_every_key_is_documented(lab: Project) -> None:  # noqa: F811
+    running(lab, "7")
+    job(lab, "6").record.write_text("torn")
+    queue(lab, line("7", "RUNNING"), line("8", "RUNNING"))
+    listing = list_jobs(lab, Selection(), None)
+    documents = [view.as_dict() for view in (*listing.views, *listing.foreign)]
+    assert {document["id"] for document in documents} == {"6", "7", "8"}
+    page = (Path(__file__).resolve().parents[2] / "docs" / "status.md").read_text()
+    table = page[page.index("| key | what |") :]
+    for document in documents:
+        assert set(document) == set(KEYS)
+        assert json.loads(json.dumps(document)) == document
+    assert [key for key in KEYS if f"`{key}`" not in table] == []
 
 
 def test_the_queue_is_read_once(lab: Project) -> None:  # noqa: F811

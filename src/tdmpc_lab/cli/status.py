@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 import time
 from argparse import ArgumentParser, ArgumentTypeError, BooleanOptionalAction, Namespace, _SubParsersAction
@@ -21,6 +22,7 @@ OK = 0
 MOST_SHOWN = 100  # jobs in the table of all, beside those that wait or run
 WATCH_S = 5.0
 _LEAST_S, _MOST_S = 1.0, 3600.0
+_MANY = 1000  # jobs
 _pause = time.sleep
 _BUSY = 4.0  # a look that takes long is repeated less often: at most a fifth of the time is spent on it
 
@@ -90,10 +92,17 @@ def status(args: Namespace) -> int:
     most = None if args.json or args.all or wanted.ids is not None else MOST_SHOWN
     if args.watch is not None:
         return _watch(project, wanted, most, args.watch)
-    listing = list_jobs(project, wanted, most)
+    with no_garbage():
+        listing = list_jobs(project, wanted, most)
+        _print(listing, args, in_full=wanted.ids is not None)
+        if listing.known > _MANY:
+            gc.freeze()  # nor does Python look for cycles among them when it ends
+    return _answer(listing)
+
+
+def _print(listing: Listing, args: Namespace, *, in_full: bool) -> None:
     if args.json:
-        with no_garbage():
-            print_json([view.as_dict() for view in (*listing.views, *listing.foreign)])
+        print_json([view.as_dict() for view in (*listing.views, *listing.foreign)])
     elif args.md:
         _print_markdown(listing)
     else:
@@ -101,8 +110,7 @@ def status(args: Namespace) -> int:
 
         if not listing.views:
             print(_nothing(listing))
-        print_listing(listing, in_full=wanted.ids is not None)
-    return _answer(listing)
+        print_listing(listing, in_full=in_full)
 
 
 def _selection(project: Project, args: Namespace) -> Selection:
