@@ -129,3 +129,30 @@ def open_curves(page: Page, metric: str) -> list[str]:
     page.get_by_role("link", name=metric, exact=True).click()
     page.locator(LINES).first.wait_for()
     return [str(line.evaluate("line => getComputedStyle(line).stroke")) for line in page.locator(LINES).all()]
+
+
+def take_pictures(root: Path, experiment: str, folder: Path, program: str) -> None:
+    """The three pictures of this module's description, of an experiment that has two variants with results."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with served(root, experiment) as url, browser_page(program, 1280, 560) as page:
+        open_view(page, url)
+        page.screenshot(path=folder / "mlflow-view.png")
+        best = page.locator(".ag-pinned-left-cols-container .ag-row-level-0 + .ag-row, .ag-row[row-id]")
+        ids = [row.get_attribute("row-id") or "" for row in best.all()]
+        runs = [one for one in dict.fromkeys(ids) if re.fullmatch(r"[0-9a-f]{32}", one)]
+        compare(page, [runs[0], runs[-1]])
+        differences_only(page)
+        page.set_viewport_size({"width": 1280, "height": 1000})
+        page.get_by_text("Parameters", exact=True).first.scroll_into_view_if_needed()
+        page.screenshot(path=folder / "mlflow-compare.png")
+        open_curves(page, "eval/return_mean")
+        page.set_viewport_size({"width": 1280, "height": 700})
+        page.wait_for_timeout(1000)  # the chart is drawn anew for the size
+        page.screenshot(path=folder / "mlflow-curves.png")
+
+
+if __name__ == "__main__":
+    browser = find_chromium()
+    if browser is None or len(sys.argv) not in (3, 4):
+        sys.exit((__doc__ or "") if browser else "Chromium is not installed")
+    take_pictures(Path(sys.argv[1]).resolve(), sys.argv[2], Path((sys.argv[3:] or ["docs/images"])[0]), browser)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import functools
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
+from tdmpc_lab.app.artifacts import run_files
 from tdmpc_lab.app.journal import mlflow_description, verdict_tags
 from tdmpc_lab.config.loader import load_resolved
 from tdmpc_lab.config.schema import Spec
@@ -108,19 +108,6 @@ def run_end(paths: JobPaths) -> datetime | None:
     own = [parse_time(event.get("time")) for event in events if event.get("event") != "tracking"]  # sync writes that
     signs = [*own, *(row_time(row, start) for row, start in rows if start is not None)]
     return max((moment for moment in signs if moment is not None), default=None)
-
-
-def run_files(paths: JobPaths) -> dict[str, Path]:
-    """What a run gets as artifacts at its end."""
-    videos = sorted(paths.videos.glob("*.mp4"))
-    newest = {} if not videos else {"video.mp4": videos[-1]}
-    files = {
-        "spec.yaml": paths.spec,
-        "resolved.yaml": paths.resolved,
-        **newest,  # at the root: MLflow's compare page shows only what lies there
-        **{f"videos/{video.name}": video for video in videos},
-    }
-    return {name: path for name, path in files.items() if path.is_file()}
 
 
 def end_run_of(project: Project, paths: JobPaths, note: str | None, timeout_s: float = 60.0) -> str | None:

@@ -7,8 +7,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from tdmpc_lab.app.artifacts import run_files
 from tdmpc_lab.app.journal import mlflow_description, verdict_tags, write_note
-from tdmpc_lab.app.mirroring import RUN_STATUS, add_evaluation, info_of, is_told, run_end, run_files, start_mirror
+from tdmpc_lab.app.mirroring import RUN_STATUS, add_evaluation, info_of, is_told, run_end, start_mirror
 from tdmpc_lab.app.status import JobView, job_views, scheduler_states
 from tdmpc_lab.config.loader import load_resolved
 from tdmpc_lab.config.schema import Spec

@@ -17,10 +17,11 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from tdmpc_lab.app.artifacts import run_files
 from tdmpc_lab.app.failing import cannot_begin, cause_of, disk_is_full, keep_reserve, let_go_of
 from tdmpc_lab.app.joblog import refresh_rollup
 from tdmpc_lab.app.journal import mlflow_description, write_array_note, write_note
-from tdmpc_lab.app.mirroring import RUN_STATUS, run_end, run_files, start_mirror
+from tdmpc_lab.app.mirroring import RUN_STATUS, run_end, start_mirror
 from tdmpc_lab.app.stopping import TERMINATED_CODE, ending, signals_to
 from tdmpc_lab.app.watchdog import Watchdog
 from tdmpc_lab.config.loader import load_resolved
@@ -187,16 +188,18 @@ class _Run:
         from tdmpc_lab.training.checkpoints import CheckpointStore
         from tdmpc_lab.training.metrics import JsonlSink
         from tdmpc_lab.training.progress import make_progress
+        from tdmpc_lab.training.system import SystemSink, gpu_sampler
 
         spec = load_resolved(self.paths.resolved)
         store = CheckpointStore(self.paths.checkpoints, guard=self.lease.guard)
         sink = JsonlSink(self.paths.metrics, self.lease.guard)
+        rows = SystemSink(sink)
         in_person = self.record.cluster == "debug"
         self.progress = make_progress({self.record.experiment: spec.train.steps}, None if in_person else sys.stdout)
         try:
             trainer = self.trainer = build_trainer(
                 spec,
-                sink=sink,
+                sink=rows,
                 places=Places(
                     store, self.paths.videos, self.paths.pool, frozen_opponents(self.paths), self.lease.guard
                 ),
@@ -210,6 +213,8 @@ class _Run:
             self.progress.message(
                 self.record.experiment, f"training on {ready.device}; {ready.replay}; {ready.precision}"
             )
+            if ready.gpu is not None:
+                rows.watch(gpu_sampler(trainer.agent.device))
             with Watchdog(spec.train.env_timeout, self._hung):
                 self._resume(trainer, store, sink)
                 self._tell_precision(trainer, ready.precision)
@@ -218,7 +223,7 @@ class _Run:
                 return trainer.run()
         finally:
             self.progress.close()
-            sink.close()
+            rows.close()
 
     def _tell_precision(self, trainer: Trainer, before: str) -> None:
         """A checkpoint of this machine brings back what had been chosen when it was made."""

@@ -14,7 +14,7 @@ from tdmpc_lab.config.schema import Spec
 from tdmpc_lab.config.serialize import flatten, plain, to_dict
 
 # What a job is called and where it runs is no difference between experiments.
-NOT_COMPARED = ("name", "about", "why", "compare_to", "slurm", "lint")
+NOT_COMPARED = ("name", "about", "why", "compare_to", "slurm", "lint", "mlflow")
 # These change where or how often something is written, not what is learned; seeds are what a group is over.
 NOT_IN_GROUP = (
     "train.seed",

@@ -388,6 +388,16 @@ class LintConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class MlflowConfig:
+    """What a job's MLflow run gets beside its values."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = PYDANTIC_CONFIG
+
+    checkpoint: bool = False
+    """Its last checkpoint, at its end: enough for `eval` and as an opponent, not for going on (no replay in it)."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Spec:
     """One experiment, as validated. `name` defaults to the file's stem."""
 
@@ -413,3 +423,4 @@ class Spec:
     """`off` for no evaluation."""
     slurm: SlurmConfig = field(default_factory=SlurmConfig)
     lint: LintConfig = field(default_factory=LintConfig)
+    mlflow: MlflowConfig = field(default_factory=MlflowConfig)

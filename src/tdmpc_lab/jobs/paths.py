@@ -74,6 +74,11 @@ class JobPaths:
         return self.folder / "videos"
 
     @property
+    def curve(self) -> Path:
+        """The learning curve as a picture."""
+        return self.folder / "curve.png"
+
+    @property
     def pool(self) -> Path:
         """Folder of the agent's past copies, which it plays against."""
         return self.folder / "pool"
