@@ -134,6 +134,7 @@ def test_what_can_be_done_depends_on_the_state(lab: Project) -> None:  # noqa: F
     def words(job_id: str) -> list[str]:
         return [command.removeprefix("tdmpc-lab ") for command, _ in commands(page_of(lab, job_id))]
 
+    assert "compare 7 baseline" in words("7")
     assert [word for word in words("7") if word.startswith(("resume", "logs"))] == [
         "logs 7",
         "logs --err 7",

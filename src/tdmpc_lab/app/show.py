@@ -217,6 +217,8 @@ def commands(page: JobPage) -> list[tuple[str, str]]:
         found += [(f"rerun {job}", "the same again from its beginning, with its config and code")]
     if page.checkpoints:
         found += [(f"eval {job} --episodes 20 --video {job}.mp4", "play with its agent")]
+    if page.evaluations and page.record.compare_to:
+        found += [(f"compare {job} {page.record.compare_to}", "is it better?")]
     if page.evaluations or (s is not None and (s.step or 0) > 0):
         found += [(f"doctor {job}", "does it learn? why not?")]
     if page.tracking is not None:
@@ -234,6 +236,8 @@ def array_commands(array: str, views: Sequence[JobView]) -> list[tuple[str, str]
     found = [(f"status {array}{' --watch' if going else ''}", "how its jobs are doing")]
     if going:
         found += [(f"wait {array}", "to their end"), (f"cancel {array}", "stop those that wait or run")]
+    if any(view.status is not None and view.status.latest_eval is not None for view in views):
+        found += [(f"compare {array}", "which of its points is better?")]
     found += [(f"show {view.id}", f"{view.state.value}: why?") for view in tried[:3]]
     found += [(f"note {array.partition('_')[0]}", "its note")]
     return [(f"tdmpc-lab {words}", what) for words, what in found]
