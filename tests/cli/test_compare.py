@@ -96,3 +96,27 @@ def test_mistakes(lab: Path, capsys: pytest.CaptureFixture[str], words: list[str
     error = capsys.readouterr().err
     assert error.startswith("error: ") and told in error
     assert sorted(path.name for path in lab.iterdir()) == ["experiments", "jobs"]
+
+
+def test_the_page_needs_no_other_file(lab: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    video = lab / "jobs" / "205" / "videos" / "step_200.mp4"
+    video.parent.mkdir()
+    video.write_bytes(b"film")
+    make_job(
+        lab, "207", "quick", 7, [-990.0, -700.0], settings={"agent.horizon": 5}, about="<b>short</b>", why="a & b?"
+    )
+    (lab / "notes").mkdir()
+    (lab / "notes" / "201.md").write_text("- the pole <wobbles>\n--> good: because it stays up\n")
+    assert main(["compare", "207", "baseline", "201", "205", "--html", "page.html"]) == 0
+    page = (lab / "page.html").read_text()
+    assert "<strong>quick</strong>: &lt;b&gt;short&lt;/b&gt; — <em>a &amp; b?</em>" in page
+    assert "the pole &lt;wobbles&gt;" in page and "--&gt; good: because it stays up" in page
+    assert 'src="data:video/mp4;base64,ZmlsbQ=="' in page
+    assert "<td>agent.horizon</td><td>5</td><td>9</td>" in page
+    assert "<svg" in page and "baseline (5 seeds)" in page
+    assert "too few seeds to tell" in page
+    assert "http://" not in page.replace("http://www.w3.org/", "").replace("http://purl.org/", "").replace(
+        "http://creativecommons.org/", ""
+    )
+    assert "page: page.html" in capsys.readouterr().err
+    assert main(["compare", "baseline", "quick", "--html", "page.txt"]) == 2

@@ -211,15 +211,16 @@ def test_other_code_is_warned_of_and_its_files_are_named(project):
     here = Project(project)
     (warning,) = compare_jobs(here, ["a", "b"]).remarks
     assert warning == "warning: the code is not the same: a ran cccccccc, snapshot aa11; b ran snapshot bb22"
-    for name, text in (("aa11", "1"), ("bb22", "2")):
+    for name, text in (("aa11", "1"), ("bb22", "2"), ("cc33", "1")):
         for file in ("src/learner.py", "experiments/a.yaml", "README.md"):
             path = here.snapshots / name / file
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text)
     (warning,) = compare_jobs(here, ["a", "b"]).remarks
     assert warning.endswith("; it differs in src/learner.py")
-    (here.snapshots / "bb22" / "src" / "learner.py").write_text("1")
-    assert compare_jobs(here, ["a", "b"]).remarks == ()  # specs and texts alone
+    (here.snapshots / "cc33" / "README.md").write_text("another text")
+    make_job(project, "103", "c", 1, [1], snapshot="cc33", settings={"agent.rho": 0.7})
+    assert compare_jobs(here, ["a", "c"]).remarks == ()  # specs and texts alone
     assert [one.name for one in compare_jobs(here, ["101", "102"], by="code").summaries] == ["a", "b"]
 
 

@@ -49,11 +49,12 @@ def _of_snapshots(project: Project, old: JobRecord, code: JobCode) -> tuple[str,
     before, after = project.snapshots / old.snapshot, project.snapshots / code.snapshot
     if not before.is_dir() or not after.is_dir():
         return None
-    return _of_folders(before, after)
+    return changed_files(before, after)
 
 
 @functools.cache  # a snapshot is named by its content, and the jobs of a sweep share theirs
-def _of_folders(before: Path, after: Path) -> tuple[str, ...]:
+def changed_files(before: Path, after: Path) -> tuple[str, ...]:
+    """What differs between two snapshots' folders, one line each: `M src/train.py`."""
     old, new = _files(before), _files(after)
     changed = []
     for name in sorted(old | new):

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import filecmp
 import itertools
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
+from tdmpc_lab.app.code_changes import changed_files
 from tdmpc_lab.jobs.paths import Project
 
 if TYPE_CHECKING:
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from tdmpc_lab.report.runs import Run
 
 # A change there changes no job: what a spec says is in the job's config.
-_NO_CODE = ("experiments", "docs", "tests", ".git", "jobs", "notes", "mlruns")
+_NO_CODE = ("experiments", "docs", "tests")
 _NO_CODE_ENDINGS = (".md", ".txt", ".rst", ".ipynb")
 _SHOWN_FILES = 4
 _MOST_VERSIONS = 6
@@ -51,19 +51,8 @@ def _codes(runs: list[Run]) -> str:
 
 
 def _changed(one: Path, other: Path) -> Iterator[str]:
-    """The files of code that are not the same in two snapshots. What is only linked is the same in both."""
-    files = [{str(path.relative_to(folder)): path for path in _files(folder)} for folder in (one, other)]
-    for name in sorted({*files[0], *files[1]}):
-        a, b = files[0].get(name), files[1].get(name)
-        if a is None or b is None or not filecmp.cmp(a, b, shallow=False):
+    """The files of code that are not the same in two snapshots."""
+    for line in changed_files(one, other):
+        name = line.partition(" ")[2]
+        if not name.endswith(_NO_CODE_ENDINGS) and not set(PurePosixPath(name).parts) & set(_NO_CODE):
             yield name
-
-
-def _files(folder: Path) -> Iterator[Path]:
-    for path in folder.iterdir():
-        if path.is_symlink() or path.name in _NO_CODE or path.name.endswith(_NO_CODE_ENDINGS):
-            continue
-        if path.is_dir():
-            yield from _files(path)
-        else:
-            yield path

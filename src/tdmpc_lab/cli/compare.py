@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 from argparse import ArgumentParser, Namespace, _SubParsersAction
 from pathlib import Path
@@ -57,6 +58,7 @@ def add_compare(sub: _SubParsersAction[ArgumentParser]) -> None:
     )
     p.add_argument("--alone", action="store_true", help="show one variant by itself")
     p.add_argument("--plot", metavar="FILE", help="learning curves, as .png, .svg or .pdf")
+    p.add_argument("--html", metavar="FILE", help="one page of all of it, with curves, videos, verdicts and notes")
     form = p.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="one JSON document on standard output, nothing else there")
     form.add_argument("--csv", action="store_true", help="one line of plain numbers for each variant")
@@ -80,8 +82,10 @@ def compare(args: Namespace) -> int:
     from tdmpc_lab.app.compare import compare_jobs
 
     plot = _file(args.plot, "--plot", _PICTURES)
+    page = _file(args.html, "--html", (".html", ".htm"))
+    project = project_here()
     found = compare_jobs(
-        project_here(),
+        project,
         args.words,
         metric=args.metric,
         lower=args.lower,
@@ -96,9 +100,14 @@ def compare(args: Namespace) -> int:
         from tdmpc_lab.report.curves_plot import draw_curves
 
         draw_curves(plot, found)
+    if page is not None:
+        from tdmpc_lab.app.compare_page import write_page
+
+        write_page(project, page, found, shlex.join(["tdmpc-lab", *sys.argv[1:]]))
     _print(found, args)
-    if plot is not None:
-        print(f"learning curves: {plot}", file=sys.stderr)
+    for what, file in (("learning curves", plot), ("page", page)):
+        if file is not None:
+            print(f"{what}: {file}", file=sys.stderr)
     return OK
 
 
@@ -118,7 +127,7 @@ def _print(found: Comparison, args: Namespace) -> None:
     from tdmpc_lab.report.tables import as_dict, csv_text, markdown
 
     if args.json:
-        print_json({**as_dict(found), "plot": args.plot})
+        print_json({**as_dict(found), "plot": args.plot, "html": args.html})
     elif args.csv:
         sys.stdout.write(csv_text(found))
         for line in found.remarks:
