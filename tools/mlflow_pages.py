@@ -3,8 +3,8 @@
     python tools/mlflow_pages.py PROJECT EXPERIMENT [FOLDER]
 
 serves the store of PROJECT and writes FOLDER (default docs/images) /mlflow-view.png, the ready view of the experiment,
-mlflow-compare.png, its best run beside the best of another variant, and mlflow-curves.png, these two drawn over each
-other. Needs Chromium, and playwright from the [dev] extra.
+mlflow-compare.png, its best run beside its worst, and mlflow-curves.png, these two drawn over each other. Needs
+Chromium, and playwright from the [dev] extra.
 """
 
 from __future__ import annotations
@@ -23,8 +23,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tdmpc_lab.tracking.view import RUNS, VARIANTS
+
 if TYPE_CHECKING:
-    from playwright.sync_api import Page
+    from playwright.sync_api import Locator, Page
 
 PROGRAMS = ("chromium", "chromium-browser", "google-chrome")
 FLAGS = (
@@ -42,7 +44,7 @@ localStorage.setItem("mlflow.assistant.fab.autoOpenedOnFirstLoad_v1", "true");
 localStorage.setItem("mlflow.assistant.panelOpen_v1", "false");
 localStorage.setItem("mlflow.workflowType_v1", '"machine_learning"');
 """
-START_S, PAGE_MS = 90, 30_000
+START_S, PAGE_MS = 120, 45_000
 LINES = ".js-plotly-plot .scatterlayer path.js-line"
 
 
@@ -132,14 +134,14 @@ def open_curves(page: Page, metric: str) -> list[str]:
 
 
 def take_pictures(root: Path, experiment: str, folder: Path, program: str) -> None:
-    """The three pictures of this module's description, of an experiment that has two variants with results."""
+    """The three pictures of this module's description."""
     folder.mkdir(parents=True, exist_ok=True)
     with served(root, experiment) as url, browser_page(program, 1280, 560) as page:
         open_view(page, url)
         page.screenshot(path=folder / "mlflow-view.png")
-        best = page.locator(".ag-pinned-left-cols-container .ag-row-level-0 + .ag-row, .ag-row[row-id]")
-        ids = [row.get_attribute("row-id") or "" for row in best.all()]
-        runs = [one for one in dict.fromkeys(ids) if re.fullmatch(r"[0-9a-f]{32}", one)]
+        open_view(page, url.replace(VARIANTS, RUNS))
+        rows = page.locator(".ag-pinned-left-cols-container .ag-row").all()
+        runs = [str(row.get_attribute("row-id")) for row in sorted(rows, key=_place)]
         compare(page, [runs[0], runs[-1]])
         differences_only(page)
         page.set_viewport_size({"width": 1280, "height": 1000})
@@ -149,6 +151,10 @@ def take_pictures(root: Path, experiment: str, folder: Path, program: str) -> No
         page.set_viewport_size({"width": 1280, "height": 700})
         page.wait_for_timeout(1000)  # the chart is drawn anew for the size
         page.screenshot(path=folder / "mlflow-curves.png")
+
+
+def _place(row: Locator) -> int:
+    return int(row.get_attribute("row-index") or 0)
 
 
 if __name__ == "__main__":
