@@ -6,6 +6,7 @@ import pytest
 import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from torch import Generator
 
 from tdmpc_lab.agent.regression import DiscreteRegression, symexp, symlog
 
@@ -76,3 +77,17 @@ def test_loss_of_equal_logits_is_log_of_the_bin_count():
 def test_nan_stays_visible_in_the_loss():
     loss = REFERENCE.loss(torch.zeros(3, 101), torch.tensor([1.0, float("nan"), float("inf")]))
     assert loss.isnan().tolist() == [False, True, False]
+
+
+def test_the_loss_and_its_gradient_are_those_of_the_whole_target():
+    regression = DiscreteRegression(bins=21, low=-3.0, high=3.0)
+    generator = Generator().manual_seed(0)
+    logits = torch.randn(2, 50, 21, generator=generator, requires_grad=True)
+    value = 30 * torch.randn(50, generator=generator)  # some beyond the ends
+    weight = torch.rand(2, 50, generator=generator)
+    expected = -(regression.two_hot(value) * torch.log_softmax(logits, -1)).sum(-1)
+    (by_hand,) = torch.autograd.grad((weight * expected).sum(), logits)
+    found = regression.loss(logits, value)
+    (gradient,) = torch.autograd.grad((weight * found).sum(), logits)
+    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(gradient, by_hand, rtol=1e-4, atol=1e-6)

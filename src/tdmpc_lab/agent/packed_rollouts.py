@@ -194,7 +194,7 @@ class PackedRollouts:
         h, layers = x, self.packed.termination
         for layer in layers[:-1]:
             h = torch.addmm(layer.bias, h, layer.weight).relu_()
-        return torch.addmm(layers[-1].bias, h, layers[-1].weight).float().squeeze(1)
+        return torch.addmm(layers[-1].bias.float(), h.float(), layers[-1].weight.float()).squeeze(1)
 
     def _q(self, x: Tensor, head: int | Tensor) -> Tensor:
         """One head's value (M,)."""

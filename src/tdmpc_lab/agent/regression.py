@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 
 def symlog(x: Tensor) -> Tensor:
@@ -14,6 +17,26 @@ def symlog(x: Tensor) -> Tensor:
 def symexp(x: Tensor) -> Tensor:
     """Inverse of `symlog`, elementwise."""
     return torch.sign(x) * torch.expm1(torch.abs(x))
+
+
+class _TwoHotLoss(torch.autograd.Function):
+    """Cross-entropy with two entries of the target not zero; its gradient is softmax(logits) less that target."""
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, lower: Tensor, share: Tensor) -> Tensor:
+        log_prob = torch.log_softmax(logits, dim=-1)
+        lower, share = lower.unsqueeze(-1), share.unsqueeze(-1)
+        ctx.save_for_backward(log_prob, lower, share)
+        below, above = log_prob.gather(-1, lower), log_prob.gather(-1, lower + 1)
+        return -((1 - share) * below + share * above).squeeze(-1)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        log_prob, lower, share = ctx.saved_tensors
+        by_logits = log_prob.exp()
+        by_logits.scatter_add_(-1, lower, share - 1).scatter_add_(-1, lower + 1, -share)
+        return by_logits.mul_(gradient.unsqueeze(-1)), None, None
 
 
 class DiscreteRegression(nn.Module):
@@ -56,10 +79,7 @@ class DiscreteRegression(nn.Module):
         """
         value = value.expand(logits.shape[:-1])
         lower, share = self._neighbours(value)
-        log_prob = torch.log_softmax(logits, dim=-1)
-        below = log_prob.gather(-1, lower.unsqueeze(-1)).squeeze(-1)
-        above = log_prob.gather(-1, (lower + 1).unsqueeze(-1)).squeeze(-1)
-        return -((1 - share) * below + share * above)
+        return _TwoHotLoss.apply(logits, lower, share)  # type: ignore[no-any-return, no-untyped-call]
 
     def decode(self, logits: Tensor) -> Tensor:
         """Logits (..., bins) to numbers (...): symexp of the expected bin."""

@@ -41,8 +41,9 @@ class TrainingModel:
         return self._through(self.model.reward.net, self._together(z, action)).float()
 
     def termination(self, z: Tensor) -> Tensor:
-        """Logits (...)."""
-        return self._through(self.model.termination.mlp, z).float().squeeze(-1)
+        """Logits (...); the last layer in float32: an end is rare, and its small probability lies in a large logit."""
+        *hidden, last = self.model.termination.mlp
+        return last(self._through(nn.Sequential(*hidden), z).float()).squeeze(-1)  # type: ignore[no-any-return]
 
     def policy(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """Raw mean and log standard deviation, (..., A) each; both heads in float32."""
