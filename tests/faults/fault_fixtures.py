@@ -35,9 +35,10 @@ _SERVER.set_forkserver_preload(["tdmpc_lab.training.build", "tdmpc_lab.app.worke
 
 @dataclass(frozen=True)
 class Kill:
-    """When a process ends itself: at the `number`-th change of a file (in the middle of it), or update."""
+    """When a process ends itself: at the `number`-th change of a file (in the middle of it) or update, or at the first
+    update after that many environment steps."""
 
-    at: Literal["file", "update"]
+    at: Literal["file", "update", "step"]
     number: int
 
 
@@ -93,7 +94,9 @@ def train(folder: Path, spec: Spec, attempt: int, kill: Kill | None = None) -> N
     else:
         trainer.load_state_dict(state)
     if kill is not None and kill.at == "update":
-        kill_at_call(trainer.agent, "update", kill.number)
+        kill_at_call(trainer.agent, "update", lambda calls: calls == kill.number)
+    if kill is not None and kill.at == "step":
+        kill_at_call(trainer.agent, "update", lambda _calls: trainer.step >= kill.number)
     trainer.run()
     sink.close()
     torch.save(trainer.agent.state_dict(), folder / "weights.pt")
@@ -126,13 +129,13 @@ def same(one: Any, other: Any) -> bool:
     return torch.equal(one, other) if isinstance(one, torch.Tensor) else one == other
 
 
-def kill_at_call(owner: Any, name: str, number: int) -> None:
-    """This process ends at the `number`-th call of a method."""
+def kill_at_call(owner: Any, name: str, when: Callable[[int], bool]) -> None:
+    """This process ends at a call of a method, given how many calls there were with it."""
     original, calls = getattr(owner, name), []
 
     def counting(*arguments: Any, **named: Any) -> Any:
         calls.append(1)
-        if len(calls) == number:
+        if when(len(calls)):
             os.kill(os.getpid(), signal.SIGKILL)
         return original(*arguments, **named)
 
