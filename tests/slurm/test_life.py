@@ -37,7 +37,7 @@ def test_a_job_completes(lab: Lab) -> None:
     note = lab.note(job)
     assert note.count(f"##### {job} - ") == 1
     assert "- COMPLETED in " in note
-    assert f"on {status['node']}, step 80" in note
+    assert f"on {status['node']} (cpu, though a GPU was asked for), step 80" in note
     assert f"MLflow run [`{status['mlflow_run']}`" in note
 
 
