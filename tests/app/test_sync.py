@@ -160,8 +160,11 @@ def test_a_server_that_is_away_is_told_and_nothing_changes(
 def test_a_job_that_cannot_be_read_does_not_stop_the_others(lab: Project, capsys: pytest.CaptureFixture[str]) -> None:
     add_job(lab, "local-20260203-091422-001", "finished").resolved.write_text("agent: [")
     good = add_job(lab, "local-20260203-091422-002", "finished")
+    lab.notes.mkdir(exist_ok=True)
+    lab.note(good.id).write_text("<!-- tdmpc-lab:begin -->\n--> good: because fine\n")  # the end marker is gone
     assert main(["sync"]) == 1
     out, err = capsys.readouterr()
+    assert the_run(lab, good)[1].data.tags["verdict"] == "good"
     assert f"{good.id}: sent 600 values, FINISHED" in out
     assert "local-20260203-091422-001: " in err
     assert "resolved.yaml" in err

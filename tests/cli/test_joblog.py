@@ -326,3 +326,13 @@ def test_the_rollup_tells_of_notes_that_are_broken(full: Project, capsys: pytest
     assert main(["notes", "--rollup"]) == 0
     told = capsys.readouterr().err
     assert "1971498.md: the end marker is missing" in told and "1971525.md: the note can't be read" in told
+
+
+def test_a_note_that_could_not_be_written_is_when_it_is_asked_for(
+    lab: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_job(lab)
+    lab.note(ID).unlink(missing_ok=True)
+    assert main(["note", ID]) == 0
+    assert f"##### {ID} - " in capsys.readouterr().out
+    assert lab.note(ID).exists()

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from tdmpc_lab.app.artifacts import run_files
-from tdmpc_lab.app.journal import mlflow_description, verdict_tags, write_note
+from tdmpc_lab.app.journal import mlflow_description, read_note, verdict_tags, write_note
 from tdmpc_lab.app.mirroring import RUN_STATUS, add_evaluation, info_of, is_told, run_end, start_mirror
 from tdmpc_lab.app.status import JobView, job_views, scheduler_states
 from tdmpc_lab.config.loader import load_resolved
 from tdmpc_lab.config.schema import Spec
-from tdmpc_lab.errors import LabError
+from tdmpc_lab.errors import LabError, NoteError
 from tdmpc_lab.files import file_lock, read_jsonl
 from tdmpc_lab.jobs.paths import JobPaths, Project
 from tdmpc_lab.jobs.record import JobRecord
@@ -133,7 +133,10 @@ def _bring_level(project: Project, store: HeldStore, record: JobRecord, about: _
 
 def _words(project: Project, paths: JobPaths, scheduler: SchedulerState) -> dict[str, str]:
     """The tags that come from the note, which is brought up to date first."""
-    note = write_note(project, paths, scheduler)
+    try:
+        note = write_note(project, paths, scheduler)
+    except NoteError:  # `notes` tells what is wrong with it; the job's values are to be sent all the same
+        note = read_note(project, paths.id) if project.note(paths.id).is_file() else ""
     return {DESCRIPTION_TAG: mlflow_description(paths, scheduler, note), **verdict_tags(project, paths.id)}
 
 

@@ -21,7 +21,7 @@ def note(args: Namespace) -> int:
     """`note ID [TEXT]`."""
     from tdmpc_lab.app.closing import catch_up_notes
     from tdmpc_lab.app.journal import read_note
-    from tdmpc_lab.app.words import add_words, edit, noted_id
+    from tdmpc_lab.app.words import add_words, edit, ensure_note, noted_id
 
     project = project_here()
     job = noted_id(project, find_job_id(project, args.job))
@@ -39,6 +39,8 @@ def note(args: Namespace) -> int:
     elif text:
         changed = add_words(project, job, text)
     else:
+        if project.job(job).record.exists():
+            ensure_note(project, job)  # it could not be written when the job ran
         whole = read_note(project, job)
         if args.json:
             print_json({"id": job, "note": str(project.note(job)), "text": whole})
