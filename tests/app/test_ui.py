@@ -11,6 +11,7 @@ import pytest
 
 from tdmpc_lab.app import ui
 from tdmpc_lab.app.ui import run_ui, ui_for
+from tdmpc_lab.cli.main import main
 from tdmpc_lab.errors import UsageError
 from tdmpc_lab.jobs.events import EventLog
 from tdmpc_lab.jobs.paths import Project
@@ -70,6 +71,18 @@ def test_a_server_has_its_pages_already(lab: Project, monkeypatch: pytest.Monkey
     found = ui_for(lab, None)
     assert (found.command, found.tunnel) == (None, None)
     assert found.url == found.shell_line() == view_url("https://lab.example", "7")
+
+
+@pytest.mark.parametrize(("problem", "code"), [(None, 0), ("no answer", 3)])
+def test_the_page_of_a_server_that_may_be_away(
+    problem: str | None, code: int, lab: Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://lab.example")
+    monkeypatch.setattr(ui, "make_ready", lambda project: problem)
+    assert main(["ui"]) == code
+    said = capsys.readouterr()
+    assert said.out == "http://lab.example\n"
+    assert ("no answer" in said.err) == (problem is not None)
 
 
 @pytest.mark.parametrize(("own", "seen"), [(None, "false"), ("true", "true")])

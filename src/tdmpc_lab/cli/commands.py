@@ -15,7 +15,7 @@ from tdmpc_lab.cli.guard import warn_of_mistakes
 from tdmpc_lab.cli.output import outlives_its_reader, print_json
 from tdmpc_lab.cli.preflight import stop_on_errors
 from tdmpc_lab.cli.repeats import refuse_many, refuse_repeats
-from tdmpc_lab.errors import UsageError
+from tdmpc_lab.errors import ExternalError, UsageError
 from tdmpc_lab.text import duration
 
 if TYPE_CHECKING:
@@ -296,7 +296,7 @@ def ui(args: Namespace) -> int:
         print(f"warning: the ready views are as they were: {problem}", file=sys.stderr)
     if found.command is None:
         print(found.url)
-        return OK
+        return OK if problem is None else ExternalError.exit_code
     print(f"MLflow for {project.root}: {found.url} (answers after 5 to 15 seconds)", file=sys.stderr)
     print(f"from another machine, first: {found.tunnel}", file=sys.stderr)
     print("end it with Ctrl-C", file=sys.stderr)
