@@ -119,6 +119,19 @@ def test_a_run_that_lacks_a_file_a_param_or_a_tag_is_not_level(lab: Project) -> 
     assert [job.what for job in sync(lab)] == ["level"]
 
 
+def test_an_empty_second_run_is_deleted_and_one_with_values_left(lab: Project) -> None:
+    paths = add_job(lab, "local-20260203-091422-001", "finished")
+    assert [job.what for job in sync(lab)] == ["sent"]
+    client, run = the_run(lab, paths)
+    early = {"experiment_id": run.info.experiment_id, "start_time": 1, "tags": {JOB_TAG: paths.id}}
+    empty, persons = client.create_run(**early), client.create_run(**early)
+    client.log_metric(persons.info.run_id, "mine", 1.0)
+    assert [job.what for job in sync(lab)] == ["level"]
+    left = {found.info.run_id for found in client.search_runs([run.info.experiment_id])}
+    assert left == {run.info.run_id, persons.info.run_id}
+    assert client.get_run(empty.info.run_id).info.lifecycle_stage == "deleted"
+
+
 def test_two_syncs_at_once_send_everything_once(lab: Project) -> None:
     jobs = [add_job(lab, f"local-20260203-091422-00{n}", "finished", seed=n) for n in range(3)]
     with ThreadPoolExecutor(2) as pool:

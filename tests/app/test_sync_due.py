@@ -14,6 +14,7 @@ from sync_fixtures import add_job, add_rows, in_store, on_file, the_run
 
 from tdmpc_lab.app import sync_due
 from tdmpc_lab.app.sync_due import begin, send_due, wait_for
+from tdmpc_lab.app.ui import ui_for
 from tdmpc_lab.cli import syncing
 from tdmpc_lab.cli.main import main
 from tdmpc_lab.jobs.events import EventLog, read_events
@@ -51,7 +52,10 @@ def test_a_job_that_leaves_its_values_is_followed_while_it_runs_and_ended(
         assert the_run(lab, paths)[1].info.status == "RUNNING"
         assert sum(in_store(lab, paths).values()) == 40
         assert paths.events.read_bytes() == before  # which the job writes itself
-        assert unsent_jobs(lab) == {JOB: Unsent("later", paths.metrics.stat().st_size)}
+        run = the_run(lab, paths)[1].info
+        mark = Unsent("later", paths.metrics.stat().st_size, run.run_id, run.experiment_id)
+        assert unsent_jobs(lab) == {JOB: mark}
+        assert f"experiments/{run.experiment_id}/runs/{run.run_id}" in ui_for(lab, None, JOB).url
         with monkeypatch.context() as patched:
             patched.setattr("tdmpc_lab.tracking.held.open_client", None)
             assert send_due(lab)  # nothing is new: MLflow is not asked

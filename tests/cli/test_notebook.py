@@ -167,6 +167,7 @@ def test_mlflow_gets_words_and_verdict_and_its_failure_is_a_warning(
     lab: Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from tdmpc_lab.jobs.record import read_record
+    from tdmpc_lab.jobs.unsent import unsent_as
     from tdmpc_lab.tracking.run import find_run, open_run, run_info
     from tdmpc_lab.tracking.store import open_client, store_uri
 
@@ -192,6 +193,7 @@ def test_mlflow_gets_words_and_verdict_and_its_failure_is_a_warning(
     assert main(["verdict", ID, "good", "after all"]) == 0
     assert "warning: the note has it, MLflow not: MLflow at http://127.0.0.1:9" in capsys.readouterr().err
     assert "--> good: because after all" in lab.note(ID).read_text()
+    assert unsent_as(lab, ID) is not None  # `status` or `sync` makes up for it
 
 
 AT_ONCE = """

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -19,7 +20,7 @@ from tracking_fixtures import (
     write_rows,
 )
 
-from tdmpc_lab.files import JsonlWriter
+from tdmpc_lab.files import JsonlWriter, append_jsonl
 from tdmpc_lab.jobs.record import JobRecord
 from tdmpc_lab.tracking import mirror as mirror_module
 from tdmpc_lab.tracking import run as runs
@@ -118,6 +119,67 @@ def test_what_gathered_while_the_store_was_away_is_sent_piece_by_piece(
     assert mirror(paths, tmp_path).start().close("FINISHED", timeout_s=60).sent_points == 1500
     assert 0 < max(most) < 200
     assert held(store_uri(tmp_path), tmp_path, RETURN) == expected(range(1, 501))
+
+
+def test_nothing_that_mlflow_refuses_keeps_the_rest_from_it(tmp_path: Path) -> None:
+    paths = make_job(tmp_path)
+    odd = [
+        "a%b",
+        "ü/ß",
+        "日本",
+        "🙂",
+        "../x",
+        "/",
+        ".",
+        "a b:c",
+        "q'\"",
+        "\ud800",
+        "tab\there",
+        "x" * 300,
+        "x" * 299 + "y",
+    ]
+    bad = {"inf": math.inf, "nan": math.nan, "huge": 10**400, "text": "strong", "none": None, "list": [1], "flag": True}
+    append_jsonl(
+        paths.metrics, {"step": 1, "split": "train", "attempt": 1, "wall_s": 1.0, **dict.fromkeys(odd, 0.5), **bad}
+    )
+    append_jsonl(
+        paths.metrics, {"step": 2, "attempt": 1, "wall_s": -1e12, "early": 1.0, "tiny": 5e-324, "large": 1.7e308}
+    )
+    long = info(params={"p" * 300: "v" * 7000, "odd ü%": "x\x00y"}, tags={"t" * 300: "w" * 9000, "odd ü%": "z"})
+    report = mirror(paths, tmp_path, info=long).start().close("FINISHED", description="d" * 9000, timeout_s=60)
+    assert (report.problem, report.complete, report.sent_points) == (None, True, len(odd) + 3)
+    client = open_client(store_uri(tmp_path), tmp_path)
+    (run,) = client.search_runs([e.experiment_id for e in client.search_experiments()])
+    assert len(run.data.metrics) == len(odd) + 3
+    assert {len(value) for value in run.data.params.values()} == {6000, 3}
+    assert {len(run.data.tags[name]) for name in run.data.tags if name.startswith("ttt")} == {8000}
+    assert "NaN" in paths.metrics.read_text()  # the truth has it all
+    assert "Infinity" in paths.metrics.read_text()
+
+
+def test_a_request_for_a_run_that_was_given_up_and_came_through_leaves_no_second_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server that is slow: the client hears nothing of its run, asks again, and in the end there are two."""
+    from mlflow import MlflowClient
+
+    paths = make_job(tmp_path)
+    write_rows(paths, range(1, 11))
+    whole, made = MlflowClient.create_run, []
+
+    def unheard(*args: Any, **kwargs: Any) -> Any:
+        made.append(whole(*args, **kwargs))
+        if len(made) == 1:
+            monkeypatch.setattr(runs, "_runs_of", lambda *_: [])  # nor is it there yet when it is looked for
+            raise TimeoutError("no answer in time")
+        monkeypatch.setattr(runs, "_runs_of", look)
+        return made[-1]
+
+    look = runs._runs_of
+    monkeypatch.setattr(MlflowClient, "create_run", unheard)
+    report = mirror(paths, tmp_path).start().close("FINISHED", timeout_s=60)
+    assert (report.complete, len(made)) == (True, 2)
+    assert held(store_uri(tmp_path), tmp_path, RETURN) == expected(range(1, 11))  # of its only run
 
 
 def test_points_sent_before_a_crash_are_kept_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

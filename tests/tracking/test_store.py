@@ -19,7 +19,7 @@ from tdmpc_lab.tracking.store import (
     ui_command,
 )
 
-PROCESSES = 4
+PROCESSES = 3
 CREATE = """
 import sys
 from pathlib import Path

@@ -18,7 +18,7 @@ from tdmpc_lab.jobs.metrics import as_int, latest_rows
 from tdmpc_lab.jobs.paths import JobPaths, Project
 from tdmpc_lab.jobs.record import JobRecord, read_record
 from tdmpc_lab.jobs.state import State
-from tdmpc_lab.jobs.unsent import all_is_sent
+from tdmpc_lab.jobs.unsent import Unsent, all_is_sent, mark_unsent, remind
 from tdmpc_lab.jobs.variants import Colours
 from tdmpc_lab.text import parse_time
 from tdmpc_lab.tracking.later import add_points
@@ -51,8 +51,8 @@ def start_mirror(
 ) -> MlflowMirror:
     """MLflow follows the job's files in a thread of its own, from here on; the run is named in the job's events.
 
-    `log` is the job's event log where its writer has one open. Without `tell` nothing is written there: by whoever
-    sends the values of a job that runs, and writes its events itself.
+    `log` is the job's event log where its writer has one open. Without `tell` the run is named in the job's mark
+    instead: by whoever sends the values of a job that runs, and writes its events itself.
 
     Raises:
         RecordError: the job's events can't be read.
@@ -61,6 +61,9 @@ def start_mirror(
     uri = store_uri(project.root)
 
     events = log or EventLog(paths.events)
+
+    def remember(run_id: str, experiment_id: str) -> None:
+        mark_unsent(project, paths.id, Unsent("later", run_id=run_id, experiment_id=experiment_id))
 
     def on_run(run_id: str, experiment_id: str) -> None:
         fields = {"run_id": run_id, "experiment_id": experiment_id, "store": public_uri(uri)}
@@ -71,7 +74,8 @@ def start_mirror(
         mirror.set_tags(verdict_tags(project, paths.id))
 
     info = info_of(project, paths, record, spec)
-    mirror = MlflowMirror(uri, project.root, info, paths, submitted=record.submitted, on_run=on_run if tell else None)
+    seen = on_run if tell else remember
+    mirror = MlflowMirror(uri, project.root, info, paths, submitted=record.submitted, on_run=seen)
     return mirror.start()
 
 
@@ -152,7 +156,10 @@ def add_evaluation(
     """
     values = [(later_name(row, key), value, row) for row in rows for key, value in row.items() if key in _LATER]
     points = [Point(name, float(value), _time_ms(row), int(row["step"])) for name, value, row in values]
-    return add_points(store_uri(project.root), project.root, read_record(paths), points, description)
+    problem = add_points(store_uri(project.root), project.root, read_record(paths), points, description)
+    if problem is not None:
+        remind(project, paths.id)
+    return problem
 
 
 def is_told(metrics: Mapping[str, float], rows: Sequence[Mapping[str, Any]]) -> bool:

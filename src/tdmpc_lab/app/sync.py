@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -93,15 +93,18 @@ def _sync_one(project: Project, store: HeldStore, view: JobView, scheduler: Sche
         return Synced(view.id, "left", detail="it never started")
     over = is_over(view.status.state, scheduler)
     mark = unsent_as(project, view.id)
-    if not over and (mark is None or mark.send == "live"):
+    if not over and (mark is None or mark.send != "later"):
         return Synced(view.id, "left", detail=_why_left(view.status.state, scheduler))
     size = paths.metrics.stat().st_size if paths.metrics.exists() else 0
     wanted = RUN_STATUS[view.status.state] if over else None
     done = _bring_level(project, store, view.record, _About(wanted, scheduler, read_jsonl(paths.evals)[0]))
-    if over and done.what != "failed":
+    if done.what == "failed":
+        return done
+    if over:
         all_is_sent(project, view.id)
-    elif not over:
-        mark_unsent(project, view.id, Unsent("later", size))
+    else:
+        now = unsent_as(project, view.id) or Unsent("later")  # it names the run by now
+        mark_unsent(project, view.id, replace(now, bytes_sent=size))
     return done
 
 
@@ -123,6 +126,7 @@ def _bring_level(project: Project, store: HeldStore, record: JobRecord, about: _
     paths, run = project.job(record.id), store.runs.get(record.id)
     spec, files = load_resolved(paths.resolved), run_files(paths)
     if run is not None:
+        store.drop_spares(run)
         files = store.lacking(run, files)
         info, words = info_of(project, paths, record, spec), _words(project, paths, about.scheduler)
         told = run.has(info, words, about.wanted) and is_told(run.metrics, about.evaluations)

@@ -14,6 +14,7 @@ from tdmpc_lab.errors import ExternalError, RecordError, UsageError
 from tdmpc_lab.jobs.events import read_events
 from tdmpc_lab.jobs.paths import Project
 from tdmpc_lab.jobs.record import peek
+from tdmpc_lab.jobs.unsent import unsent_as
 from tdmpc_lab.tracking.store import ensure_store, public_uri, run_url, sqlite_path, store_uri, ui_command
 from tdmpc_lab.tracking.view import refresh_views, view_url
 
@@ -88,7 +89,7 @@ def _job(project: Project, text: str, experiments: Collection[str]) -> str:
 
 
 def _told(project: Project, job_id: str, uri: str) -> Mapping[str, str] | None:
-    """What a job's events say of its run in this store; None where they say nothing."""
+    """What a job's events say of its run in this store, or its mark while it runs; None where they say nothing."""
     try:
         events = read_events(project.job(job_id).events)
     except RecordError:  # `status` says what is wrong with it
@@ -96,7 +97,10 @@ def _told(project: Project, job_id: str, uri: str) -> Mapping[str, str] | None:
     for event in reversed(events):
         if event.get("event") == "tracking" and event.get("store") == public_uri(uri) and event.get("experiment_id"):
             return {name: str(event.get(name)) for name in ("experiment_id", "run_id")}
-    return None
+    mark = unsent_as(project, job_id)
+    if mark is None or mark.run_id is None or mark.experiment_id is None:
+        return None
+    return {"experiment_id": mark.experiment_id, "run_id": mark.run_id}
 
 
 def make_ready(project: Project) -> str | None:

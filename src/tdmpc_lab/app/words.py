@@ -17,6 +17,7 @@ from tdmpc_lab.jobs.events import read_events
 from tdmpc_lab.jobs.ids import is_job_id
 from tdmpc_lab.jobs.paths import Project
 from tdmpc_lab.jobs.record import read_record
+from tdmpc_lab.jobs.unsent import remind
 from tdmpc_lab.notes.note import change_note, has_markers, put_verdict, take_apart
 from tdmpc_lab.notes.verdict import Judgement, Verdict, format_verdict, parse_verdict, split_causes, take_causes
 from tdmpc_lab.notes.words import add_bullet, merge_edited
@@ -160,9 +161,12 @@ def _tell_run(project: Project, job_id: str, note: bytes, tags: Mapping[str, str
         record = read_record(paths)
         scheduler = scheduler_states([(paths, record)]).get(job_id)
         text = mlflow_description(paths, scheduler, note.decode(errors="replace"))
-        return describe_run(store_uri(project.root), project.root, record, text, tags)
+        problem = describe_run(store_uri(project.root), project.root, record, text, tags)
     except LabError as error:
-        return str(error)
+        problem = str(error)
+    if problem is not None:
+        remind(project, job_id)
+    return problem
 
 
 def _read(path: Path) -> bytes:

@@ -26,6 +26,9 @@ class Unsent:
     """`live`: the job sends its values itself while it runs. `later`: it leaves them to `sync`."""
     bytes_sent: int = -1
     """Size of its metrics when they were last sent for it; -1: never."""
+    run_id: str | None = None
+    experiment_id: str | None = None
+    """The run that they were sent to: the events of a job that runs are its own to write."""
 
 
 def mark_unsent(project: Project, job_id: str, unsent: Unsent) -> None:
@@ -33,6 +36,13 @@ def mark_unsent(project: Project, job_id: str, unsent: Unsent) -> None:
     folder = project.unsent
     folder.mkdir(parents=True, exist_ok=True)
     write_atomic(folder / job_id, json.dumps(asdict(unsent)) + "\n")
+
+
+def remind(project: Project, job_id: str) -> None:
+    """Note that MLflow lacks something of this job, where that is not noted already. Never raises."""
+    if unsent_as(project, job_id) is None:
+        with contextlib.suppress(OSError):
+            mark_unsent(project, job_id, Unsent("live"))
 
 
 def all_is_sent(project: Project, job_id: str) -> None:
@@ -70,8 +80,9 @@ def _names(folder: Path) -> list[str]:
 def _read(path: Path) -> Unsent | None:
     try:
         data = json.loads(path.read_bytes())
-        return Unsent("later" if data["send"] == "later" else "live", int(data["bytes_sent"]))
+        run, experiment = data.get("run_id"), data.get("experiment_id")
+        return Unsent("later" if data["send"] == "later" else "live", int(data["bytes_sent"]), run, experiment)
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, TypeError, KeyError):
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return Unsent("live")  # it can't be read: whoever looks closer will see

@@ -120,13 +120,18 @@ def outcome_line(status: JobStatus, evals: Sequence[EvalRow] = (), gpu: str | No
     return one_line(text)
 
 
+_WAY_TO_RUN = re.compile(r" · MLflow run (?:`[0-9a-f]+`|\[`[0-9a-f]+`\]\(\S*\))$")
+
+
 def describe_for_mlflow(record: JobRecord, status: JobStatus, note_text: str) -> str:
     """Description of the MLflow run: the outcome as plain text on the first line, then the note.
 
     What persons made of the job, the verdict and the words outside of the tool's block, comes before the block,
-    which may be long: all is cut to what a tag may hold. Lines that are HTML comments of the tool are left out.
+    which may be long: all is cut to what a tag may hold. Lines that are HTML comments of the tool are left out, and so
+    is the way to the run itself, which the job does not know before it has described it.
     """
     block, words = _block_and_words(note_text.splitlines())
+    block = [_WAY_TO_RUN.sub("", line) for line in block]
     first = shorten(f"{record.id}: {outcome_line(status)}", _DESCRIPTION_LENGTH // 2)
     return _cut("\n".join([first, "", *words, *block]).rstrip() + "\n", _DESCRIPTION_LENGTH)
 

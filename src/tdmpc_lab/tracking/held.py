@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
@@ -11,11 +11,12 @@ from tdmpc_lab.errors import ExternalError, LabError
 from tdmpc_lab.files import read_jsonl
 from tdmpc_lab.tracking.mirror import PIECE_BYTES
 from tdmpc_lab.tracking.points import Sent, safe_name
-from tdmpc_lab.tracking.run import JOB_TAG, MAX_TAG, PEOPLES_TAGS, SENT_TAG, RunInfo, RunStatus, param_texts
+from tdmpc_lab.tracking.run import JOB_TAG, MAX_TAG, PEOPLES_TAGS, SENT_TAG, RunInfo, RunStatus, param_texts, sort_out
 from tdmpc_lab.tracking.store import open_client, public_uri
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities import Run
 
 _RUNS_A_PAGE = 1000
 
@@ -30,6 +31,8 @@ class HeldRun:
     tags: Mapping[str, str]
     metrics: Mapping[str, float]
     """The last value of each."""
+    spares: tuple[str, ...] = ()
+    """Empty runs of the same job: a request to create one was given up, and came through all the same."""
 
     def has(self, info: RunInfo, tags: Mapping[str, str], status: RunStatus | None) -> bool:
         """Whether it has this status (None: the job goes on), these tags and those of `info`, and every param, which
@@ -58,7 +61,7 @@ class HeldStore:
 
     client: MlflowClient
     runs: Mapping[str, HeldRun]
-    """By job id; the oldest where somebody made a second."""
+    """By job id."""
 
     @classmethod
     def open(cls, uri: str, root: Path) -> Self:
@@ -85,6 +88,14 @@ class HeldStore:
             raise ExternalError(f"MLflow does not tell the files of run {run.run_id}: {error}") from error
         return {n: path for n, path in files.items() if n not in held or held[n] not in (None, path.stat().st_size)}
 
+    def drop_spares(self, run: HeldRun) -> None:
+        """Delete the empty runs beside this one. Raises ExternalError."""
+        try:
+            for spare in run.spares:
+                self.client.delete_run(spare)
+        except Exception as error:
+            raise ExternalError(f"MLflow does not delete an empty run beside {run.run_id}: {error}") from error
+
     def _files(self, run_id: str) -> dict[str, int | None]:
         """The run's artifacts by name, with their sizes in bytes where the store knows them."""
         found: dict[str, int | None] = {}
@@ -99,20 +110,24 @@ class HeldStore:
 
 
 def _all_runs(client: MlflowClient) -> dict[str, HeldRun]:
-    """The run of every job in the store, by job id: the oldest, if somebody made a second."""
+    """The run of every job in the store, by job id."""
     ids = [experiment.experiment_id for experiment in client.search_experiments()]
-    found: dict[str, HeldRun] = {}
+    found: dict[str, list[Run]] = {}
     token: str | None = None
     while ids:
-        page = client.search_runs(
-            ids, order_by=["attributes.start_time ASC"], max_results=_RUNS_A_PAGE, page_token=token
-        )
+        page = client.search_runs(ids, max_results=_RUNS_A_PAGE, page_token=token)
         for run in page:
             if job_id := run.data.tags.get(JOB_TAG):
-                data = run.data
-                held = HeldRun(run.info.run_id, run.info.status, data.params, data.tags, data.metrics)
-                found.setdefault(job_id, held)
+                found.setdefault(job_id, []).append(run)
         token = page.token
         if not token:
             break
-    return found
+    return {job_id: held for job_id, runs in found.items() if (held := _held(runs)) is not None}
+
+
+def _held(runs: Sequence[Run]) -> HeldRun | None:
+    run, spares = sort_out(runs)
+    if run is None:
+        return None
+    data, ids = run.data, tuple(spare.info.run_id for spare in spares)
+    return HeldRun(run.info.run_id, run.info.status, data.params, data.tags, data.metrics, ids)

@@ -199,6 +199,7 @@ class MlflowMirror:
             runs.log_files(client, run_id, ending.files)
             if ending.status is not None:
                 runs.end_run(client, run_id, ending.status, ending.ended)
+                runs.drop_spares(client, str(self.experiment_id), self.info.job_id)
             self._complete = True
 
     def _attach(self, client: MlflowClient) -> str:

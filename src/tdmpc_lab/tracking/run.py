@@ -127,15 +127,30 @@ def open_run(client: MlflowClient, uri: str, root: Path, info: RunInfo) -> Run:
 
 
 def find_run(client: MlflowClient, experiment_ids: Sequence[str], job_id: str) -> Run | None:
-    """The run of a job: the oldest, if somebody made a second. A run deleted in MLflow is not found."""
+    """The run of a job, see `sort_out`. A run deleted in MLflow is not found."""
+    run, _ = sort_out(_runs_of(client, experiment_ids, job_id))
+    return run
+
+
+def drop_spares(client: MlflowClient, experiment_id: str, job_id: str) -> None:
+    """Delete what requests to create the job's run have left that were given up and came through all the same."""
+    _, spares = sort_out(_runs_of(client, [experiment_id], job_id))
+    for run in spares:
+        client.delete_run(run.info.run_id)
+
+
+def sort_out(runs: Sequence[Run]) -> tuple[Run | None, list[Run]]:
+    """Of the runs of one job the one that counts, and those that can be deleted: empty ones beside it.
+
+    The one that was sent to comes first, then the oldest. A second one with points in it is a person's.
+    """
+    ordered = sorted(runs, key=lambda r: (SENT_TAG not in r.data.tags, r.info.start_time, r.info.run_id))
+    return (ordered[0] if ordered else None), [run for run in ordered[1:] if not run.data.metrics]
+
+
+def _runs_of(client: MlflowClient, experiment_ids: Sequence[str], job_id: str) -> list[Run]:
     quoted = job_id.replace("'", "")  # ids hold no quotes
-    found = client.search_runs(
-        list(experiment_ids),
-        filter_string=f"tags.`{JOB_TAG}` = '{quoted}'",
-        order_by=["attributes.start_time ASC"],
-        max_results=1,
-    )
-    return found[0] if found else None
+    return list(client.search_runs(list(experiment_ids), filter_string=f"tags.`{JOB_TAG}` = '{quoted}'"))
 
 
 def _open_experiment(client: MlflowClient, uri: str, root: Path, name: str) -> Experiment:
