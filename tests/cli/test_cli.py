@@ -55,6 +55,22 @@ def test_commands_and_options_are_what_scripts_rely_on():
         "cancel": ["--experiment", "--help", "--json", "--save", "--yes", "-h"],
         "wait": ["--help", "--json", "-h"],
         "show": ["--help", "--json", "-h"],
+        "compare": [
+            *(
+                "--alone",
+                "--by",
+                "--csv",
+                "--help",
+                "--html",
+                "--json",
+                "--lower",
+                "--md",
+                "--metric",
+                "--over",
+                "--plot",
+            ),
+            *("--reference", "--threshold", "--until", "-h"),
+        ],
         "gc": ["--help", "--json", "--keep", "--older-than", "--remove", "--yes", "-h"],
         "sync": ["--help", "--json", "-h"],
         "status": [

@@ -8,11 +8,13 @@ import signal
 import subprocess
 from collections.abc import Callable
 
+import pytest
 from slurm_fixtures import Lab, Sim
 
 from tdmpc_lab.app.status import job_views
 
 
+@pytest.mark.timeout(300)
 def test_the_annotated_queue(start_cluster: Callable[..., Sim], make_lab: Callable[..., Lab]) -> None:
     sim = start_cluster(accounting=False)
     lab = make_lab(sim)
@@ -26,7 +28,7 @@ def test_the_annotated_queue(start_cluster: Callable[..., Sim], make_lab: Callab
         (view,) = job_views(lab.project, [job])
         return view.done_at_limit is not None
 
-    lab.until(limited, 60, lambda: f"{lab.status(job)}\n{lab.log(job)}")
+    lab.until(limited, 150, lambda: f"{lab.status(job)}\n{lab.log(job)}")
     text = lab.run("status").stdout
     assert re.search(
         rf"^{job} +day +moody +\S+ +R +[0-9:]+ +1 +tcml-node\d +-> with moods, and slow$", text, re.MULTILINE
@@ -64,12 +66,12 @@ def watch_while_the_controller_goes(lab: Lab, sim: Sim, job: str) -> None:
             stderr=subprocess.PIPE,
         )
         try:
-            lab.until(lambda: "reaches" in out.read_text(), 30)
+            lab.until(lambda: "reaches" in out.read_text(), 60)
             sim("stop-controller")
-            lab.until(lambda: "the scheduler can't be reached" in out.read_text(), 60, out.read_text)
+            lab.until(lambda: "the scheduler can't be reached" in out.read_text(), 90, out.read_text)
             assert watching.poll() is None
             watching.send_signal(signal.SIGINT)
-            _, err = watching.communicate(timeout=30)
+            _, err = watching.communicate(timeout=60)
         finally:
             watching.kill()
     assert (watching.returncode, err) == (0, b"")
