@@ -25,6 +25,7 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CONFIG_HOME", os.devnull)
     for name in [name for name in os.environ if name.startswith(FOREIGN_PREFIXES)]:
         monkeypatch.delenv(name)
+    monkeypatch.setenv("TDMPC_LAB_KERNELS", "torch")  # nothing is compiled for a test that is not about that
 
 
 @pytest.fixture(autouse=True)

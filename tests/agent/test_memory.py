@@ -66,6 +66,7 @@ def test_the_estimate_is_near_what_lives_at_once(config: AgentConfig, samples: i
     agent = Agent(OBSERVATION, ACTION, agent=config, planner=planner, device="cpu")
     data = random_batch(OBSERVATION, ACTION, config.horizon, batch, agent.device)
     agent.update(data)  # Adam's moments are made at the first
+    assert agent.rollouts.action_dim == ACTION  # the copies that plan are made here
     found = estimate(agent, config, planner, batch, envs)
     gradients = 4 * parameter_counts(agent.model)["total"]
     assert 0.8 < (found.update + gradients) / peak(lambda: agent.update(data)) < 1.6

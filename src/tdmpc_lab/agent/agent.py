@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from torch import Generator, Tensor
 
 from tdmpc_lab.agent.device import resolve_device
 from tdmpc_lab.agent.learner import Learner
-from tdmpc_lab.agent.packed_rollouts import PackedRollouts
+from tdmpc_lab.agent.native.choose import Kernels, choose, make_rollouts
 from tdmpc_lab.agent.planner import MPPI
 from tdmpc_lab.agent.precision import ChosenPrecision, choose_precision, machine
 from tdmpc_lab.agent.replay import Batch
@@ -86,10 +87,24 @@ class Agent:
     def use_precision(self, precision: ChosenPrecision) -> None:
         """Plan and update with products in this type from now on."""
         self.precision = precision
-        self.rollouts: Rollouts = PackedRollouts(
-            self.model, horizon=self.config.horizon, discount=self.discount, dtype=precision.planning
-        )
+        self.__dict__.pop("rollouts", None)  # made anew at the next plan
         self.learner.nets = TrainingModel(self.model, precision.updating)
+
+    @cached_property
+    def kernels(self) -> Kernels:
+        """What this agent plans with, and why. The first use may take a while: kernels are compiled then."""
+        return choose(self.config, self.device)
+
+    @cached_property
+    def rollouts(self) -> Rollouts:
+        """The model as the planner sees it."""
+        return make_rollouts(
+            self.kernels,
+            self.model,
+            horizon=self.config.horizon,
+            discount=self.discount,
+            dtype=self.precision.planning,
+        )
 
     def plan_state(self, envs: int, *, seed: int) -> PlanState:
         """A fresh planning state for `envs` environments, with random draws of its own."""

@@ -41,6 +41,7 @@ class BenchResult:
     gpu: str | None
     threads: int
     torch: str
+    kernels: str
     parameters: int
     precision: str
     """Type of the planner's products."""
@@ -110,6 +111,7 @@ def bench(
         gpu=torch.cuda.get_device_name(subject.device) if subject.device.type == "cuda" else None,
         threads=torch.get_num_threads(),
         torch=str(torch.__version__),
+        kernels=str(subject.kernels),
         parameters=parameter_counts(subject.model)["total"],
         precision=subject.precision.name,
         precision_reason=str(subject.precision),

@@ -209,9 +209,11 @@ class _Run:
                 attempt=self.attempt,
             )
             ready = hardware(trainer)
+            self._compare_kernels(ready.kernels)
             self.log.append("ready", **asdict(ready))
             self.progress.message(
-                self.record.experiment, f"training on {ready.device}; {ready.replay}; {ready.precision}"
+                self.record.experiment,
+                f"training on {ready.device}; {ready.replay}; {ready.precision}; planning: {ready.kernels}",
             )
             if ready.gpu is not None:
                 rows.watch(gpu_sampler(trainer.agent.device))
@@ -229,6 +231,12 @@ class _Run:
         """A checkpoint of this machine brings back what had been chosen when it was made."""
         if (now := str(trainer.agent.precision)) != before:
             self._on_event("precision", {"message": now})
+
+    def _compare_kernels(self, kernels: str) -> None:
+        """Other kernels than the last attempt's round otherwise: what follows is not to the last bit what it was."""
+        before = [e.get("kernels") for e in read_events(self.paths.events) if e.get("event") == "ready"]
+        if before and before[-1] is not None and before[-1] != kernels:
+            self._warn(f"planning goes on with {kernels}, the attempt before planned with {before[-1]}")
 
     def _resume(self, trainer: Trainer, store: CheckpointStore, sink: JsonlSink) -> None:
         from tdmpc_lab.training.saving import rows_there

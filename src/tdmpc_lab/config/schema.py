@@ -45,6 +45,7 @@ TimeLimit = Literal["terminated", "truncated"]
 LintRule = Literal[
     "temporal-weight", "run-time", "changes", "episode-length", "reward-range", "gpu-memory", "memory", "partition-time"
 ]
+KernelWish = Literal["auto", "torch", "native"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -223,6 +224,10 @@ class AgentConfig:
     """Type of the matrix products; sums, weights and all values are float32. `auto`: on CUDA `bfloat16`, or `float16`
     where the GPU has none; on a CPU `bfloat16` where a product is timed to be faster in it, else `float32`. With
     `float16` updates stay in float32."""
+    kernels: KernelWish = "auto"
+    """What plans on a CPU: `native` kernels with bfloat16 products, compiled on first use, or `torch`. `auto` is native
+    where the processor has such products (AMX, AVX-512) and `precision` allows them. Where native kernels can't be had
+    torch does it, whatever is set here; the job's log says which and why."""
 
 
 @dataclass(frozen=True, kw_only=True)

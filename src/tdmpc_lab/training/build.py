@@ -36,6 +36,7 @@ class Hardware:
     gpu: str | None
     threads: int
     torch: str
+    kernels: str
     replay: str
     precision: str
 
@@ -185,6 +186,7 @@ def hardware(trainer: Trainer) -> Hardware:
         gpu=torch.cuda.get_device_name(device) if device.type == "cuda" else None,
         threads=torch.get_num_threads(),
         torch=str(torch.__version__),
+        kernels=str(trainer.agent.kernels),
         replay=trainer.replay.placement.reason,
         precision=str(trainer.agent.precision),
     )

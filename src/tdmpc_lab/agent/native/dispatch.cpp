@@ -1,0 +1,142 @@
+// What Python calls: which ways there are on this processor, and the work handed out to threads.
+//
+// Compiled for any x86-64, as all that runs before a processor was asked what it can do must be.
+#include <cpuid.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <cstdint>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include "kernels.h"
+
+#define EXPORT extern "C" __attribute__((visibility("default")))
+
+namespace {
+
+using namespace tdmpc;
+
+enum { kUseAmx = 0, kUseAvx512 = 1, kUseEmulation = 2 };
+
+const Backend& backend(int32_t which) {
+    return which == kUseAmx ? kAmx : which == kUseAvx512 ? kAvx512 : kEmulation;
+}
+
+uint64_t enabled_state() {
+    uint32_t a, b, c, d;
+    if (!__get_cpuid(1, &a, &b, &c, &d) || !(c & (1u << 27))) return 0;  // OSXSAVE
+    uint32_t low, high;
+    asm volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
+    return uint64_t(high) << 32 | low;
+}
+
+bool has_avx512() {
+    uint32_t a, b, c, d;
+    if ((enabled_state() & 0xe6) != 0xe6) return false;  // the system keeps vector and mask registers
+    if (!__get_cpuid_count(7, 0, &a, &b, &c, &d)) return false;
+    const uint32_t needed = 1u << 16 | 1u << 17 | 1u << 30 | 1u << 31;  // F, DQ, BW, VL
+    if ((b & needed) != needed) return false;
+    return __get_cpuid_count(7, 1, &a, &b, &c, &d) && (a & (1u << 5));  // BF16
+}
+
+bool has_amx() {
+    uint32_t a, b, c, d;
+    if ((enabled_state() & 0x60000) != 0x60000) return false;  // tile configuration and data
+    return __get_cpuid_count(7, 0, &a, &b, &c, &d) && (d & (1u << 22)) && (d & (1u << 24));  // BF16, TILE
+}
+
+// Linux gives a process the tile registers only when it asks.
+bool permit_tiles() {
+    constexpr long kRequest = 0x1023, kTileData = 18;
+    return syscall(SYS_arch_prctl, kRequest, kTileData) == 0;
+}
+
+// Calls `work(item)` for all items below `count` in `threads` threads, this one among them.
+template <class Work>
+void share(const Backend& b, int64_t count, int32_t threads, Work work) {
+    std::atomic<int64_t> next{0};
+    const auto run = [&](int thread) {
+        b.enter();
+        for (int64_t item = next++; item < count; item = next++) work(item, thread);
+        b.leave();
+    };
+    std::vector<std::thread> others;
+    for (int i = 1; i < threads && i < count; ++i) {
+        try {
+            others.emplace_back(run, i);
+        } catch (...) {
+            break;  // no more threads to be had: those there are do all of it
+        }
+    }
+    run(0);
+    for (std::thread& t : others) t.join();
+}
+
+struct Blocks {
+    int64_t rows, size, count;
+};
+
+// Equal blocks of whole tiles, as many as keep all threads busy.
+Blocks blocks(int64_t rows, int64_t most, int32_t threads) {
+    const int64_t each = threads * ((rows + threads * most - 1) / (threads * most));
+    const int64_t size = round_up((rows + each - 1) / each, kTileRows);
+    return {rows, size, (rows + size - 1) / size};
+}
+
+template <class Part>
+void by_blocks(const Model& m, int32_t which, int64_t rows, int64_t most, int32_t threads, char* workspace, Part part) {
+    const Blocks b = blocks(rows, most, threads);
+    const int64_t bytes = round_up(workspace_bytes(m, most), 4096);
+    share(backend(which), b.count, threads, [&](int64_t item, int thread) {
+        const int64_t row = item * b.size;
+        const int64_t here = rows - row < b.size ? rows - row : b.size;
+        part(row, int(here), workspace + thread * bytes);
+    });
+}
+
+}  // namespace
+
+EXPORT int32_t tdmpc_abi() { return TDMPC_ABI; }
+
+// Bits: 1 AMX, 2 AVX-512 with bfloat16, 4 emulation; 8 when the processor has AMX, but the system does not give it.
+EXPORT int32_t tdmpc_backends() {
+    int32_t found = 1 << kUseEmulation;
+    if (!has_avx512()) return found;
+    found |= 1 << kUseAvx512;
+    if (has_amx()) found |= permit_tiles() ? 1 << kUseAmx : 8;
+    return found;
+}
+
+EXPORT int64_t tdmpc_workspace(const Model* m, int64_t block, int32_t threads) {
+    return round_up(workspace_bytes(*m, block), 4096) * threads;
+}
+
+EXPORT void tdmpc_roll(const Model* m, const RollJob* job, int32_t which, int64_t block, int32_t threads, char* workspace) {
+    by_blocks(*m, which, job->envs * job->samples, block, threads, workspace,
+              [&](int64_t row, int rows, char* memory) { backend(which).roll(*m, *job, row, rows, memory); });
+}
+
+EXPORT void tdmpc_terminal(const Model* m, const TerminalJob* job, int32_t which, int64_t block, int32_t threads,
+                           char* workspace) {
+    by_blocks(*m, which, job->rows, block, threads, workspace,
+              [&](int64_t row, int rows, char* memory) { backend(which).terminal(*m, *job, row, rows, memory); });
+}
+
+EXPORT void tdmpc_pack(const PackJob* jobs, int64_t count, int32_t which, int32_t threads) {
+    std::vector<std::pair<int64_t, int>> parts;
+    for (int64_t i = 0; i < count; ++i) {
+        if (jobs[i].inputs == 0) {
+            parts.emplace_back(i, 0);
+            continue;
+        }
+        for (int p = jobs[i].at / 32; p * 32 < jobs[i].at + jobs[i].outputs; ++p) parts.emplace_back(i, p);
+    }
+    share(backend(which), int64_t(parts.size()), threads,
+          [&](int64_t item, int) { backend(which).pack(jobs[parts[item].first], parts[item].second); });
+}
+
+// In place: 0 exponential, 1 Mish, 2 softmax of groups of eight.
+EXPORT void tdmpc_apply(int32_t function, float* x, int64_t count, int32_t which) { backend(which).apply(function, x, count); }

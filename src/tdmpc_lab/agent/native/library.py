@@ -1,0 +1,148 @@
+"""The compiled library as Python sees it: its structures (as in kernels.h) and its functions."""
+
+from __future__ import annotations
+
+import ctypes
+from ctypes import POINTER, Structure, c_float, c_int32, c_int64, c_void_p
+from pathlib import Path
+from typing import Literal
+
+Backend = Literal["amx", "avx512", "emulation"]
+BACKENDS: tuple[Backend, ...] = ("amx", "avx512", "emulation")  # by their number in the library, fastest first
+AMX_NOT_GIVEN = 8
+ABI = 1
+MAX_LAYERS = 16
+
+
+class Linear(Structure):
+    """One packed layer."""
+
+    _fields_ = (
+        ("weight", c_void_p),
+        ("bias", c_void_p),
+        ("gain", c_void_p),
+        ("shift", c_void_p),
+        ("input_tiles", c_int32),
+        ("outputs", c_int32),
+        ("outputs_padded", c_int32),
+        ("unused", c_int32),
+    )
+
+
+class Net(Structure):
+    """Layers one after another."""
+
+    _fields_ = (("layers", Linear * MAX_LAYERS), ("count", c_int32), ("unused", c_int32))
+
+
+class Model(Structure):
+    """All nets that planning uses, and the numbers that go with them."""
+
+    _fields_ = (
+        ("dynamics", Net),
+        ("reward", Net),
+        ("termination", Net),
+        ("policy", Net),
+        ("q", POINTER(Net)),
+        ("centres", c_void_p),
+        ("latent", c_int32),
+        ("action", c_int32),
+        ("group", c_int32),
+        ("latent_tiles", c_int32),
+        ("action_tiles", c_int32),
+        ("hidden_tiles", c_int32),
+        ("outputs_padded", c_int32),
+        ("clipped", c_int32),
+        ("log_std_min", c_float),
+        ("log_std_max", c_float),
+        ("eps", c_float),
+        ("unused", c_int32),
+    )
+
+
+class RollJob(Structure):
+    """Arguments of `roll`."""
+
+    _fields_ = (
+        ("z", c_void_p),
+        ("noise", c_void_p),
+        ("actions", c_void_p),
+        ("discounts", c_void_p),
+        ("value", c_void_p),
+        ("alive", c_void_p),
+        ("last", c_void_p),
+        ("envs", c_int64),
+        ("samples", c_int64),
+        ("horizon", c_int64),
+    )
+
+
+class TerminalJob(Structure):
+    """Arguments of `terminal`."""
+
+    _fields_ = (
+        ("last", c_void_p),
+        ("noise", c_void_p),
+        ("value", c_void_p),
+        ("rows", c_int64),
+        ("heads", c_int32 * 2),
+    )
+
+
+class PackJob(Structure):
+    """One matrix or vector to be laid out for the kernels."""
+
+    _fields_ = (
+        ("source", c_void_p),
+        ("target", c_void_p),
+        ("output_stride", c_int64),
+        ("input_stride", c_int64),
+        ("outputs", c_int32),
+        ("inputs", c_int32),
+        ("outputs_padded", c_int32),
+        ("input_tiles", c_int32),
+        ("at", c_int32),
+        ("tile", c_int32),
+        ("fill", c_float),
+        ("unused", c_int32),
+    )
+
+
+class Library:
+    """A compiled library.
+
+    Raises:
+        OSError: the file is no library, or one of other kernels.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        library = ctypes.CDLL(str(path))
+        try:
+            library.tdmpc_abi.restype = c_int32
+            abi = library.tdmpc_abi()
+        except AttributeError as error:
+            raise OSError(f"{path} is not a library of these kernels") from error
+        if abi != ABI:
+            raise OSError(f"{path} holds kernels of another version ({abi}, wanted {ABI})")
+        library.tdmpc_backends.restype = c_int32
+        library.tdmpc_workspace.restype = c_int64
+        library.tdmpc_workspace.argtypes = [POINTER(Model), c_int64, c_int32]
+        for name, job in (("roll", RollJob), ("terminal", TerminalJob)):
+            function = getattr(library, f"tdmpc_{name}")
+            function.restype = None
+            function.argtypes = [POINTER(Model), POINTER(job), c_int32, c_int64, c_int32, c_void_p]
+        library.tdmpc_pack.restype = None
+        library.tdmpc_pack.argtypes = [POINTER(PackJob), c_int64, c_int32, c_int32]
+        self.workspace = library.tdmpc_workspace
+        self.roll = library.tdmpc_roll
+        self.terminal = library.tdmpc_terminal
+        library.tdmpc_apply.restype = None
+        library.tdmpc_apply.argtypes = [c_int32, c_void_p, c_int64, c_int32]
+        self.pack = library.tdmpc_pack
+        self.apply = library.tdmpc_apply
+        found = library.tdmpc_backends()
+        self.backends: tuple[Backend, ...] = tuple(name for i, name in enumerate(BACKENDS) if found >> i & 1)
+        """Those that this processor can run, fastest first."""
+        self.amx_not_given = bool(found & AMX_NOT_GIVEN)
+        """The processor has AMX, but the system does not let this process use it."""

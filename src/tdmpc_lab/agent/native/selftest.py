@@ -1,0 +1,121 @@
+"""Do the kernels give here what torch gives? Asked once for each way of multiplying, in a process of its own.
+
+An instruction that the machine does not have after all ends that process and no job. The answer is kept beside the
+library.
+
+python -m tdmpc_lab.agent.native.selftest LIBRARY BACKEND
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import Generator, Tensor
+
+from tdmpc_lab.agent.native.build import write_whole
+from tdmpc_lab.agent.native.library import BACKENDS, Backend, Library
+from tdmpc_lab.agent.native.rollouts import NativeRollouts
+from tdmpc_lab.agent.rollouts import ModelRollouts, Rollouts
+from tdmpc_lab.agent.world_model import WorldModel
+from tdmpc_lab.config.schema import AgentConfig
+
+CHILD_S = 180.0
+LARGEST_ERROR = 0.1  # of the standard deviation; bfloat16 gives some 0.02
+GOOD = "good"
+VERDICTS = "selftest.json"
+
+SMALL = AgentConfig(
+    latent_dim=48, hidden_dim=72, hidden_layers=2, termination_dim=24, bins=21, simnorm_dim=6, horizon=2
+)
+FULL = AgentConfig(horizon=2)
+
+
+def verdict(library: Library, backend: Backend) -> str:
+    """`good`, or why it is not: kept from an earlier process, or found out now."""
+    path = library.path.with_name(f"{library.path.stem}-{VERDICTS}")
+    try:
+        known = dict(json.loads(path.read_text()))
+    except (OSError, ValueError, TypeError):
+        known = {}
+    if backend not in known:
+        known[backend] = _ask_child(library.path, backend)
+        try:
+            write_whole(path, json.dumps(known).encode())
+        except OSError as error:  # asked again the next time
+            known[backend] += "" if known[backend] == GOOD else f" (this could not be kept: {error})"
+    return str(known[backend])
+
+
+def _ask_child(path: Path, backend: Backend) -> str:
+    """Run this module in a process of its own."""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p), "OMP_NUM_THREADS": "2"}
+    call = [sys.executable, "-m", __name__, str(path), backend]
+    try:
+        done = subprocess.run(
+            call,
+            check=False,
+            capture_output=True,
+            text=True,
+            env=environment,
+            timeout=CHILD_S,
+            stdin=subprocess.DEVNULL,
+        )
+    except subprocess.TimeoutExpired:
+        return f"it took more than {CHILD_S:.0f} s"
+    except OSError as error:
+        return f"its process could not be started: {error}"
+    if done.returncode < 0:
+        return f"its process was ended by {signal.Signals(-done.returncode).name}"
+    lines = (done.stdout if done.returncode == 0 else done.stderr).strip().splitlines()
+    return lines[-1] if lines else f"its process ended with exit code {done.returncode}"
+
+
+@torch.no_grad()
+def compare(library: Library, backend: Backend, config: AgentConfig, *, sequences: int) -> float:
+    """Largest error of a mean kind: root mean square error of values over their standard deviation.
+
+    Of a model with random weights, two environments, against the float32 modules.
+    """
+    generator = Generator().manual_seed(0)
+    model = WorldModel(7, 3, config, seed=0)
+    for weight in (model.reward.net[-1].weight, model.q.weights[-1]):
+        weight.normal_(0.0, 0.3, generator=generator)  # type: ignore[operator]
+    z = model.encoder(torch.randn(2, 7, generator=generator))
+    noise = torch.randn(2, sequences, config.horizon, 3, generator=generator)
+    arguments = {"horizon": config.horizon, "discount": 0.9}
+    native = NativeRollouts(library, backend, model, **arguments)  # type: ignore[arg-type]
+    plain = ModelRollouts(model, **arguments)  # type: ignore[arg-type]
+    found, wanted = _numbers(native, z, noise), _numbers(plain, z, noise)
+    errors = [(a - b).square().mean().sqrt() / b.std() for a, b in zip(found, wanted, strict=True)]
+    return float(torch.stack(errors).nan_to_num(nan=torch.inf).max())
+
+
+def _numbers(rollouts: Rollouts, z: Tensor, noise: Tensor) -> list[Tensor]:
+    start = rollouts.start(z)
+    rolled = rollouts.roll(start, noise.clamp(-1, 1))
+    terminal = rollouts.terminal(rolled.last, noise[:, :, 0], torch.tensor([3, 1]))
+    actions, proposed = rollouts.propose(start, noise)
+    return [rolled.value.clone(), terminal, actions, proposed.value]
+
+
+def main() -> None:
+    """Print `good` or what is wrong."""
+    library = Library(Path(sys.argv[1]))
+    backend = BACKENDS[BACKENDS.index(sys.argv[2])]
+    for config, sequences in ((SMALL, 19), (replace(SMALL, policy="clipped_gaussian"), 33), (FULL, 48)):
+        error = compare(library, backend, config, sequences=sequences)
+        if not error < LARGEST_ERROR:
+            print(f"its values are off by {error:.3g} of their standard deviation")
+            return
+    print(GOOD)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,161 @@
+// Sixteen floats at a time: the compiler's vectors, and the few instructions it would not find by itself.
+//
+// Everything is in an unnamed namespace: this file is compiled several times for different processors.
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+
+#ifdef __AVX512F__
+#include <immintrin.h>
+#endif
+
+namespace {
+
+typedef float Vec __attribute__((vector_size(64)));
+typedef int32_t IVec __attribute__((vector_size(64)));
+typedef uint32_t UVec __attribute__((vector_size(64)));
+typedef float VecAnywhere __attribute__((vector_size(64), aligned(4), may_alias));
+typedef uint32_t UVecAnywhere __attribute__((vector_size(64), aligned(4), may_alias));
+
+#define INLINE inline __attribute__((always_inline))
+
+INLINE Vec load(const float* p) { return *reinterpret_cast<const VecAnywhere*>(p); }
+INLINE void store(float* p, Vec v) { *reinterpret_cast<VecAnywhere*>(p) = v; }
+INLINE Vec all(float x) { return Vec{} + x; }
+INLINE Vec lanes_below(int n, Vec v, float other) {
+    const IVec lane = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+    return lane < n ? v : all(other);
+}
+
+// Of a NaN and a number all of these give the NaN, if it stands first.
+INLINE Vec at_least(Vec v, Vec low) {
+#ifdef __AVX512F__
+    return Vec(_mm512_max_ps(__m512(low), __m512(v)));
+#else
+    return v < low ? low : v;
+#endif
+}
+INLINE Vec at_most(Vec v, Vec high) {
+#ifdef __AVX512F__
+    return Vec(_mm512_min_ps(__m512(high), __m512(v)));
+#else
+    return v > high ? high : v;
+#endif
+}
+
+INLINE float sum(Vec v) {
+    float x[16];
+    store(x, v);
+    for (int n = 8; n; n /= 2)
+        for (int i = 0; i < n; ++i) x[i] += x[i + n];
+    return x[0];
+}
+
+INLINE float largest(Vec v) {
+    float x[16];
+    store(x, v);
+    for (int n = 8; n; n /= 2)
+        for (int i = 0; i < n; ++i) x[i] = x[i] < x[i + n] ? x[i + n] : x[i];
+    return x[0];
+}
+
+INLINE Vec reciprocal(Vec v) {
+#ifdef __AVX512F__
+    const Vec r = Vec(_mm512_rcp14_ps(__m512(v)));
+    return r * (2.0f - v * r);
+#else
+    return 1.0f / v;
+#endif
+}
+
+// e^v, relative error below 3e-7; 0 far below −87, not defined above 88. NaN stays NaN.
+INLINE Vec exponential(Vec v) {
+    v = at_least(v, all(-104.0f));
+    const Vec t = v * 1.44269504088896f;
+#ifdef __AVX512F__
+    const Vec n = Vec(_mm512_roundscale_ps(__m512(t), _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+#else
+    const Vec n = (t + 12582912.0f) - 12582912.0f;
+#endif
+    Vec r = v - n * 0.693145752f;  // ln 2 in two parts
+    r = r - n * 1.42860677e-6f;
+    Vec p = r * 1.38888889e-3f + 8.33333377e-3f;
+    p = p * r + 4.16666679e-2f;
+    p = p * r + 1.66666672e-1f;
+    p = p * r + 0.5f;
+    p = p * r + 1.0f;
+    p = p * r + 1.0f;
+#ifdef __AVX512F__
+    return Vec(_mm512_scalef_ps(__m512(p), __m512(n)));
+#else
+    // in two factors, so that the exponent of neither leaves its range
+    const IVec whole = __builtin_convertvector(n, IVec), half = whole >> 1;
+    return p * Vec((half + 127) << 23) * Vec((whole - half + 127) << 23);
+#endif
+}
+
+// x tanh(ln(1 + e^x)) = x m / (m + 2) with m = e^x (e^x + 2).
+INLINE Vec mish(Vec x) {
+    const Vec e = exponential(at_most(x, all(20.0f)));
+    const Vec m = e * (e + 2.0f);
+    return x * m * reciprocal(m + 2.0f);
+}
+
+#if defined(__clang__) || __GNUC__ >= 12
+#define SHUFFLE(v, ...) __builtin_shufflevector(v, v, __VA_ARGS__)
+#else
+#define SHUFFLE(v, ...) __builtin_shuffle(v, IVec{__VA_ARGS__})
+#endif
+
+INLINE Vec swap1(Vec v) { return SHUFFLE(v, 1, 0, 3, 2, 5, 4, 7, 6, 9, 8, 11, 10, 13, 12, 15, 14); }
+INLINE Vec swap2(Vec v) { return SHUFFLE(v, 2, 3, 0, 1, 6, 7, 4, 5, 10, 11, 8, 9, 14, 15, 12, 13); }
+INLINE Vec swap4(Vec v) { return SHUFFLE(v, 4, 5, 6, 7, 0, 1, 2, 3, 12, 13, 14, 15, 8, 9, 10, 11); }
+
+// Softmax of the lower and of the upper eight lanes.
+INLINE Vec softmax8(Vec v) {
+    Vec m = at_least(v, swap1(v));
+    m = at_least(m, swap2(m));
+    m = at_least(m, swap4(m));
+    const Vec e = exponential(v - m);
+    Vec s = e + swap1(e);
+    s = s + swap2(s);
+    s = s + swap4(s);
+    return e * reciprocal(s);
+}
+
+// bfloat16, to nearest and to even; NaN stays NaN. In the lower half of each lane.
+INLINE UVec bits16(Vec v) {
+    const UVec bits = UVec(v);
+    const UVec rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
+    return v == v ? rounded : UVec{} + 0x7fc0u;
+}
+
+INLINE uint16_t to_bf16(float x) {
+    uint32_t bits;
+    std::memcpy(&bits, &x, 4);
+    if (x != x) return 0x7fc0;
+    return uint16_t((bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16);
+}
+
+INLINE float from_bf16(uint16_t x) {
+    const uint32_t bits = uint32_t(x) << 16;
+    float y;
+    std::memcpy(&y, &bits, 4);
+    return y;
+}
+
+// 32 neighbouring bfloat16.
+INLINE void store_bf16(uint16_t* p, Vec low, Vec high) {
+#ifdef __AVX512BF16__
+    const __m512bh both = _mm512_cvtne2ps_pbh(__m512(high), __m512(low));
+    std::memcpy(p, &both, 64);
+#else
+    const UVec a = bits16(low), b = bits16(high);
+    for (int i = 0; i < 16; ++i) p[i] = uint16_t(a[i]);
+    for (int i = 0; i < 16; ++i) p[16 + i] = uint16_t(b[i]);
+#endif
+}
+
+}  // namespace
