@@ -109,6 +109,7 @@ def test_the_page_needs_no_other_file(lab: Path, capsys: pytest.CaptureFixture[s
     (lab / "notes" / "201.md").write_text("- the pole <wobbles>\n--> good: because it stays up\n")
     assert main(["compare", "207", "baseline", "201", "205", "--html", "page.html"]) == 0
     page = (lab / "page.html").read_text()
+    assert "<h1>quick and baseline</h1>" in page
     assert "<strong>quick</strong>: &lt;b&gt;short&lt;/b&gt; — <em>a &amp; b?</em>" in page
     assert "the pole &lt;wobbles&gt;" in page and "--&gt; good: because it stays up" in page
     assert 'src="data:video/mp4;base64,ZmlsbQ=="' in page

@@ -146,6 +146,10 @@ def test_strata_over_a_key(project):
     found = compare_jobs(Project(project), ["tasks"], over=["env.id"])
     assert [(one.seeds, one.final.value) for one in found.summaries] == [(2, 2.0), (2, 3.5)]
     assert found.pairs[0].improvement.value == 1.0  # within each task, not across
+    assert [change.key for change in found.differences] == ["agent.rho"]
+    apart = compare_jobs(Project(project), ["101", "104"], over=["env.id"])
+    assert apart.pairs == ()
+    assert "no probability of improvement where two variants have no value of env.id in common" in apart.remarks
     with pytest.raises(UsageError, match=r"--over env\.idd: unknown key; did you mean 'id'"):
         compare_jobs(Project(project), ["tasks"], over=["env.idd"])
 

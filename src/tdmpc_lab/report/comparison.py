@@ -94,6 +94,9 @@ def compare(
     )
     against = _reference(summaries, reference)
     pairs = [_pair(against, one, chosen, over) for one in summaries if one is not against]
+    told = remarks(summaries, chosen, end, series, asked=until is not None)
+    if over and None in pairs:
+        told.append(f"no probability of improvement where two variants have no value of {', '.join(over)} in common")
     return Comparison(
         metric=chosen,
         begin=begin,
@@ -103,9 +106,9 @@ def compare(
         over=tuple(over),
         reference=against.name,
         summaries=summaries,
-        differences=tuple(differences(variants)) if len(variants) > 1 else (),
+        differences=tuple(change for change in differences(variants) if change.key not in over),
         pairs=tuple(pair for pair in pairs if pair is not None),
-        remarks=tuple(remarks(summaries, chosen, end, series, asked=until is not None)),
+        remarks=tuple(told),
     )
 
 

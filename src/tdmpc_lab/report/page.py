@@ -12,13 +12,14 @@ from tdmpc_lab.report.tables import Table, differences_table, figures_table, hea
 
 _STYLE = """
 :root { color-scheme: light; }
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 70rem; margin: 2rem auto; padding: 0 1rem; color: #222; }
+body { font: 15px/1.5 system-ui, sans-serif; max-width: 84rem; margin: 2rem auto; padding: 0 1rem; color: #222; }
 h1 { font-size: 1.5rem; margin-bottom: .2rem; } h2 { font-size: 1.1rem; margin: 2rem 0 .4rem; }
 .made, .how { color: #555; font-size: .9rem; }
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
-th, td { padding: .25rem .8rem; text-align: right; border-bottom: 1px solid #ddd; white-space: nowrap; }
+th, td { padding: .25rem .6rem; text-align: right; border-bottom: 1px solid #ddd; white-space: nowrap; }
 th:first-child, td:first-child { text-align: left; padding-left: 0; } th { border-bottom: 2px solid #888; }
+.runs td:last-child { white-space: normal; font-size: .8rem; }
 svg { max-width: 100%; height: auto; } video { max-width: 22rem; display: block; }
 figure { margin: 0; } figcaption { font-size: .9rem; } .videos { display: flex; flex-wrap: wrap; gap: 1.2rem; }
 ul { padding-left: 1.2rem; margin: .3rem 0; } .warning { font-weight: 600; }
@@ -55,7 +56,10 @@ def comparison_page(
     c: Comparison, svg: str, notes: Sequence[JobNote], videos: Sequence[Video], made: datetime, command: str
 ) -> str:
     """The page: question, figures, differences, curves (`svg`), who is better, videos, verdicts and notes, remarks."""
+    experiments = list(dict.fromkeys(run.record.experiment for run in c.runs))
     title = " and ".join(one.name for one in c.summaries[:3]) + (" and others" if len(c.summaries) > 3 else "")
+    if len(experiments) == 1 and len(c.summaries) > 1:  # then the variants' names are what tells them apart
+        title = f"{experiments[0]}: {title}"
     parts = [
         f"<h1>{_text(title)}</h1>",
         f'<p class="made">{_text(command)} · made {made:%Y-%m-%d %H:%M} by tdmpc-lab</p>',
@@ -67,7 +71,7 @@ def comparison_page(
         _section("What to know of the figures", _items(c.remarks)),
         _section("Videos", _videos(videos)),
         _section("Verdicts and notes", "".join(map(_note, notes))),
-        _section("Runs", _table(_runs(c))),
+        _section("Runs", f'<div class="runs">{_table(_runs(c))}</div>'),
     ]
     return (
         f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>{_text(title)} compared</title>\n'
