@@ -73,6 +73,7 @@ class Bench:
             f"{main.parameters:,} parameters, horizon {main.horizon}, on {main.gpu or main.device}, "
             f"{main.threads} threads, torch {main.torch}",
             main.precision_reason,
+            f"planning by {main.kernels}",
             *self._timed(main),
         ]
         for horizon, result in self.reference.items():
