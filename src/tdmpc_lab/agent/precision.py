@@ -14,7 +14,7 @@ from tdmpc_lab.config.schema import Precision
 NARROW = 256  # products of narrower layers cost less than what a change of type adds around them
 ROWS = 512
 WORTH_IT = 1.2  # bfloat16 has to be this much faster, its conversions included
-ROUNDS = 9
+ROUNDS = 25
 
 _TYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -54,7 +54,7 @@ def choose_precision(wanted: Precision, device: torch.device, width: int) -> Cho
         return _by_capability(torch.cuda.get_device_capability(device))
     if width < NARROW:
         return ChosenPrecision("float32", f"layers of {width} are too narrow to gain from less")
-    return _by_measurement(width, torch.get_num_threads())
+    return _by_measurement(width)
 
 
 def _by_capability(capability: tuple[int, int]) -> ChosenPrecision:
@@ -68,14 +68,19 @@ def _by_capability(capability: tuple[int, int]) -> ChosenPrecision:
 
 
 @cache
-def _by_measurement(width: int, threads: int) -> ChosenPrecision:
-    """By the fastest of some products in each type by turns; `threads` keeps measurements of other counts apart."""
-    full, low = product_ms(width, torch.float32), product_ms(width, torch.bfloat16)
-    for _ in range(ROUNDS - 1):
-        full = min(full, product_ms(width, torch.float32))
-        low = min(low, product_ms(width, torch.bfloat16))
-    times = f"a product of {ROWS} × {width} × {width} took {low:.2f} ms in bfloat16 and {full:.2f} ms in float32"
-    return ChosenPrecision("bfloat16" if full > WORTH_IT * low else "float32", f"{times}, {threads} threads")
+def _by_measurement(width: int) -> ChosenPrecision:
+    """By the fastest of some products in each type by turns, on one thread: several that wait for each other on a busy
+    machine would measure the waiting."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        pairs = [(product_ms(width, torch.float32), product_ms(width, torch.bfloat16)) for _ in range(ROUNDS)]
+    finally:
+        torch.set_num_threads(threads)
+    full, low = (min(times) for times in zip(*pairs, strict=True))
+    product = f"a product of {ROWS} × {width} × {width}"
+    times = f"{product} took {low:.2f} ms in bfloat16 and {full:.2f} ms in float32 on one thread"
+    return ChosenPrecision("bfloat16" if full > WORTH_IT * low else "float32", times)
 
 
 @torch.inference_mode()
