@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 FORMATS = (".png", ".svg", ".pdf")
-_POINTS = 200  # of a curve: more are not to be seen
+_POINTS = 100  # of a curve: more are not to be seen
 _MARKERS = "osD^vPX*"
 _DASHES = ("-", (0, (5, 1.5)), (0, (1.5, 1.2)), (0, (6, 1.5, 1.5, 1.5)), (0, (8, 2)))
 _SIZE = (8.0, 4.8)  # inches
@@ -42,7 +42,7 @@ class Curve:
 def curve_of(summary: Summary) -> Curve | None:
     """The curve of the runs that count, as far as all of them go; None where there are none.
 
-    Between a run's evaluations it is a straight line. At most 200 points.
+    Between a run's evaluations it is a straight line. At most 100 points.
     """
     series = [figures.series for figures in summary.figures]
     if not series:

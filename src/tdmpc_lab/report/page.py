@@ -18,6 +18,7 @@ h1 { font-size: 1.5rem; margin-bottom: .2rem; } h2 { font-size: 1.1rem; margin: 
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 th, td { padding: .25rem .6rem; text-align: right; border-bottom: 1px solid #ddd; white-space: nowrap; }
+th { white-space: normal; vertical-align: bottom; }
 th:first-child, td:first-child { text-align: left; padding-left: 0; } th { border-bottom: 2px solid #888; }
 .runs td:last-child { white-space: normal; font-size: .8rem; }
 svg { max-width: 100%; height: auto; } video { max-width: 22rem; display: block; }
