@@ -15,6 +15,8 @@ from tdmpc_lab.tracking.store import create_sqlite
 
 # Before anything imports torch: several test processes with a thread pool each only get in each other's way.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# And for what runs before a test's own environment is made: a module's fixtures, and the server that forks processes.
+os.environ["TDMPC_LAB_KERNELS"] = "torch"
 
 FOREIGN_PREFIXES = ("TDMPC_LAB_", "MLFLOW_", "SLURM_", "SBATCH_", "SUBMITIT_")
 

@@ -64,6 +64,8 @@ def watch_while_the_controller_goes(lab: Lab, sim: Sim, job: str) -> None:
             stdin=subprocess.DEVNULL,
             stdout=file,
             stderr=subprocess.PIPE,
+            # a shell has its background processes, and all they start, ignore Ctrl-C
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509 - one thread here
         )
         try:
             lab.until(lambda: "reaches" in out.read_text(), 60)

@@ -39,7 +39,7 @@ class ChosenPrecision:
 
     def __str__(self) -> str:
         update = ", updates in float32" if self.name == "float16" else ""
-        return f"products in {self.name}{update}: {self.reason}"
+        return f"torch's products in {self.name}{update}: {self.reason}"
 
 
 def choose_precision(wanted: Precision, device: torch.device, width: int) -> ChosenPrecision:

@@ -78,7 +78,10 @@ class Bench:
         ]
         for horizon, result in self.reference.items():
             if result is not main:
-                found += [f"reference agent, horizon {horizon}; {result.precision_reason}", *self._timed(result)]
+                found += [
+                    f"reference agent, horizon {horizon}; {result.precision_reason}; planning by {result.kernels}",
+                    *self._timed(result),
+                ]
         ceilings = ", ".join(f"{name} {number(value)}" for name, value in self.ceiling_gflops.items())
         found.append(f"large matrix products reach, in GFLOP/s: {ceilings}")
         if self.steps_per_s is not None:

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from tdmpc_lab.config.loader import load_spec
 from tdmpc_lab.errors import RecordError, UsageError
 from tdmpc_lab.jobs.ids import expand_tasks, is_job_id
 from tdmpc_lab.jobs.paths import JobPaths, Project
@@ -94,6 +93,8 @@ def _is_of(record: JobRecord, word: str, names: set[str]) -> bool:
 
 
 def _name_in(project: Project, word: str) -> str:
+    from tdmpc_lab.config.loader import load_spec  # pydantic and yaml, which other words do without
+
     path = Path(word)
     if not path.is_absolute() and not path.exists():
         path = next((p for p in (project.root / word, project.experiments / word) if p.exists()), path)
