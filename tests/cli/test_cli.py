@@ -229,7 +229,7 @@ def test_bench_without_a_spec_times_the_reference_agent(monkeypatch, capsys):
     assert result["env_steps_per_s"] is None
     assert main(["bench", "--repeats", "1"]) == 0
     text = capsys.readouterr().out
-    assert "reference agent, horizon 3; products in float32" in text
+    assert "reference agent, horizon 3; torch's products in float32" in text
     assert "% of the ceiling" in text
     assert main(["bench", "--no-reference"]) == 2
     assert "a spec is needed" in capsys.readouterr().err
