@@ -7,45 +7,15 @@ import dataclasses
 import pytest
 import torch
 from agent_fixtures import TINY, perturbed, random_batch, tiny_agent
-from torch import Generator, Tensor
+from gradients import PARTS, AsTheyAre, gradients
+from torch import Generator
 
-from tdmpc_lab.agent import Agent, AgentConfig, Batch
+from tdmpc_lab.agent import Agent, AgentConfig
 from tdmpc_lab.agent.bench import random_batch as sized_batch
 from tdmpc_lab.agent.blocks import dropped_entries
 from tdmpc_lab.agent.training_model import TrainingModel
 
-PARTS = ("encoder", "dynamics", "reward", "termination", "q", "policy")
 MIDDLE = AgentConfig(latent_dim=128, hidden_dim=128, horizon=3, termination_dim=64, dropout=0.0, discount=0.95)
-
-
-def gradients(agent: Agent, batch: Batch, nets: object) -> tuple[dict[str, Tensor], dict[str, float]]:
-    """All parameters' gradients by part, flat, and the losses; the same random draws for every `nets`."""
-    learner, model = agent.learner, agent.model
-    learner.nets = nets
-    learner.generator.manual_seed(3)
-    with torch.no_grad():
-        next_z = nets.encoder(batch.observations[1:])
-        target = learner.td_target(next_z, batch.rewards, batch.terminated)
-    latents, losses = learner.model_losses(batch, next_z, target)
-    found = {}
-    for loss, parts in ((losses["loss/total"], PARTS[:-1]), (None, PARTS[-1:])):
-        model.zero_grad()
-        scale = learner.scale.value.clone()
-        (learner.policy_loss(latents.detach())[0] if loss is None else loss).backward()
-        learner.scale.value.copy_(scale)
-        for part in parts:
-            found[part] = torch.cat([p.grad.flatten() for p in getattr(model, part).parameters()])
-    return found, {name: value.item() for name, value in losses.items()}
-
-
-class AsTheyAre:
-    """The `WorldModel` itself, asked for a target's logits as the losses ask a `TrainingModel`."""
-
-    def __init__(self, model) -> None:
-        self.model = model
-
-    def __getattr__(self, name: str):
-        return getattr(self.model, name)
 
 
 @pytest.mark.parametrize(

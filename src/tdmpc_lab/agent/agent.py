@@ -13,7 +13,8 @@ from torch import Generator, Tensor
 
 from tdmpc_lab.agent.device import resolve_device
 from tdmpc_lab.agent.learner import Learner
-from tdmpc_lab.agent.native.choose import Kernels, choose, make_rollouts
+from tdmpc_lab.agent.native.choose import Kernels, choose, make_nets, make_rollouts
+from tdmpc_lab.agent.native.training import NativeTrainingModel
 from tdmpc_lab.agent.planner import MPPI
 from tdmpc_lab.agent.precision import ChosenPrecision, choose_precision, machine
 from tdmpc_lab.agent.replay import Batch
@@ -88,11 +89,11 @@ class Agent:
         """Plan and update with products in this type from now on."""
         self.precision = precision
         self.__dict__.pop("rollouts", None)  # made anew at the next plan
-        self.learner.nets = TrainingModel(self.model, precision.updating)
+        self.__dict__.pop("nets", None)  # and at the next update
 
     @cached_property
     def kernels(self) -> Kernels:
-        """What this agent plans with, and why. The first use may take a while: kernels are compiled then."""
+        """What this agent plans and learns with, and why. The first use may take a while: kernels are compiled then."""
         return choose(self.config, self.device)
 
     @cached_property
@@ -105,6 +106,11 @@ class Agent:
             discount=self.discount,
             dtype=self.precision.planning,
         )
+
+    @cached_property
+    def nets(self) -> TrainingModel | NativeTrainingModel:
+        """The networks as an update computes them."""
+        return make_nets(self.kernels, self.model, self.precision.updating)
 
     def plan_state(self, envs: int, *, seed: int) -> PlanState:
         """A fresh planning state for `envs` environments, with random draws of its own."""
@@ -144,6 +150,7 @@ class Agent:
 
     def update(self, batch: Batch) -> dict[str, Tensor]:
         """One update from a batch; see `Learner.update`."""
+        self.learner.nets = self.nets
         return self.learner.update(batch)
 
     def state_dict(self) -> dict[str, Any]:

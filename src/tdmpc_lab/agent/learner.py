@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own convention
 from torch import Generator, Tensor, nn
 
+from tdmpc_lab.agent.native.training import NativeTrainingModel
 from tdmpc_lab.agent.policy import PolicySample, distribution
 from tdmpc_lab.agent.replay import Batch
 from tdmpc_lab.agent.scale import RunningScale
@@ -26,12 +27,12 @@ class Learner:
     """Losses, optimizers and running scale for one world model.
 
     `update` takes one batch and returns its losses as scalars on the device; it never waits for the device.
-    `nets` computes the networks; replace it for products in another type.
+    `nets` computes the networks; replace it for products in another type or by other kernels.
     """
 
     def __init__(self, model: WorldModel, config: AgentConfig, *, discount: float, generator: Generator) -> None:
         self.model = model
-        self.nets = TrainingModel(model)
+        self.nets: TrainingModel | NativeTrainingModel = TrainingModel(model)
         self.config = config
         self.discount = discount
         self.generator = generator
@@ -83,15 +84,12 @@ class Learner:
         """
         model, config = self.nets, self.config
         horizon = batch.actions.shape[0]
-        z = model.encoder(batch.observations[0])
-        steps = [z]
-        for action in batch.actions:
-            z = model.dynamics(z, action)
-            steps.append(z)
-        latents = torch.stack(steps)  # (H + 1, B, L)
-        before, after = latents[:-1], latents[1:]
+        first = model.encoder(batch.observations[0])
+        after = model.unroll(first, batch.actions)
+        latents = torch.cat([first.unsqueeze(0), after])  # (H + 1, B, L)
+        before = latents[:-1]
 
-        rho = config.rho ** torch.arange(horizon, device=z.device)  # (H,)
+        rho = config.rho ** torch.arange(horizon, device=first.device)  # (H,)
         consistency = (after - next_z).square().mean((1, 2))
         reward = model.regression.loss(model.reward(before, batch.actions), batch.rewards).mean(1)
         q_logits = model.q(before, batch.actions, dropout=self.generator)  # (N, H, B, K)

@@ -36,6 +36,14 @@ class TrainingModel:
         logits = F.layer_norm(logits.float(), logits.shape[-1:], norm.weight, norm.bias, norm.eps)  # type: ignore
         return group_softmax(logits, self._group)
 
+    def unroll(self, z: Tensor, actions: Tensor) -> Tensor:
+        """z (B, L) and actions (H, B, A) to the latents after each of them: (H, B, L)."""
+        latents = []
+        for action in actions:
+            z = self.dynamics(z, action)
+            latents.append(z)
+        return torch.stack(latents)
+
     def reward(self, z: Tensor, action: Tensor) -> Tensor:
         """Logits (..., K)."""
         return self._through(self.model.reward.net, self._together(z, action)).float()

@@ -73,13 +73,13 @@ class Bench:
             f"{main.parameters:,} parameters, horizon {main.horizon}, on {main.gpu or main.device}, "
             f"{main.threads} threads, torch {main.torch}",
             main.precision_reason,
-            f"planning by {main.kernels}",
+            f"planning and updates by {main.kernels}",
             *self._timed(main),
         ]
         for horizon, result in self.reference.items():
             if result is not main:
                 found += [
-                    f"reference agent, horizon {horizon}; {result.precision_reason}; planning by {result.kernels}",
+                    f"reference agent, horizon {horizon}; {result.precision_reason}; planning and updates by {result.kernels}",
                     *self._timed(result),
                 ]
         ceilings = ", ".join(f"{name} {number(value)}" for name, value in self.ceiling_gflops.items())

@@ -213,7 +213,7 @@ class _Run:
             self.log.append("ready", **asdict(ready))
             self.progress.message(
                 self.record.experiment,
-                f"training on {ready.device}; {ready.replay}; {ready.precision}; planning: {ready.kernels}",
+                f"training on {ready.device}; {ready.replay}; {ready.precision}; planning and updates: {ready.kernels}",
             )
             if ready.gpu is not None:
                 rows.watch(gpu_sampler(trainer.agent.device))
@@ -236,7 +236,7 @@ class _Run:
         """Other kernels than the last attempt's round otherwise: what follows is not to the last bit what it was."""
         before = [e.get("kernels") for e in read_events(self.paths.events) if e.get("event") == "ready"]
         if before and before[-1] is not None and before[-1] != kernels:
-            self._warn(f"planning goes on with {kernels}, the attempt before planned with {before[-1]}")
+            self._warn(f"this attempt computes by {kernels}, the one before by {before[-1]}")
 
     def _resume(self, trainer: Trainer, store: CheckpointStore, sink: JsonlSink) -> None:
         from tdmpc_lab.training.saving import rows_there

@@ -225,9 +225,9 @@ class AgentConfig:
     where the GPU has none; on a CPU `bfloat16` where a product is timed to be faster in it, else `float32`. With
     `float16` updates stay in float32."""
     kernels: KernelWish = "auto"
-    """What plans on a CPU: `native` kernels with bfloat16 products, compiled on first use, or `torch`. `auto` is native
-    where the processor has such products (AMX, AVX-512) and `precision` allows them. Where native kernels can't be had
-    torch does it, whatever is set here; the job's log says which and why."""
+    """What plans and updates on a CPU: `native` kernels with bfloat16 products, compiled on first use, or `torch`.
+    `auto` is native where the processor has such products (AMX, AVX-512) and `precision` allows them. Where native
+    kernels can't be had torch does it, whatever is set here; the job's log says which and why."""
 
 
 @dataclass(frozen=True, kw_only=True)

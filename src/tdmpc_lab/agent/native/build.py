@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 
-SOURCES = ("kernels.h", "vec.h", "tiles.h", "rollout.cpp", "dispatch.cpp")
+SOURCES = ("kernels.h", "train.h", "vec.h", "tiles.h", "rows.h", "rollout.cpp", "train.cpp", "dispatch.cpp")
 FLAGS = ("-std=c++17", "-O3", "-fPIC", "-fvisibility=hidden", "-fno-math-errno", "-fno-trapping-math", "-pthread")
 AVX512 = ("-mavx512f", "-mavx512dq", "-mavx512bw", "-mavx512vl", "-mavx512bf16", "-mfma")
 UNITS: dict[str, tuple[str, ...]] = {
@@ -28,6 +28,9 @@ UNITS: dict[str, tuple[str, ...]] = {
     "emulation": ("rollout.cpp", "-DTDMPC_EMULATION", "-O1"),
     "avx512": ("rollout.cpp", "-DTDMPC_AVX512", *AVX512),
     "amx": ("rollout.cpp", "-DTDMPC_AMX", *AVX512),
+    "train-emulation": ("train.cpp", "-DTDMPC_EMULATION", "-O1"),
+    "train-avx512": ("train.cpp", "-DTDMPC_AVX512", *AVX512),
+    "train-amx": ("train.cpp", "-DTDMPC_AMX", *AVX512),
 }
 """Object file, its source and what it may use: only code that is chosen at run time goes beyond plain x86-64."""
 COMPILERS = ("g++", "c++", "clang++")

@@ -1,4 +1,4 @@
-"""Which way planning runs here, native kernels or torch, and why: decided once for a process."""
+"""Which way planning and updates run here, native kernels or torch, and why: decided once for a process."""
 
 from __future__ import annotations
 
@@ -13,8 +13,10 @@ from tdmpc_lab.agent.native.build import UnavailableError, library_path, process
 from tdmpc_lab.agent.native.library import BACKENDS, MAX_LAYERS, Backend, Library
 from tdmpc_lab.agent.native.rollouts import NativeRollouts
 from tdmpc_lab.agent.native.selftest import GOOD, verdict
+from tdmpc_lab.agent.native.training import NativeTrainingModel
 from tdmpc_lab.agent.packed_rollouts import PackedRollouts
 from tdmpc_lab.agent.rollouts import Rollouts
+from tdmpc_lab.agent.training_model import TrainingModel
 from tdmpc_lab.agent.world_model import WorldModel
 from tdmpc_lab.config.schema import AgentConfig
 
@@ -62,6 +64,13 @@ def make_rollouts(
     if kernels.library is None or kernels.backend is None:
         return PackedRollouts(model, horizon=horizon, discount=discount, dtype=dtype)
     return NativeRollouts(kernels.library, kernels.backend, model, horizon=horizon, discount=discount)
+
+
+def make_nets(kernels: Kernels, model: WorldModel, dtype: torch.dtype) -> TrainingModel | NativeTrainingModel:
+    """What the learner asks, in the chosen kernels; `dtype` is what torch's products are in."""
+    if kernels.library is None or kernels.backend is None:
+        return TrainingModel(model, dtype)
+    return NativeTrainingModel(kernels.library, kernels.backend, model)
 
 
 @functools.cache

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "kernels.h"
+#include "train.h"
 
 #define EXPORT extern "C" __attribute__((visibility("default")))
 
@@ -23,6 +24,10 @@ enum { kUseAmx = 0, kUseAvx512 = 1, kUseEmulation = 2 };
 
 const Backend& backend(int32_t which) {
     return which == kUseAmx ? kAmx : which == kUseAvx512 ? kAvx512 : kEmulation;
+}
+
+const TrainBackend& train_backend(int32_t which) {
+    return which == kUseAmx ? kTrainAmx : which == kUseAvx512 ? kTrainAvx512 : kTrainEmulation;
 }
 
 uint64_t enabled_state() {
@@ -55,7 +60,7 @@ bool permit_tiles() {
 }
 
 // Calls `work(item)` for all items below `count` in `threads` threads, this one among them.
-template <class Work>
+template <class Backend, class Work>
 void share(const Backend& b, int64_t count, int32_t threads, Work work) {
     std::atomic<int64_t> next{0};
     const auto run = [&](int thread) {
@@ -140,3 +145,62 @@ EXPORT void tdmpc_pack(const PackJob* jobs, int64_t count, int32_t which, int32_
 
 // In place: 0 exponential, 1 Mish, 2 softmax of groups of eight.
 EXPORT void tdmpc_apply(int32_t function, float* x, int64_t count, int32_t which) { backend(which).apply(function, x, count); }
+
+EXPORT int64_t tdmpc_tape_bytes(const TrainNet* net, const TrainJob* job) { return TapeLayout(*net, *job).tape_bytes(); }
+
+EXPORT int64_t tdmpc_memory_bytes(const TrainNet* net, const TrainJob* job) { return TapeLayout(*net, *job).memory_bytes(); }
+
+EXPORT int64_t tdmpc_train_workspace(const TrainNet* net, int64_t block, int32_t threads) {
+    return round_up(train_workspace_bytes(*net, block), 4096) * threads;
+}
+
+namespace {
+
+// `work(head, row, rows, workspace)` for all blocks of rows of all heads.
+template <class Work>
+void by_heads(const TrainBackend& b, const TrainNet& net, const TrainJob& job, int32_t heads, int32_t threads, char* workspace,
+              Work work) {
+    const int64_t count = (job.rows + job.block - 1) / job.block;
+    const int64_t bytes = round_up(train_workspace_bytes(net, job.block), 4096);
+    share(b, heads * count, threads, [&](int64_t item, int thread) {
+        const int64_t row = item % count * job.block;
+        const int64_t left = job.rows - row;
+        work(int(item / count), row, int(left < job.block ? left : job.block), workspace + thread * bytes);
+    });
+}
+
+}  // namespace
+
+EXPORT void tdmpc_forward(const TrainNet* net, const TrainJob* job, int32_t which, int32_t threads, char* workspace) {
+    const TrainBackend& b = train_backend(which);
+    by_heads(b, *net, *job, 1, threads, workspace, [&](int, int64_t row, int rows, char*) { b.read(*net, *job, row, rows); });
+    by_heads(b, *net, *job, net->heads, threads, workspace, [&](int head, int64_t row, int rows, char* memory) {
+        b.forward(*net, *job, head, row, rows, memory);
+    });
+}
+
+EXPORT void tdmpc_backward(const TrainNet* net, const TrainJob* job, int32_t which, int32_t threads, char* workspace) {
+    const TrainBackend& b = train_backend(which);
+    by_heads(b, *net, *job, net->heads, threads, workspace, [&](int head, int64_t row, int rows, char* memory) {
+        b.backward(*net, *job, head, row, rows, memory);
+    });
+    if (net->heads > 1 && (job->by_state || job->by_extra))
+        by_heads(b, *net, *job, 1, threads, workspace,
+                 [&](int, int64_t row, int rows, char*) { b.add_heads(*net, *job, row, rows); });
+    if (!job->gradients) return;
+    struct Part {
+        int head, layer, strip;
+    };
+    std::vector<Part> parts;
+    for (int head = 0; head < net->heads; ++head)
+        for (int i = 0; i < net->count; ++i) {
+            const Linear& w = net->layers[head * net->count + i].linear;
+            const int down = net->inputs_first ? 32 * w.input_tiles : w.outputs_padded;
+            for (int strip = 0; strip * kStrip < down; ++strip) parts.push_back({head, i, strip});
+        }
+    const int64_t bytes = round_up(train_workspace_bytes(*net, job->block), 4096);
+    share(b, int64_t(parts.size()), threads, [&](int64_t item, int thread) {
+        const Part& p = parts[item];
+        b.by_weight(*net, *job, p.head, p.layer, p.strip, workspace + thread * bytes);
+    });
+}

@@ -9,7 +9,7 @@
 
 #include <cstdint>
 
-#define TDMPC_ABI 1
+#define TDMPC_ABI 2
 
 namespace tdmpc {
 
@@ -18,6 +18,7 @@ constexpr int kTileCols = 32;          // columns of an activation tile, inputs 
 constexpr int kTile = 512;             // entries of a tile
 constexpr int kPanel = 2 * kTile;      // entries of a panel for 32 inputs
 constexpr int kMaxLayers = 16;
+constexpr int kMostProducts = 64;      // rows whose products are held at a time
 
 struct Linear {
     const uint16_t* weight;  // packed
@@ -27,7 +28,7 @@ struct Linear {
     int32_t input_tiles;     // inputs / 32, rounded up
     int32_t outputs;
     int32_t outputs_padded;  // to a multiple of 32
-    int32_t unused;
+    int32_t last_pairs;      // pairs of true inputs in the last tile of inputs
 };
 
 struct Net {
@@ -100,7 +101,7 @@ inline int64_t workspace_bytes(const Model& m, int64_t rows) {
     const int64_t padded = round_up(rows, 32);
     const int64_t state = padded * (m.latent_tiles + m.action_tiles) * kTileCols * 2;
     const int64_t hidden = padded * m.hidden_tiles * kTileCols * 2;
-    const int64_t products = 32 * (int64_t(m.outputs_padded) + 16) * 4;
+    const int64_t products = kMostProducts * (int64_t(m.outputs_padded) + 16) * 4;
     const int64_t starts = padded * 2 * m.hidden_tiles * kTileCols * 4;
     const int64_t numbers = padded * (1 + m.action) * 4;
     return round_up(state, 64) + 2 * round_up(hidden, 64) + round_up(products, 64) + round_up(starts, 64) +

@@ -1,4 +1,4 @@
-"""The compiled library as Python sees it: its structures (as in kernels.h) and its functions."""
+"""The compiled library as Python sees it: its structures (as in kernels.h and train.h) and its functions."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Literal
 Backend = Literal["amx", "avx512", "emulation"]
 BACKENDS: tuple[Backend, ...] = ("amx", "avx512", "emulation")  # by their number in the library, fastest first
 AMX_NOT_GIVEN = 8
-ABI = 1
+ABI = 2
 MAX_LAYERS = 16
 
 
@@ -25,7 +25,7 @@ class Linear(Structure):
         ("input_tiles", c_int32),
         ("outputs", c_int32),
         ("outputs_padded", c_int32),
-        ("unused", c_int32),
+        ("last_pairs", c_int32),
     )
 
 
@@ -108,6 +108,59 @@ class PackJob(Structure):
     )
 
 
+class TrainLayer(Structure):
+    """One packed layer of a net that is trained."""
+
+    _fields_ = (("linear", Linear), ("turned", c_void_p), ("activation", c_int32), ("unused", c_int32))
+
+
+class TrainNet(Structure):
+    """A net that is trained, or several heads of one."""
+
+    _fields_ = (
+        ("layers", POINTER(TrainLayer)),
+        ("heads", c_int32),
+        ("count", c_int32),
+        ("state", c_int32),
+        ("extra", c_int32),
+        ("state_tiles", c_int32),
+        ("extra_tiles", c_int32),
+        ("group", c_int32),
+        ("inputs_first", c_int32),
+        ("eps", c_float),
+        ("unused", c_int32),
+    )
+
+
+class Gradient(Structure):
+    """Where the gradients by one layer's parameters go."""
+
+    _fields_ = (("weight", c_void_p), ("bias", c_void_p), ("gain", c_void_p), ("shift", c_void_p))
+
+
+class TrainJob(Structure):
+    """Arguments of `forward` and `backward`."""
+
+    _fields_ = (
+        ("state", c_void_p),
+        ("extra", c_void_p),
+        ("out", c_void_p),
+        ("tape", c_void_p),
+        ("dropped", c_void_p),
+        ("dropped_count", c_int64),
+        ("rows", c_int64),
+        ("steps", c_int64),
+        ("keep_scale", c_float),
+        ("unused", c_int32),
+        ("by_out", c_void_p),
+        ("by_state", c_void_p),
+        ("by_extra", c_void_p),
+        ("gradients", POINTER(Gradient)),
+        ("memory", c_void_p),
+        ("block", c_int64),
+    )
+
+
 class Library:
     """A compiled library.
 
@@ -134,6 +187,21 @@ class Library:
             function.argtypes = [POINTER(Model), POINTER(job), c_int32, c_int64, c_int32, c_void_p]
         library.tdmpc_pack.restype = None
         library.tdmpc_pack.argtypes = [POINTER(PackJob), c_int64, c_int32, c_int32]
+        for name in ("tape_bytes", "memory_bytes"):
+            function = getattr(library, f"tdmpc_{name}")
+            function.restype = c_int64
+            function.argtypes = [POINTER(TrainNet), POINTER(TrainJob)]
+        library.tdmpc_train_workspace.restype = c_int64
+        library.tdmpc_train_workspace.argtypes = [POINTER(TrainNet), c_int64, c_int32]
+        for name in ("forward", "backward"):
+            function = getattr(library, f"tdmpc_{name}")
+            function.restype = None
+            function.argtypes = [POINTER(TrainNet), POINTER(TrainJob), c_int32, c_int32, c_void_p]
+        self.tape_bytes = library.tdmpc_tape_bytes
+        self.memory_bytes = library.tdmpc_memory_bytes
+        self.train_workspace = library.tdmpc_train_workspace
+        self.forward = library.tdmpc_forward
+        self.backward = library.tdmpc_backward
         self.workspace = library.tdmpc_workspace
         self.roll = library.tdmpc_roll
         self.terminal = library.tdmpc_terminal

@@ -2,22 +2,11 @@
 //
 // Compiled once for each way of multiplying in tiles.h. A row's result does not depend on its block or its neighbours,
 // so any number of threads gives the same numbers.
-#include "kernels.h"
-#include "tiles.h"
-#include "vec.h"
+#include "rows.h"
 
 namespace {
 
 using namespace tdmpc;
-
-// Rows in tiles. `tiles`: of one row.
-struct Rows {
-    uint16_t* data;
-    int tiles;
-    uint16_t* at(int row, int tile) const {
-        return data + (int64_t(row / kTileRows) * tiles + tile) * kTile + (row % kTileRows) * kTileCols;
-    }
-};
 
 // The block's part of the workspace.
 struct Scratch {
@@ -39,50 +28,11 @@ Scratch carve(const Model& m, int rows, char* memory) {
     s.state.data = reinterpret_cast<uint16_t*>(take(padded * s.state.tiles * kTileCols * 2));
     s.hidden1 = reinterpret_cast<uint16_t*>(take(padded * m.hidden_tiles * kTileCols * 2));
     s.hidden2 = reinterpret_cast<uint16_t*>(take(padded * m.hidden_tiles * kTileCols * 2));
-    s.products = reinterpret_cast<float*>(take(32 * (int64_t(m.outputs_padded) + 16) * 4));
+    s.products = reinterpret_cast<float*>(take(kMostProducts * (int64_t(m.outputs_padded) + 16) * 4));
     s.starts = reinterpret_cast<float*>(take(padded * 2 * m.hidden_tiles * kTileCols * 4));
     s.first = reinterpret_cast<float*>(take(padded * (1 + m.action) * 4));
     s.action = s.first + padded;
     return s;
-}
-
-// One Linear over rows in tiles [from, from + count) of the inputs; `finish(row, products)` for each row.
-template <class Finish>
-INLINE void linear(const Linear& w, Rows in, int rows, int from, int count, float* products, Finish finish) {
-    const int64_t width = w.outputs_padded + 16;  // a power of two would fall into few sets of the cache
-    const int64_t next = int64_t(in.tiles) * kTile;
-    const int tiles = (rows + kTileRows - 1) / kTileRows;
-    for (int tile = 0; tile < tiles; tile += 2) {
-        const bool both = tile + 1 < tiles;
-        const uint16_t* a = in.data + tile * next + from * kTile;
-        for (int panel = 0; panel < w.outputs_padded / 32; ++panel) {
-            const uint16_t* b = w.weight + (int64_t(panel) * w.input_tiles + from) * kPanel;
-            if (both)
-                multiply<2>(a, next, b, count, products + 32 * panel, width);
-            else
-                multiply<1>(a, next, b, count, products + 32 * panel, width);
-        }
-        const int last = rows < (tile + 2) * kTileRows ? rows : (tile + 2) * kTileRows;
-        for (int row = tile * kTileRows; row < last; ++row) finish(row, products + (row - tile * kTileRows) * width);
-    }
-}
-
-// x + bias in place; mean and 1 / standard deviation of the first `outputs` entries.
-INLINE void moments(const Linear& w, const float* bias, float eps, float* x, float& mean, float& scale) {
-    Vec total = {};
-    for (int i = 0; i < w.outputs_padded; i += 16) {
-        const Vec v = load(x + i) + load(bias + i);
-        store(x + i, v);
-        total = total + v;
-    }
-    mean = sum(total) / float(w.outputs);
-    Vec squares = {};
-    for (int i = 0; i < w.outputs; i += 16) {
-        Vec d = load(x + i) - mean;
-        if (i + 16 > w.outputs) d = lanes_below(w.outputs - i, d, 0.0f);
-        squares = squares + d * d;
-    }
-    scale = 1.0f / std::sqrt(sum(squares) / float(w.outputs) + eps);
 }
 
 // Bias, then LayerNorm and Mish where the layer has a norm, else ReLU.
@@ -170,13 +120,6 @@ template <class Finish>
 INLINE void last(const Net& net, Rows in, int rows, float* products, Finish finish) {
     const Linear& w = net.layers[net.count - 1];
     linear(w, in, rows, 0, w.input_tiles, products, [&](int row, float* x) { finish(w, row, x); });
-}
-
-INLINE void to_rows(const float* x, int n, Rows out, int row, int tile) {
-    for (int i = 0; i < n; i += 32, ++tile) {
-        uint16_t* p = out.at(row, tile);
-        for (int j = 0; j < 32; ++j) p[j] = i + j < n ? to_bf16(x[i + j]) : 0;
-    }
 }
 
 // Rows up to a multiple of 32 are multiplied too: they must hold numbers.

@@ -22,7 +22,9 @@ from torch import Generator, Tensor
 from tdmpc_lab.agent.native.build import write_whole
 from tdmpc_lab.agent.native.library import BACKENDS, Backend, Library
 from tdmpc_lab.agent.native.rollouts import NativeRollouts
+from tdmpc_lab.agent.native.training import NativeTrainingModel
 from tdmpc_lab.agent.rollouts import ModelRollouts, Rollouts
+from tdmpc_lab.agent.training_model import TrainingModel
 from tdmpc_lab.agent.world_model import WorldModel
 from tdmpc_lab.config.schema import AgentConfig
 
@@ -97,6 +99,42 @@ def compare(library: Library, backend: Backend, config: AgentConfig, *, sequence
     return float(torch.stack(errors).nan_to_num(nan=torch.inf).max())
 
 
+def compare_training(library: Library, backend: Backend, config: AgentConfig, *, rows: int) -> float:
+    """Largest relative error of a network's gradients by its parameters and inputs, dropout among them.
+
+    Of a model with random weights, against the float32 blocks.
+    """
+    model = WorldModel(7, 3, config, seed=0)
+    generator = Generator().manual_seed(0)
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.add_(0.05 * torch.randn(weight.shape, generator=generator))
+    observation = torch.randn(rows, 7, generator=generator)
+    actions = torch.randn(config.horizon, rows, 3, generator=generator).clamp(-1, 1)
+    found, wanted = (
+        _gradients(nets, model, observation, actions)
+        for nets in (NativeTrainingModel(library, backend, model), TrainingModel(model))
+    )
+    errors = [(a - b).norm() / b.norm() for a, b in zip(found, wanted, strict=True)]
+    return float(torch.stack(errors).nan_to_num(nan=torch.inf).max())
+
+
+def _gradients(
+    nets: TrainingModel | NativeTrainingModel, model: WorldModel, observation: Tensor, actions: Tensor
+) -> list[Tensor]:
+    """By each network's parameters, flat, of a sum of squares of all that comes out."""
+    z = nets.encoder(observation)
+    latents = nets.unroll(z, actions)
+    logits = nets.q(latents, actions, dropout=Generator().manual_seed(1))
+    mean, log_std = nets.policy(latents)
+    outputs = [nets.reward(latents, actions), logits, nets.termination(latents), mean, log_std]
+    total = sum((out.square().mean() for out in outputs), start=latents.square().mean())
+    parts = (model.encoder, model.dynamics, model.reward, model.q, model.termination, model.policy)
+    wanted = [list(part.parameters()) for part in parts]
+    found = iter(torch.autograd.grad(total, [p for part in wanted for p in part]))
+    return [torch.cat([next(found).flatten() for _ in part]) for part in wanted]
+
+
 def _numbers(rollouts: Rollouts, z: Tensor, noise: Tensor) -> list[Tensor]:
     start = rollouts.start(z)
     rolled = rollouts.roll(start, noise.clamp(-1, 1))
@@ -113,6 +151,10 @@ def main() -> None:
         error = compare(library, backend, config, sequences=sequences)
         if not error < LARGEST_ERROR:
             print(f"its values are off by {error:.3g} of their standard deviation")
+            return
+        error = compare_training(library, backend, config, rows=sequences)
+        if not error < LARGEST_ERROR:
+            print(f"its gradients are off by {error:.3g} of their norm")
             return
     print(GOOD)
 

@@ -99,10 +99,11 @@ thread_local TileConfig Tiles::config;
 
 #endif
 
-// products (16 · Rows, 32) = rows of `a` times one panel, over `count` tiles of inputs. Tiles 0 to 3 hold the sums,
+// products (16 · Rows, 32) = rows of `a` times one panel, over `count` tiles of inputs, of the last of which only the
+// first `pairs` pairs of inputs matter (the others are 0 and are multiplied where that costs nothing). Tiles 0 to 3 hold the sums,
 // 4 and 5 the rows, 6 and 7 the weights.
 template <int Rows>
-__attribute__((noinline)) void multiply(const uint16_t* a, int64_t next, const uint16_t* panel, int count, float* products, int64_t width) {
+__attribute__((noinline)) void multiply(const uint16_t* a, int64_t next, const uint16_t* panel, int count, int /*pairs*/, float* products, int64_t width) {
     Tiles::zero<0>();
     Tiles::zero<1>();
     if (Rows == 2) {
@@ -146,10 +147,10 @@ INLINE __m512bh load_pairs(const uint16_t* p) { return (__m512bh)_mm512_loadu_si
 
 // `Lines` rows of one tile at a time, their sums in registers.
 template <int Lines>
-INLINE void multiply_lines(const uint16_t* a, const uint16_t* panel, int count, float* products, int64_t width) {
+INLINE void multiply_lines(const uint16_t* a, const uint16_t* panel, int count, int pairs, float* products, int64_t width) {
     Vec sums[Lines][2] = {};
-    for (int k = 0; k < count; ++k, a += kTile, panel += kPanel)
-        for (int pair = 0; pair < 16; ++pair) {
+    const auto some = [&](int first, int last) {
+        for (int pair = first; pair < last; ++pair) {
             const __m512bh left = load_pairs(panel + 32 * pair), right = load_pairs(panel + kTile + 32 * pair);
 #pragma GCC unroll 16
             for (int r = 0; r < Lines; ++r) {
@@ -157,6 +158,8 @@ INLINE void multiply_lines(const uint16_t* a, const uint16_t* panel, int count, 
                 sums[r][1] = dot_pairs(sums[r][1], a + 32 * r + 2 * pair, right);
             }
         }
+    };
+    for (int k = 0; k < count; ++k, a += kTile, panel += kPanel) some(0, k + 1 < count ? 16 : pairs);
 #pragma GCC unroll 16
     for (int r = 0; r < Lines; ++r) {
         store(products + r * width, sums[r][0]);
@@ -165,10 +168,10 @@ INLINE void multiply_lines(const uint16_t* a, const uint16_t* panel, int count, 
 }
 
 template <int Rows>
-__attribute__((noinline)) void multiply(const uint16_t* a, int64_t next, const uint16_t* panel, int count, float* products, int64_t width) {
+__attribute__((noinline)) void multiply(const uint16_t* a, int64_t next, const uint16_t* panel, int count, int pairs, float* products, int64_t width) {
     for (int tile = 0; tile < Rows; ++tile)
         for (int half = 0; half < 2; ++half)
-            multiply_lines<8>(a + tile * next + half * 256, panel, count, products + (16 * tile + 8 * half) * width, width);
+            multiply_lines<8>(a + tile * next + half * 256, panel, count, pairs, products + (16 * tile + 8 * half) * width, width);
 }
 
 void enter_tiles() {}
