@@ -79,7 +79,7 @@ class Bench:
         for horizon, result in self.reference.items():
             if result is not main:
                 found += [
-                    f"reference agent, horizon {horizon}; {result.precision_reason}; planning and updates by {result.kernels}",
+                    f"reference agent, horizon {horizon}; {result.precision_reason}; by {result.kernels}",
                     *self._timed(result),
                 ]
         ceilings = ", ".join(f"{name} {number(value)}" for name, value in self.ceiling_gflops.items())
