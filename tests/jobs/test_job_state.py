@@ -309,10 +309,11 @@ def test_step(events: list[dict[str, Any]], rows: list[dict[str, Any]], step: in
         ([train(500, steps_per_s=40.0), train(1000)], 40.0),
         ([train(500, steps_per_s=float("nan")), train(1000)], None),
         ([train(500, steps_per_s=0.0)], None),
-        ([train(500, wall_s=10.0), train(600), train(1000, wall_s=20.0)], 50.0),
+        ([train(500, wall_s=10.0, updates=9), train(600), train(1000, wall_s=20.0)], 50.0),
         ([train(500, wall_s=10.0)], None),
         ([train(500, wall_s=0.1, updates=0), train(1000, wall_s=0.2, updates=0)], None),
-        ([train(500, wall_s=0.1, updates=0), train(1000, wall_s=20.0), train(1500, wall_s=40.0)], 25.0),
+        ([train(500, wall_s=0.1, updates=0), train(900, wall_s=0.2)], None),
+        ([train(500, wall_s=0.1, updates=0), train(1000, wall_s=20.0, updates=9), train(1500, wall_s=40.0)], 25.0),
         ([train(500, wall_s=20.0), train(1000, wall_s=10.0)], None),
         ([train(500, wall_s=10.0), train(500, wall_s=20.0)], None),
         # A row of another attempt says nothing of this one.

@@ -57,7 +57,7 @@ def finish(folder):
     log, _ = _start(folder)
     print("to standard output")
     print("to standard error", file=sys.stderr)
-    names = ("SLURM_", "SUBMITIT_", "CUDA_", "PYTHONPATH")
+    names = ("SLURM_", "SUBMITIT_", "CUDA_", "PYTHONPATH", "TDMPC_LAB_CPUS")
     seen = {k: v for k, v in os.environ.items() if k.startswith(names)}
     (Path(folder) / "environment.json").write_text(json.dumps({**seen, "cwd": os.getcwd()}))
     log.append("finished", step=1)

@@ -67,6 +67,16 @@ def test_without_a_list_of_gpus_the_job_has_none_either(project: Project, monkey
     assert "CUDA_VISIBLE_DEVICES" not in json.loads((paths.folder / "environment.json").read_text())
 
 
+@pytest.mark.parametrize(("at_once", "share"), [(1, None), (2, "4"), (16, "1")])
+def test_jobs_side_by_side_share_the_cpus(project: Project, monkeypatch: pytest.MonkeyPatch, at_once, share) -> None:
+    (Path(project.root) / "sitecustomize.py").write_text("import os\nos.sched_getaffinity = lambda _: set(range(8))\n")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(project.root), os.environ.get("PYTHONPATH", "")]))
+    paths = new_job(project, "finish")
+    start_local(paths, project, at_once, MODULE)
+    wait_for_end(paths)
+    assert json.loads((paths.folder / "environment.json").read_text()).get("TDMPC_LAB_CPUS") == share
+
+
 def test_one_at_a_time_and_the_oldest_first(project: Project) -> None:
     first = new_job(project, "until_told", 1)
     start_local(first, project, 1, MODULE)

@@ -270,7 +270,7 @@ class TrainConfig:
     device: Device = "auto"
     """`auto` (CUDA when there is one), `cpu`, `cuda` or `cuda:N`."""
     threads: PositiveInt | None = None
-    """CPU threads for torch. Default: the CPUs this process may use."""
+    """CPU threads. Default: the CPUs this job may use: what SLURM gave it, or of local jobs side by side its share."""
     batch_size: PositiveInt = 256
     """Sub-sequences per update."""
     updates_per_step: Annotated[float, Bounds(gt=0.0)] = 1.0

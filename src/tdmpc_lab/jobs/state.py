@@ -269,15 +269,15 @@ def _is_of(row: Row, attempt: int) -> bool:
 def _rate(rows: Sequence[Row], attempt: int) -> float | None:
     """Steps per second: what the attempt's last rows say themselves, else what their steps and times give.
 
-    Rows before the first update are no measure: random steps cost next to nothing.
+    Rows before one with updates are no measure: random steps cost next to nothing.
     """
     stated = _first(as_float(row.get("steps_per_s")) for row in reversed(rows) if _is_of(row, attempt))
     if stated is not None:
         return stated if stated > 0 else None
-    random = max((n for n, row in enumerate(rows) if as_int(row.get("updates")) == 0), default=-1)
+    learning = next((n for n, row in enumerate(rows) if (as_int(row.get("updates")) or 0) > 0), len(rows))
     points = [
         (step, wall)
-        for row in rows[random + 1 :]
+        for row in rows[learning:]
         if _is_of(row, attempt)
         and (step := as_int(row.get("step"))) is not None
         and (wall := as_float(row.get("wall_s"))) is not None

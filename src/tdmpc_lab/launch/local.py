@@ -18,6 +18,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, cast
 
+from tdmpc_lab.cpus import SHARE_VARIABLE, cpus_here
 from tdmpc_lab.jobs.events import OUTCOMES, EventLog, read_events
 from tdmpc_lab.jobs.paths import JobPaths, Project
 from tdmpc_lab.jobs.state import SchedulerState
@@ -105,7 +106,7 @@ def supervise(
                 known = len(read_events(paths.events))
                 lease.note("running", known)
                 folder = paths.folder / "submitit"
-                job = _submit(folder, function, args)
+                job = _submit(folder, function, args, max_local)
                 link_logs(paths, folder, job.job_id)
                 _wait(job, paths, known, stops)
                 code = _conclude(job, paths, known, stops)
@@ -118,19 +119,23 @@ def supervise(
         return code
 
 
-def _submit(folder: Path, function: Callable[..., object], args: Sequence[object]) -> LocalJob[object]:
+def _submit(folder: Path, function: Callable[..., object], args: Sequence[object], max_local: int) -> LocalJob[object]:
     from submitit import LocalExecutor
 
-    executor = LocalExecutor(folder, python=_python(os.environ))
+    executor = LocalExecutor(folder, python=_python(os.environ, max_local))
     executor.update_parameters(timeout_min=_NO_LIMIT_MIN)
     return cast("LocalJob[object]", executor.submit(function, *args))
 
 
-def _python(environ: Mapping[str, str]) -> str:
+def _python(environ: Mapping[str, str], max_local: int) -> str:
     """The command of the job's Python. submitit empties CUDA_VISIBLE_DEVICES: the job is to see what this
-    process sees, be it numbers, GPU ids, or everything because the variable is not set."""
+    process sees, be it numbers, GPU ids, or everything because the variable is not set.
+
+    Of jobs that may run side by side each gets its share of the CPUs."""
     visible = environ.get("CUDA_VISIBLE_DEVICES")
     change = ["-u", "CUDA_VISIBLE_DEVICES"] if visible is None else [f"CUDA_VISIBLE_DEVICES={visible}"]
+    if max_local > 1 and SHARE_VARIABLE not in environ:
+        change.append(f"{SHARE_VARIABLE}={max(1, cpus_here() // max_local)}")
     return shlex.join(["env", *change, sys.executable])
 
 

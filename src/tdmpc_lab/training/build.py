@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ import torch
 
 from tdmpc_lab.agent import Agent, Replay
 from tdmpc_lab.config.schema import EvalConfig, Spec, TrainConfig
+from tdmpc_lab.cpus import available_cpus
 from tdmpc_lab.envs import EnvGroup, make_env
 from tdmpc_lab.envs.hockey.opponents import FindOpponent
 from tdmpc_lab.files import Guard
@@ -39,11 +39,6 @@ class Hardware:
     kernels: str
     replay: str
     precision: str
-
-
-def available_cpus() -> int:
-    """CPUs this process may run on: what SLURM or taskset left it, not what the machine has."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def set_threads(train: TrainConfig) -> None:
