@@ -10,7 +10,7 @@ from typing import get_args
 import torch
 
 from tdmpc_lab.agent.native.build import UnavailableError, library_path, processor
-from tdmpc_lab.agent.native.library import BACKENDS, MAX_LAYERS, Backend, Library
+from tdmpc_lab.agent.native.library import BACKENDS, MAX_LAYERS, Backend, Library, keep_freed_memory
 from tdmpc_lab.agent.native.rollouts import NativeRollouts
 from tdmpc_lab.agent.native.selftest import GOOD, verdict
 from tdmpc_lab.agent.native.training import NativeTrainingModel
@@ -98,6 +98,7 @@ def _first_good(only: Backend | None) -> Kernels:
         if backend in library.backends:
             found = verdict(library, backend)
             if found == GOOD:
+                keep_freed_memory()
                 return Kernels("; ".join([WAYS[backend], *problems]), library, backend)
             problems.append(f"{WAYS[backend]}: {found}")
     raise UnavailableError("; ".join(problems) or "this processor has no products of bfloat16")

@@ -12,6 +12,7 @@ BACKENDS: tuple[Backend, ...] = ("amx", "avx512", "emulation")  # by their numbe
 AMX_NOT_GIVEN = 8
 ABI = 2
 MAX_LAYERS = 16
+M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD = -1, -2, -3  # of malloc.h
 
 
 class Linear(Structure):
@@ -151,7 +152,7 @@ class TrainJob(Structure):
         ("rows", c_int64),
         ("steps", c_int64),
         ("keep_scale", c_float),
-        ("unused", c_int32),
+        ("taped", c_int32),
         ("by_out", c_void_p),
         ("by_state", c_void_p),
         ("by_extra", c_void_p),
@@ -159,6 +160,17 @@ class TrainJob(Structure):
         ("memory", c_void_p),
         ("block", c_int64),
     )
+
+
+def keep_freed_memory() -> None:
+    """Have the C library keep what is freed instead of giving it back to the system, where it can be told to (glibc).
+
+    An update takes and frees the same tens of megabytes each time; new pages cost more than a tenth of a small one.
+    """
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "mallopt"):
+        for option, value in ((M_MMAP_THRESHOLD, 1 << 30), (M_TRIM_THRESHOLD, (1 << 31) - 1), (M_TOP_PAD, 64 << 20)):
+            libc.mallopt(option, value)
 
 
 class Library:

@@ -88,7 +88,8 @@ INLINE void softmax_groups(float* x, int outputs, int padded, int group) {
 }
 
 // A product's row in `x` to the layer's output, in place; `kept`: the row on the tape, `factor`: LayerNorm's.
-INLINE void forward_row(const TrainNet& net, const TrainLayer& layer, float scale, float* x, Rows kept, int row, float* factor) {
+INLINE void forward_row(const TrainNet& net, const TrainLayer& layer, bool taped, float scale, float* x, Rows kept, int row,
+                        float* factor) {
     const Linear& w = layer.linear;
     const int width = w.outputs_padded;
     if (w.gain) {
@@ -97,7 +98,7 @@ INLINE void forward_row(const TrainNet& net, const TrainLayer& layer, float scal
         const float by = *factor;
         for (int i = 0; i < width; i += 32) {
             const Vec low = (load(x + i) - mean) * by, high = (load(x + i + 16) - mean) * by;
-            store_bf16(kept.at(row, i / 32), low, high);
+            if (taped) store_bf16(kept.at(row, i / 32), low, high);
             store(x + i, (low * load(w.gain + i) + load(w.shift + i)) * scale);
             store(x + i + 16, (high * load(w.gain + i + 16) + load(w.shift + i + 16)) * scale);
         }
@@ -108,7 +109,7 @@ INLINE void forward_row(const TrainNet& net, const TrainLayer& layer, float scal
         for (int i = 0; i < width; i += 16) store(x + i, mish(load(x + i)));
     } else if (layer.activation == kRelu) {
         for (int i = 0; i < width; i += 16) store(x + i, at_least(load(x + i), Vec{}));
-        store_row(kept, row, x, width);
+        if (taped) store_row(kept, row, x, width);
     } else if (layer.activation == kSoftmax) {
         softmax_groups(x, w.outputs, width, net.group);
     }
@@ -239,7 +240,7 @@ void forward(const TrainNet& net, const TrainJob& job, int head, int64_t row0, i
             const float scale = i == 0 ? job.keep_scale : 1.0f;
             Dropped dropped(net, job, head, t, row0);
             linear(w, in, rows, 0, w.input_tiles, s.products, [&](int row, float* x) {
-                forward_row(net, layer, scale, x, kept, row, factors + row);
+                forward_row(net, layer, job.taped, scale, x, kept, row, factors + row);
                 if (i == 0 && job.dropped_count) dropped.take_out(row, x);
                 if (last)
                     std::memcpy(job.out + ((head * job.steps + t) * job.rows + row0 + row) * w.outputs, x, 4 * w.outputs);
@@ -259,7 +260,7 @@ INLINE void by_input(const TrainNet& net, const TrainJob& job, const TapeLayout&
         float* p = reinterpret_cast<float*>(job.memory + tape.by_input_at(head)) +
                    (t * job.rows + row0 + row) * (net.state + net.extra);
         std::memcpy(p, x, 4 * net.state);
-        std::memcpy(p + net.state, extra, 4 * net.extra);
+        if (job.by_extra) std::memcpy(p + net.state, extra, 4 * net.extra);
         return;
     }
     if (t == 0 && job.by_state) std::memcpy(job.by_state + (row0 + row) * net.state, x, 4 * net.state);
@@ -320,6 +321,7 @@ void backward(const TrainNet& net, const TrainJob& job, int head, int64_t row0, 
             turned.input_tiles = tiles;
             turned.last_pairs = (layer.linear.outputs - 32 * (tiles - 1) + 1) / 2;
             turned.outputs_padded = layer.linear.input_tiles * kTileCols;
+            if (i == 0 && !job.by_extra) turned.outputs_padded = net.state_tiles * kTileCols;
             linear(turned, by_product, rows, 0, tiles, s.products, [&](int row, float* x) {
                 if (i > 0)
                     through(i - 1, row, x);
@@ -344,9 +346,10 @@ void add_heads(const TrainNet& net, const TrainJob& job, int64_t row0, int rows)
                 return reinterpret_cast<float*>(job.memory + tape.by_input_at(head)) + row * width;
             };
             float* const total = of(0);
+            const int64_t wanted = job.by_extra ? width : net.state;
             for (int head = 1; head < net.heads; ++head) {
                 const float* more = of(head);
-                for (int64_t j = 0; j < width; ++j) total[j] += more[j];
+                for (int64_t j = 0; j < wanted; ++j) total[j] += more[j];
             }
             if (t == 0 && job.by_state) std::memcpy(job.by_state + row * net.state, total, 4 * net.state);
             if (job.by_extra) std::memcpy(job.by_extra + row * net.extra, total + net.state, 4 * net.extra);

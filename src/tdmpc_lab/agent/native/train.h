@@ -41,7 +41,7 @@ struct TrainJob {
     int64_t dropped_count;
     int64_t rows, steps;
     float keep_scale;  // 1 / (share of entries kept)
-    int32_t unused;
+    int32_t taped;     // whether a backward pass will follow
     // the backward pass alone
     const float* by_out;        // as `out`
     float* by_state;            // as `state`, null where not wanted

@@ -60,6 +60,7 @@ class TrainedNet:
         self.outputs = heads[0][-1].outputs
         self.has_norm = [layer.parts[0].gain is not None for layer in heads[0]]
         self._layers: list[list[TrainLayer]] = []
+        self._structures: dict[tuple[int, ...], TrainNet] = {}
 
     def refresh(self) -> None:
         """Pack again if any weight was changed or moved since the last time."""
@@ -73,6 +74,7 @@ class TrainedNet:
                 ]
                 for layers in self._describe()
             ]
+            self._structures.clear()
             packer.end()
         packer.refresh()
 
@@ -103,6 +105,12 @@ class TrainedNet:
 
     def structure(self, heads: list[int]) -> TrainNet:
         """What the kernels read, for the chosen heads."""
+        key = tuple(heads)
+        if key not in self._structures:
+            self._structures[key] = self._structure(heads)
+        return self._structures[key]
+
+    def _structure(self, heads: list[int]) -> TrainNet:
         count = len(self._activations)
         layers = (TrainLayer * (len(heads) * count))(*(layer for head in heads for layer in self._layers[head]))
         state, extra = self._sizes
@@ -148,6 +156,7 @@ class _Call:
         self.structure = net.structure(heads)
         self.dropped = dropped
         self.keep = keep
+        self.taped = torch.is_grad_enabled()
 
     def job(self, state: Tensor, extra: Tensor | None, out: Tensor) -> TrainJob:
         """The part that both passes have; tape and memory are still to come."""
@@ -157,7 +166,7 @@ class _Call:
         job.rows, job.steps = state.shape[0], 1 if extra is None else extra.shape[0]
         if self.dropped is not None:
             job.dropped, job.dropped_count = self.dropped.data_ptr(), self.dropped.numel()
-        job.keep_scale = 1 / self.keep
+        job.keep_scale, job.taped = 1 / self.keep, int(self.taped)
         job.block = BLOCK_ROWS
         return job
 
