@@ -13,6 +13,7 @@ from torch import Generator, Tensor, nn
 
 from tdmpc_lab.agent import Agent, AgentConfig
 from tdmpc_lab.agent.bench import random_batch
+from tdmpc_lab.agent.native.library import openmp_parallel
 from tdmpc_lab.agent.native.packed import sequential
 from tdmpc_lab.agent.native.training import NONE, NativeTrainingModel, TrainedNet
 from tdmpc_lab.agent.networks import QEnsemble, QFunction
@@ -167,6 +168,23 @@ def test_any_number_of_threads_gives_the_same_bits(library, backend) -> None:
         torch.set_num_threads(threads)
     for a, b in zip(*results, strict=True):
         assert torch.equal(a, b)
+
+
+def test_the_threads_are_torchs_own_where_they_can_be(library, backend) -> None:
+    """And without an OpenMP library the same comes out, from threads of its own."""
+    assert openmp_parallel() is not None
+    model = perturbed(Agent(5, 2, agent=TINY, device="cpu").model)
+    observation = torch.rand(300, 5, generator=Generator().manual_seed(0))
+    threads = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        with_torchs = NativeTrainingModel(library, backend, model).encoder(observation)
+        library.use_threads(None)
+        with_others = NativeTrainingModel(library, backend, model).encoder(observation)
+    finally:
+        library.use_threads(openmp_parallel())
+        torch.set_num_threads(threads)
+    assert torch.equal(with_torchs, with_others)
 
 
 def test_chosen_heads_get_the_gradients_and_the_others_none(library, backend) -> None:

@@ -44,11 +44,16 @@ class BenchResult:
     kernels: str
     parameters: int
     precision: str
-    """Type of the planner's products."""
+    """Type of torch's products."""
     precision_reason: str
     plan_flops: int
     """Of the matrix products, see `tdmpc_lab.agent.flops`."""
     update_flops: int
+
+    @property
+    def products(self) -> str:
+        """Type of the products that were computed: native kernels have but one."""
+        return "bfloat16" if self.kernels.startswith("native") else self.precision
 
     @property
     def plan_gflops(self) -> float:

@@ -48,7 +48,7 @@ class Bench:
 
     def share(self, gflops: float, of: BenchResult) -> float:
         """Of the ceiling of the type that its products are in."""
-        return gflops / self.ceiling_gflops[of.precision]
+        return gflops / self.ceiling_gflops[of.products]
 
     def as_dict(self) -> dict[str, Any]:
         """For scripts: the spec's figures at the top, the reference agent's under `reference`."""
@@ -148,7 +148,7 @@ def run_bench(
             agent = AgentConfig(horizon=horizon, discount=0.99)
             found[horizon] = _measure(*REFERENCE_SIZES, agent, PlannerConfig(), alone, min(repeats, REFERENCE_REPEATS))
     device = resolve_device(train.device)
-    types = {"float32", *(result.precision for result in (own, *found.values()) if result is not None)}
+    types = {"float32", *(result.products for result in (own, *found.values()) if result is not None)}
     ceilings = {name: product_ceiling(device, name) for name in sorted(types, reverse=True)}
     return Bench(own, found, ceilings, rate, seconds)
 

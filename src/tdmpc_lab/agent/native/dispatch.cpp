@@ -59,24 +59,37 @@ bool permit_tiles() {
     return syscall(SYS_arch_prctl, kRequest, kTileData) == 0;
 }
 
-// Calls `work(item)` for all items below `count` in `threads` threads, this one among them.
+// `GOMP_parallel` of the OpenMP library that torch's own threads are from: other threads beside those would wait for
+// processors on which those wait for the next piece of torch's work, which they do busily.
+using Parallel = void (*)(void (*function)(void*), void* data, unsigned threads, unsigned flags);
+std::atomic<Parallel> torchs_threads{nullptr};
+
+// Calls `work(item, thread)` for all items below `count` in `threads` threads, this one among them.
 template <class Backend, class Work>
 void share(const Backend& b, int64_t count, int32_t threads, Work work) {
     std::atomic<int64_t> next{0};
-    const auto run = [&](int thread) {
+    std::atomic<int32_t> numbers{0};
+    auto run = [&]() {
+        const int32_t thread = numbers++;
+        if (thread >= threads) return;
         b.enter();
         for (int64_t item = next++; item < count; item = next++) work(item, thread);
         b.leave();
     };
+    const Parallel parallel = torchs_threads;
+    if (threads > 1 && count > 1 && parallel != nullptr) {
+        parallel([](void* data) { (*static_cast<decltype(run)*>(data))(); }, &run, unsigned(threads), 0);
+        return;
+    }
     std::vector<std::thread> others;
     for (int i = 1; i < threads && i < count; ++i) {
         try {
-            others.emplace_back(run, i);
+            others.emplace_back(run);
         } catch (...) {
             break;  // no more threads to be had: those there are do all of it
         }
     }
-    run(0);
+    run();
     for (std::thread& t : others) t.join();
 }
 
@@ -103,6 +116,8 @@ void by_blocks(const Model& m, int32_t which, int64_t rows, int64_t most, int32_
 }
 
 }  // namespace
+
+EXPORT void tdmpc_use_threads(Parallel parallel) { torchs_threads = parallel; }
 
 EXPORT int32_t tdmpc_abi() { return TDMPC_ABI; }
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-from ctypes import POINTER, Structure, c_float, c_int32, c_int64, c_void_p
+from ctypes import POINTER, Structure, c_float, c_int32, c_int64, c_void_p, cast
 from pathlib import Path
 from typing import Literal
 
@@ -162,6 +162,23 @@ class TrainJob(Structure):
     )
 
 
+def openmp_parallel() -> int | None:
+    """Address of `GOMP_parallel` in the OpenMP library that torch has loaded; None where there is none."""
+    try:
+        lines = Path("/proc/self/maps").read_text().splitlines()
+    except OSError:
+        return None
+    entries = (line.split(maxsplit=5) for line in lines)
+    loaded = {entry[5] for entry in entries if len(entry) == 6}
+    for path in sorted(loaded):
+        if Path(path).name.startswith(("libgomp", "libiomp")):
+            try:
+                return cast(ctypes.CDLL(path).GOMP_parallel, c_void_p).value
+            except (OSError, AttributeError):
+                continue
+    return None
+
+
 def keep_freed_memory() -> None:
     """Have the C library keep what is freed instead of giving it back to the system, where it can be told to (glibc).
 
@@ -215,6 +232,10 @@ class Library:
         self.forward = library.tdmpc_forward
         self.backward = library.tdmpc_backward
         self.workspace = library.tdmpc_workspace
+        library.tdmpc_use_threads.restype = None
+        library.tdmpc_use_threads.argtypes = [c_void_p]
+        self.use_threads = library.tdmpc_use_threads
+        self.use_threads(openmp_parallel())
         self.roll = library.tdmpc_roll
         self.terminal = library.tdmpc_terminal
         library.tdmpc_apply.restype = None
