@@ -231,7 +231,9 @@ def test_changed_weights_are_taken_at_the_next_call(library, backend, change) ->
         else:
             weight.data = 2 * weight.data
     assert not torch.equal(before, nets.encoder(observation))
-    assert error(nets.encoder(observation), model.encoder(observation)) < 0.02
+    z, action = model.encoder(observation), torch.zeros(3, 2)
+    assert error(nets.encoder(observation), z) < 0.02
+    assert error(nets.dynamics(z, action), model.dynamics(z, action)) < 0.02
 
 
 def test_an_agent_learns_with_them(library, backend, monkeypatch) -> None:

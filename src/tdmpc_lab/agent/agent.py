@@ -14,7 +14,6 @@ from torch import Generator, Tensor
 from tdmpc_lab.agent.device import resolve_device
 from tdmpc_lab.agent.learner import Learner
 from tdmpc_lab.agent.native.choose import Kernels, choose, make_nets, make_rollouts
-from tdmpc_lab.agent.native.training import NativeTrainingModel
 from tdmpc_lab.agent.planner import MPPI
 from tdmpc_lab.agent.precision import ChosenPrecision, choose_precision, machine
 from tdmpc_lab.agent.replay import Batch
@@ -108,7 +107,7 @@ class Agent:
         )
 
     @cached_property
-    def nets(self) -> TrainingModel | NativeTrainingModel:
+    def nets(self) -> TrainingModel:
         """The networks as an update computes them."""
         return make_nets(self.kernels, self.model, self.precision.updating)
 

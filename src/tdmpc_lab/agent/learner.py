@@ -12,7 +12,6 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own convention
 from torch import Generator, Tensor, nn
 
-from tdmpc_lab.agent.native.training import NativeTrainingModel
 from tdmpc_lab.agent.policy import PolicySample, distribution
 from tdmpc_lab.agent.replay import Batch
 from tdmpc_lab.agent.scale import RunningScale
@@ -32,7 +31,7 @@ class Learner:
 
     def __init__(self, model: WorldModel, config: AgentConfig, *, discount: float, generator: Generator) -> None:
         self.model = model
-        self.nets: TrainingModel | NativeTrainingModel = TrainingModel(model)
+        self.nets = TrainingModel(model)
         self.config = config
         self.discount = discount
         self.generator = generator

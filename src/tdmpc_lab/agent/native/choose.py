@@ -66,7 +66,7 @@ def make_rollouts(
     return NativeRollouts(kernels.library, kernels.backend, model, horizon=horizon, discount=discount)
 
 
-def make_nets(kernels: Kernels, model: WorldModel, dtype: torch.dtype) -> TrainingModel | NativeTrainingModel:
+def make_nets(kernels: Kernels, model: WorldModel, dtype: torch.dtype) -> TrainingModel:
     """What the learner asks, in the chosen kernels; `dtype` is what torch's products are in."""
     if kernels.library is None or kernels.backend is None:
         return TrainingModel(model, dtype)

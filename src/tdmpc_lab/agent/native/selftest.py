@@ -119,9 +119,7 @@ def compare_training(library: Library, backend: Backend, config: AgentConfig, *,
     return float(torch.stack(errors).nan_to_num(nan=torch.inf).max())
 
 
-def _gradients(
-    nets: TrainingModel | NativeTrainingModel, model: WorldModel, observation: Tensor, actions: Tensor
-) -> list[Tensor]:
+def _gradients(nets: TrainingModel, model: WorldModel, observation: Tensor, actions: Tensor) -> list[Tensor]:
     """By each network's parameters, flat, of a sum of squares of all that comes out."""
     z = nets.encoder(observation)
     latents = nets.unroll(z, actions)

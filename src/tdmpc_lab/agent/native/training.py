@@ -18,6 +18,7 @@ from tdmpc_lab.agent.blocks import NORM_EPS, dropped_entries
 from tdmpc_lab.agent.native.library import Backend, Gradient, Library, TrainJob, TrainLayer, TrainNet
 from tdmpc_lab.agent.native.packed import TILE, Layer, Packer, padded, q_head, sequential
 from tdmpc_lab.agent.networks import Mish, QEnsemble, SimNorm
+from tdmpc_lab.agent.training_model import TrainingModel
 from tdmpc_lab.agent.world_model import WorldModel
 
 NONE, MISH, RELU, SOFTMAX = range(4)
@@ -221,15 +222,14 @@ def _bytes(count: int) -> Tensor:
     return torch.empty(count, dtype=torch.uint8)
 
 
-class NativeTrainingModel:
-    """What `TrainingModel` is, in the compiled kernels: bfloat16 products, all else float32. For the CPU.
+class NativeTrainingModel(TrainingModel):
+    """`TrainingModel` in the compiled kernels: bfloat16 products, all else float32. For the CPU.
 
     As there, the last layers of policy and termination are float32.
     """
 
     def __init__(self, library: Library, backend: Backend, model: WorldModel) -> None:
-        self.model = model
-        self.regression = model.regression
+        super().__init__(model)
         latent, action, group = model.latent_dim, model.action_dim, model.dynamics.simnorm.group
         both = (latent, action)
 
@@ -260,6 +260,10 @@ class NativeTrainingModel:
     def encoder(self, observation: Tensor) -> Tensor:
         """(..., O) to (..., L)."""
         return _apply(self._encoder, observation)
+
+    def dynamics(self, z: Tensor, action: Tensor) -> Tensor:
+        """(..., L), (..., A) to (..., L)."""
+        return _apply(self._dynamics, z, action)
 
     def unroll(self, z: Tensor, actions: Tensor) -> Tensor:
         """z (B, L) and actions (H, B, A) to the latents after each of them: (H, B, L)."""
@@ -302,19 +306,6 @@ class NativeTrainingModel:
         extra = action.reshape(1, -1, action.shape[-1])
         logits = net(rows[0], extra, heads=heads, frozen=frozen or target, dropped=dropped, keep=keep)
         return logits.view(logits.shape[0], *z.shape[:-1], -1)
-
-    def q_values(
-        self,
-        z: Tensor,
-        action: Tensor,
-        heads: Tensor,
-        *,
-        target: bool = False,
-        dropout: Generator | None = None,
-        frozen: bool = False,
-    ) -> Tensor:
-        """Decoded values (n, ...) of the chosen heads."""
-        return self.regression.decode(self.q(z, action, heads=heads, dropout=dropout, frozen=frozen, target=target))
 
 
 def _apply(net: TrainedNet, state: Tensor, extra: Tensor | None = None) -> Tensor:
