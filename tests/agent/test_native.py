@@ -274,4 +274,4 @@ def test_an_agent_that_has_learned_ranks_sequences_as_in_float32(library, backen
     for wanted, found in zip(*(n["value"] + 0.9**3 * n["alive"] * n["terminal"] for n in (plain, native)), strict=True):
         assert torch.corrcoef(torch.stack([found, wanted]))[0, 1] > 0.99
         elites = [set(values.topk(32).indices.tolist()) for values in (found, wanted)]
-        assert len(elites[0] & elites[1]) >= 0.9 * 32
+        assert len(elites[0] & elites[1]) >= 0.95 * 32

@@ -60,18 +60,8 @@ INLINE void latent_row(const Linear& w, const float* bias, float eps, int group,
         return;
     }
     for (int i = 0; i < w.outputs_padded; i += 16) store(x + i, norm(i));
-    for (int i = 0; i < w.outputs; i += group) {
-        float most = x[i];
-        for (int j = 1; j < group; ++j) most = x[i + j] > most ? x[i + j] : most;
-        for (int j = 0; j < group; ++j) x[i + j] -= most;
-    }
-    for (int i = 0; i < w.outputs_padded; i += 16) store(x + i, exponential(load(x + i)));
-    for (int i = 0; i < w.outputs; i += group) {
-        float total = 0.0f;
-        for (int j = 0; j < group; ++j) total += x[i + j];
-        for (int j = 0; j < group; ++j) x[i + j] /= total;
-    }
-    for (int i = 0; i < w.outputs_padded; i += 32) store_bf16(out.at(row, i / 32), load(x + i), load(x + i + 16));
+    softmax_groups(x, w.outputs, w.outputs_padded, group);
+    store_row(out, row, x, w.outputs_padded);
 }
 
 // The number behind logits: symexp of the expected bin. The bias beyond the bins is so low that they weigh nothing.

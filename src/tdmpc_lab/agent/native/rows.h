@@ -66,6 +66,29 @@ INLINE void moments(const Linear& w, const float* bias, float eps, float* x, flo
     scale = 1.0f / std::sqrt(sum(squares) / float(w.outputs) + eps);
 }
 
+// Softmax over groups of neighbouring entries, in place.
+INLINE void softmax_groups(float* x, int outputs, int padded, int group) {
+    if (group == 8) {
+        for (int i = 0; i < padded; i += 16) store(x + i, softmax8(load(x + i)));
+        return;
+    }
+    for (int i = 0; i < outputs; i += group) {
+        float most = x[i];
+        for (int j = 1; j < group; ++j) most = x[i + j] > most ? x[i + j] : most;
+        for (int j = 0; j < group; ++j) x[i + j] -= most;
+    }
+    for (int i = 0; i < padded; i += 16) store(x + i, exponential(load(x + i)));
+    for (int i = 0; i < outputs; i += group) {
+        float total = 0.0f;
+        for (int j = 0; j < group; ++j) total += x[i + j];
+        for (int j = 0; j < group; ++j) x[i + j] /= total;
+    }
+}
+
+INLINE void store_row(Rows out, int row, const float* x, int width) {
+    for (int i = 0; i < width; i += 32) store_bf16(out.at(row, i / 32), load(x + i), load(x + i + 16));
+}
+
 INLINE void to_rows(const float* x, int n, Rows out, int row, int tile) {
     for (int i = 0; i < n; i += 32, ++tile) {
         uint16_t* p = out.at(row, tile);

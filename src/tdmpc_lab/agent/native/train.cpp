@@ -46,10 +46,6 @@ INLINE void clear_rows(Rows r, int from, int to) {
         for (int tile = 0; tile < r.tiles; ++tile) std::memset(r.at(row, tile), 0, 64);
 }
 
-INLINE void store_row(Rows out, int row, const float* x, int width) {
-    for (int i = 0; i < width; i += 32) store_bf16(out.at(row, i / 32), load(x + i), load(x + i + 16));
-}
-
 // The dropped positions of a block's rows in one step, asked for row by row in ascending order.
 struct Dropped {
     const int64_t *at = nullptr, *end = nullptr;
@@ -68,24 +64,6 @@ struct Dropped {
         for (; at < end && *at < first + width; ++at) x[*at - first] = 0.0f;
     }
 };
-
-INLINE void softmax_groups(float* x, int outputs, int padded, int group) {
-    if (group == 8) {
-        for (int i = 0; i < padded; i += 16) store(x + i, softmax8(load(x + i)));
-        return;
-    }
-    for (int i = 0; i < outputs; i += group) {
-        float most = x[i];
-        for (int j = 1; j < group; ++j) most = x[i + j] > most ? x[i + j] : most;
-        for (int j = 0; j < group; ++j) x[i + j] -= most;
-    }
-    for (int i = 0; i < padded; i += 16) store(x + i, exponential(load(x + i)));
-    for (int i = 0; i < outputs; i += group) {
-        float total = 0.0f;
-        for (int j = 0; j < group; ++j) total += x[i + j];
-        for (int j = 0; j < group; ++j) x[i + j] /= total;
-    }
-}
 
 // A product's row in `x` to the layer's output, in place; `kept`: the row on the tape, `factor`: LayerNorm's.
 INLINE void forward_row(const TrainNet& net, const TrainLayer& layer, bool taped, float scale, float* x, Rows kept, int row,
@@ -188,10 +166,7 @@ struct TrainScratch {
 };
 
 TrainScratch carve(const TrainNet& net, int rows, char* memory) {
-    int64_t widest = 32 * (net.state_tiles + net.extra_tiles);
-    for (int i = 0; i < net.count; ++i)
-        if (widest < net.layers[i].linear.outputs_padded) widest = net.layers[i].linear.outputs_padded;
-    const int64_t padded = round_up(rows, 32);
+    const int64_t widest = widest_layer(net), padded = round_up(rows, 32);
     const auto take = [&memory](int64_t bytes) {
         char* const here = memory;
         memory += round_up(bytes, 64);
@@ -290,8 +265,8 @@ void backward(const TrainNet& net, const TrainJob& job, int head, int64_t row0, 
             const Rows kept = rows_at(job.tape + tape.kept_at(head, i), tiles, at);
             const float factor = reinterpret_cast<float*>(job.tape + tape.factors_at(head, i))[at + row];
             const float* out = job.out + ((head * job.steps + t) * job.rows + row0 + row) * layer.linear.outputs;
-            backward_row(net, layer, i == 0 ? job.keep_scale : 1.0f, out, kept, row, factor, i == 0 && job.dropped_count ? &dropped : nullptr, x,
-                         sums[i]);
+            backward_row(net, layer, i == 0 ? job.keep_scale : 1.0f, out, kept, row, factor,
+                         i == 0 && job.dropped_count ? &dropped : nullptr, x, sums[i]);
             store_row({s.gradient[i % 2], tiles}, row, x, layer.linear.outputs_padded);
         };
         const Linear& top = tape.layer(head, final).linear;

@@ -1,4 +1,4 @@
-// What Python hands over for the forward and backward passes of an update (the same structures stand in tape.py).
+// What Python hands over for the forward and backward passes of an update (the same structures stand in library.py).
 //
 // A net is called on `rows` rows for `steps` steps; what it gives in one step is the first part of its input in the
 // next. Each step's rows are filled up to a multiple of 32 with zeros, "all rows" are those of all steps.
@@ -76,7 +76,6 @@ struct TapeLayout {
     }
     int64_t kept_at(int head, int i) const {
         int64_t at = inputs_at(head, net.count);
-        if (net.count == 0 || i == 0) return at;
         for (int j = 0; j < i; ++j) at += kept_bytes(j);
         return at;
     }
@@ -124,13 +123,19 @@ extern const TrainBackend kTrainAmx, kTrainAvx512, kTrainEmulation;
 
 constexpr int kStrip = 64;  // rows of a weight's gradient that one piece of work makes
 
-// Bytes of scratch memory for a block of `rows` rows.
-inline int64_t train_workspace_bytes(const TrainNet& net, int64_t rows) {
-    int64_t widest = 32 * (net.state_tiles + net.extra_tiles);
+// Entries of the longest row, inputs among them.
+inline int64_t widest_layer(const TrainNet& net) {
+    int64_t widest = kTileCols * (net.state_tiles + net.extra_tiles);
     for (int i = 0; i < net.count; ++i)
         if (widest < net.layers[i].linear.outputs_padded) widest = net.layers[i].linear.outputs_padded;
-    const int64_t padded = round_up(rows, 32);
-    return kMostProducts * (widest + 16) * 4 + 2 * padded * widest * 2 + padded * net.state * 4 + 3 * widest * net.count * 4 + 4096;
+    return widest;
+}
+
+// Bytes of scratch memory for a block of `rows` rows.
+inline int64_t train_workspace_bytes(const TrainNet& net, int64_t rows) {
+    const int64_t widest = widest_layer(net), padded = round_up(rows, 32);
+    return kMostProducts * (widest + 16) * 4 + 2 * padded * widest * 2 + padded * net.state * 4 +
+           3 * widest * net.count * 4 + 4096;
 }
 
 }  // namespace tdmpc

@@ -171,10 +171,10 @@ class _Call:
         job.block = BLOCK_ROWS
         return job
 
-    def run(self, name: str, job: TrainJob) -> None:
-        library, threads = self.net.library, torch.get_num_threads()
-        workspace = _bytes(library.train_workspace(byref(self.structure), job.block, threads))
-        function = library.forward if name == "forward" else library.backward
+    def run(self, function: Callable[..., None], job: TrainJob) -> None:
+        """The library's `forward` or `backward`."""
+        threads = torch.get_num_threads()
+        workspace = _bytes(self.net.library.train_workspace(byref(self.structure), job.block, threads))
         function(byref(self.structure), byref(job), self.net.backend, threads, workspace.data_ptr())
 
 
@@ -190,7 +190,7 @@ class _Net(torch.autograd.Function):
         job = call.job(state, extra, out)
         tape = _bytes(call.net.library.tape_bytes(byref(call.structure), byref(job)))
         job.tape = tape.data_ptr()
-        call.run("forward", job)
+        call.run(call.net.library.forward, job)
         ctx.call = call
         ctx.save_for_backward(state, extra, out, tape)
         return out
@@ -214,7 +214,7 @@ class _Net(torch.autograd.Function):
             job.gradients = cast(gradients, POINTER(Gradient))
         memory = _bytes(call.net.library.memory_bytes(byref(call.structure), byref(job)))
         job.memory = memory.data_ptr()
-        call.run("backward", job)
+        call.run(call.net.library.backward, job)
         return None, by_state, by_extra, *by_parameters
 
 

@@ -54,15 +54,20 @@ INLINE Vec reciprocal(Vec v) {
 #endif
 }
 
+// The nearest whole number, of one between −2²² and 2²².
+INLINE Vec nearest(Vec v) {
+#ifdef __AVX512F__
+    return Vec(_mm512_roundscale_ps(__m512(v), _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+#else
+    return (v + 12582912.0f) - 12582912.0f;
+#endif
+}
+
 // e^v, relative error below 3e-7; 0 far below −87, not defined above 88. NaN stays NaN.
 INLINE Vec exponential(Vec v) {
     v = at_least(v, all(-104.0f));
     const Vec t = v * 1.44269504088896f;
-#ifdef __AVX512F__
-    const Vec n = Vec(_mm512_roundscale_ps(__m512(t), _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
-#else
-    const Vec n = (t + 12582912.0f) - 12582912.0f;
-#endif
+    const Vec n = nearest(t);
     Vec r = v - n * 0.693145752f;  // ln 2 in two parts
     r = r - n * 1.42860677e-6f;
     Vec p = r * 1.38888889e-3f + 8.33333377e-3f;
@@ -83,11 +88,7 @@ INLINE Vec exponential(Vec v) {
 // e^v, relative error below 1e-5, for −80 < v ≤ 20: what is rounded to bfloat16 next needs no more. NaN stays NaN.
 INLINE Vec exponential_rough(Vec v) {
     const Vec t = v * 1.44269504088896f;
-#ifdef __AVX512F__
-    const Vec n = Vec(_mm512_roundscale_ps(__m512(t), _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
-#else
-    const Vec n = (t + 12582912.0f) - 12582912.0f;
-#endif
+    const Vec n = nearest(t);
     const Vec r = t - n;
     Vec p = r * 9.58277e-3f + 5.59062e-2f;
     p = p * r + 2.4024099e-1f;
