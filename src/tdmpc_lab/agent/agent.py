@@ -149,7 +149,8 @@ class Agent:
 
     def update(self, batch: Batch) -> dict[str, Tensor]:
         """One update from a batch; see `Learner.update`."""
-        self.learner.nets = self.nets
+        if self.learner.nets is not self.nets:
+            self.learner.nets = self.nets
         return self.learner.update(batch)
 
     def state_dict(self) -> dict[str, Any]:

@@ -5,13 +5,13 @@ Shapes: H horizon, B batch, O observation, A action, L latent, N heads, K bins; 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own convention
-from torch import Generator, Tensor, nn
+from torch import Generator, Tensor
 
+from tdmpc_lab.agent.clipped_step import ClippedStep
 from tdmpc_lab.agent.policy import PolicySample, distribution
 from tdmpc_lab.agent.replay import Batch
 from tdmpc_lab.agent.scale import RunningScale
@@ -20,13 +20,14 @@ from tdmpc_lab.agent.world_model import WorldModel
 from tdmpc_lab.config.schema import AgentConfig
 
 POLICY_ADAM_EPS = 1e-5
+PARTS = {"model": ("encoder", "dynamics", "reward", "termination", "q"), "policy": ("policy",)}
+"""What each of the two optimizers trains."""
 
 
 class Learner:
     """Losses, optimizers and running scale for one world model.
 
     `update` takes one batch and returns its losses as scalars on the device; it never waits for the device.
-    `nets` computes the networks; replace it for products in another type or by other kernels.
     """
 
     def __init__(self, model: WorldModel, config: AgentConfig, *, discount: float, generator: Generator) -> None:
@@ -35,9 +36,6 @@ class Learner:
         self.config = config
         self.discount = discount
         self.generator = generator
-        self._model_parts: dict[str, nn.Module] = {
-            name: getattr(model, name) for name in ("encoder", "dynamics", "reward", "termination", "q")
-        }
         device = model.regression.centres.device
         self.scale = RunningScale(config.scale_tau).to(device)
         encoder = list(model.encoder.parameters())
@@ -51,14 +49,25 @@ class Learner:
             model.policy.parameters(), lr=config.lr, eps=POLICY_ADAM_EPS, fused=True
         )
 
+    @property
+    def nets(self) -> TrainingModel:
+        """What computes the networks, the losses and the steps; replace it for another type or other kernels."""
+        return self._nets
+
+    @nets.setter
+    def nets(self, nets: TrainingModel) -> None:
+        self._nets = nets
+        self._steppers: dict[str, ClippedStep] = {}  # made at the first step
+
     def update(self, batch: Batch) -> dict[str, Tensor]:
         """Train on one batch: model and Q, then the policy on the detached latents, then the target."""
         with torch.no_grad():
             next_z = self.nets.encoder(batch.observations[1:])  # (H, B, L)
             target = self.td_target(next_z, batch.rewards, batch.terminated)  # (H, B)
         latents, losses = self.model_losses(batch, next_z, target)
-        losses |= self._step(losses["loss/total"], self.model_optimizer, "model", self._model_parts)
-        losses |= self._update_policy(latents.detach())
+        losses |= self._step(losses["loss/total"], "model")
+        loss, metrics = self.policy_loss(latents.detach())
+        losses |= metrics | self._step(loss, "policy")
         self.model.update_target(self.config.tau)
         losses["td_target"] = target.mean()
         return {name: value.detach() for name, value in losses.items()}
@@ -131,29 +140,18 @@ class Learner:
         eps = torch.randn(mean.shape, generator=self.generator, device=mean.device)
         return distribution(self.model.policy.head, mean, log_std, eps)
 
-    def _update_policy(self, latents: Tensor) -> dict[str, Tensor]:
-        loss, metrics = self.policy_loss(latents)
-        return metrics | self._step(loss, self.policy_optimizer, "policy", {"policy": self.model.policy})
-
-    def _step(
-        self, loss: Tensor, optimizer: torch.optim.Optimizer, name: str, parts: Mapping[str, nn.Module]
-    ) -> dict[str, Tensor]:
+    def _step(self, loss: Tensor, kind: Literal["model", "policy"]) -> dict[str, Tensor]:
         """Backward, clip, step; returns the gradient norms before clipping, of the whole and by part."""
-        optimizer.zero_grad(set_to_none=True)
+        if kind not in self._steppers:
+            optimizer = self.model_optimizer if kind == "model" else self.policy_optimizer
+            parts = {part: list(getattr(self.model, part).parameters()) for part in PARTS[kind]}
+            self._steppers[kind] = self.nets.stepper(optimizer, parts, self.config.grad_clip)
+        stepper = self._steppers[kind]
+        stepper.clear()
         loss.backward()  # type: ignore[no-untyped-call]
-        parameters = {part: list(module.parameters()) for part, module in parts.items()}
-        norms = {
-            part: torch.nn.utils.get_total_norm([p.grad for p in members if p.grad is not None])
-            for part, members in parameters.items()
-        }
-        total = torch.linalg.vector_norm(torch.stack(list(norms.values())))
-        every = [p for members in parameters.values() for p in members]
-        torch.nn.utils.clip_grads_with_norm_(every, self.config.grad_clip, total)
-        optimizer.step()
-        # a fused step does not tell that it wrote to the weights; who keeps copies of them asks for the version
-        torch.autograd.graph.increment_version(every)
+        total, norms = stepper()
         by_part = {f"grad_norm/{part}": norm for part, norm in norms.items()} if len(norms) > 1 else {}
-        return {f"grad_norm/{name}": total, **by_part}
+        return {f"grad_norm/{kind}": total, **by_part}
 
     def state_dict(self) -> dict[str, Any]:
         """Optimizers and running scale; the model's own weights are not in it."""

@@ -6,13 +6,17 @@ one against the other.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own convention
 from torch import Generator, Tensor, nn
 
 from tdmpc_lab.agent.activations import group_softmax
 from tdmpc_lab.agent.blocks import Casts, block, dropped_entries, ensemble_block, ensemble_linear, linear
+from tdmpc_lab.agent.clipped_step import ClippedStep
 from tdmpc_lab.agent.networks import QEnsemble
+from tdmpc_lab.agent.regression import DiscreteRegression
 from tdmpc_lab.agent.world_model import WorldModel
 
 
@@ -21,7 +25,7 @@ class TrainingModel:
 
     def __init__(self, model: WorldModel, dtype: torch.dtype = torch.float32) -> None:
         self.model = model
-        self.regression = model.regression
+        self.regression: DiscreteRegression = model.regression
         self._casts = Casts(dtype)
         self._group = model.dynamics.simnorm.group
 
@@ -102,6 +106,12 @@ class TrainingModel:
         """Decoded values (n, ...) of the chosen heads."""
         logits = self.q(z, action, heads=heads, dropout=dropout, frozen=frozen, target=target)
         return self.regression.decode(logits)
+
+    def stepper(
+        self, optimizer: torch.optim.Adam, parts: Mapping[str, Sequence[nn.Parameter]], max_norm: float
+    ) -> ClippedStep:
+        """What takes the optimizer's steps; see `ClippedStep`."""
+        return ClippedStep(optimizer, parts, max_norm)
 
     def _together(self, z: Tensor, action: Tensor) -> Tensor:
         dtype = self._casts.dtype

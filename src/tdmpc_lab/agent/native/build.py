@@ -20,7 +20,10 @@ from typing import Any
 
 import torch
 
-SOURCES = ("kernels.h", "train.h", "vec.h", "tiles.h", "rows.h", "rollout.cpp", "train.cpp", "dispatch.cpp")
+SOURCES = (
+    *("kernels.h", "train.h", "learn.h", "vec.h", "tiles.h", "rows.h"),
+    *("rollout.cpp", "train.cpp", "learn.cpp", "dispatch.cpp"),
+)
 FLAGS = ("-std=c++17", "-O3", "-fPIC", "-fvisibility=hidden", "-fno-math-errno", "-fno-trapping-math", "-pthread")
 AVX512 = ("-mavx512f", "-mavx512dq", "-mavx512bw", "-mavx512vl", "-mavx512bf16", "-mfma")
 UNITS: dict[str, tuple[str, ...]] = {
@@ -31,6 +34,8 @@ UNITS: dict[str, tuple[str, ...]] = {
     "train-emulation": ("train.cpp", "-DTDMPC_EMULATION", "-O1"),
     "train-avx512": ("train.cpp", "-DTDMPC_AVX512", *AVX512),
     "train-amx": ("train.cpp", "-DTDMPC_AMX", *AVX512),
+    "learn-plain": ("learn.cpp", "-O1"),
+    "learn-avx512": ("learn.cpp", *AVX512),
 }
 """Object file, its source and what it may use: only code that is chosen at run time goes beyond plain x86-64."""
 COMPILERS = ("g++", "c++", "clang++")

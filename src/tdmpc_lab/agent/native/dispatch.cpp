@@ -6,12 +6,14 @@
 #include <unistd.h>
 
 #include <atomic>
+#include <cmath>
 #include <cstdint>
 #include <thread>
 #include <utility>
 #include <vector>
 
 #include "kernels.h"
+#include "learn.h"
 #include "train.h"
 
 #define EXPORT extern "C" __attribute__((visibility("default")))
@@ -29,6 +31,8 @@ const Backend& backend(int32_t which) {
 const TrainBackend& train_backend(int32_t which) {
     return which == kUseAmx ? kTrainAmx : which == kUseAvx512 ? kTrainAvx512 : kTrainEmulation;
 }
+
+const LearnBackend& learn_backend(int32_t which) { return which == kUseEmulation ? kLearnPlain : kLearnAvx512; }
 
 uint64_t enabled_state() {
     uint32_t a, b, c, d;
@@ -217,5 +221,69 @@ EXPORT void tdmpc_backward(const TrainNet* net, const TrainJob* job, int32_t whi
     share(b, int64_t(parts.size()), threads, [&](int64_t item, int thread) {
         const Part& p = parts[item];
         b.by_weight(*net, *job, p.head, p.layer, p.strip, workspace + thread * bytes);
+    });
+}
+
+namespace {
+
+// `work(row, rows)` for pieces of all rows.
+template <class Work>
+void by_rows(const LearnBackend& b, int64_t rows, int32_t threads, Work work) {
+    share(b, (rows + kLossRows - 1) / kLossRows, threads, [&](int64_t item, int) {
+        const int64_t row = item * kLossRows;
+        work(row, rows - row < kLossRows ? rows - row : kLossRows);
+    });
+}
+
+}  // namespace
+
+EXPORT void tdmpc_two_hot(const TwoHotJob* job, int32_t which, int32_t threads) {
+    const LearnBackend& b = learn_backend(which);
+    by_rows(b, job->rows, threads, [&](int64_t row, int64_t rows) { b.two_hot(*job, row, rows); });
+}
+
+EXPORT void tdmpc_two_hot_back(const TwoHotJob* job, int32_t which, int32_t threads) {
+    const LearnBackend& b = learn_backend(which);
+    by_rows(b, job->rows, threads, [&](int64_t row, int64_t rows) { b.two_hot_back(*job, row, rows); });
+}
+
+EXPORT void tdmpc_decode(const DecodeJob* job, int32_t which, int32_t threads) {
+    const LearnBackend& b = learn_backend(which);
+    by_rows(b, job->rows, threads, [&](int64_t row, int64_t rows) { b.decode(*job, row, rows); });
+}
+
+EXPORT void tdmpc_decode_back(const DecodeJob* job, int32_t which, int32_t threads) {
+    const LearnBackend& b = learn_backend(which);
+    by_rows(b, job->rows, threads, [&](int64_t row, int64_t rows) { b.decode_back(*job, row, rows); });
+}
+
+// Norms first, over chunks that are the same for any number of threads; then the step on clipped gradients.
+EXPORT void tdmpc_adam(const AdamJob* job, int32_t which, int32_t threads) {
+    const LearnBackend& b = learn_backend(which);
+    struct Part {
+        const AdamTensor* tensor;
+        int64_t from, count;
+        double squares;
+    };
+    std::vector<Part> parts;
+    for (int64_t i = 0; i < job->count; ++i) {
+        const int64_t count = job->tensors[i].count;
+        for (int64_t from = 0; from < count; from += kChunk)
+            parts.push_back({job->tensors + i, from, count - from < kChunk ? count - from : kChunk, 0.0});
+    }
+    share(b, int64_t(parts.size()), threads,
+          [&](int64_t item, int) { parts[item].squares = b.squares(parts[item].tensor->gradient + parts[item].from, parts[item].count); });
+    std::vector<double> sums(job->parts, 0.0);
+    double all = 0.0;
+    for (const Part& p : parts) {
+        sums[p.tensor->part] += p.squares;
+        all += p.squares;
+    }
+    for (int32_t i = 0; i < job->parts; ++i) job->norms[i] = float(std::sqrt(sums[i]));
+    const float norm = job->norms[job->parts] = float(std::sqrt(all));
+    const float scale = job->max_norm / (norm + 1e-6f);
+    share(b, int64_t(parts.size()), threads, [&](int64_t item, int) {
+        const Part& p = parts[item];
+        b.adam(*job, *p.tensor, p.from, p.count, scale > 1.0f ? 1.0f : scale);
     });
 }

@@ -9,7 +9,7 @@
 
 #include <cstdint>
 
-#define TDMPC_ABI 2
+#define TDMPC_ABI 3
 
 namespace tdmpc {
 

@@ -1,16 +1,16 @@
-"""The compiled library as Python sees it: its structures (as in kernels.h and train.h) and its functions."""
+"""The compiled library as Python sees it: its structures (as in kernels.h, train.h and learn.h) and its functions."""
 
 from __future__ import annotations
 
 import ctypes
 from ctypes import POINTER, Structure, c_float, c_int32, c_int64, c_void_p, cast
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 Backend = Literal["amx", "avx512", "emulation"]
 BACKENDS: tuple[Backend, ...] = ("amx", "avx512", "emulation")  # by their number in the library, fastest first
 AMX_NOT_GIVEN = 8
-ABI = 2
+ABI = 3
 MAX_LAYERS = 16
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD = -1, -2, -3  # of malloc.h
 
@@ -162,6 +162,71 @@ class TrainJob(Structure):
     )
 
 
+class TwoHotJob(Structure):
+    """Arguments of `two_hot` and `two_hot_back`."""
+
+    _fields_ = (
+        ("logits", c_void_p),
+        ("lower", c_void_p),
+        ("share", c_void_p),
+        ("loss", c_void_p),
+        ("log_sum", c_void_p),
+        ("by_loss", c_void_p),
+        ("by_logits", c_void_p),
+        ("rows", c_int64),
+        ("targets", c_int64),
+        ("bins", c_int64),
+    )
+
+
+class DecodeJob(Structure):
+    """Arguments of `decode` and `decode_back`."""
+
+    _fields_ = (
+        ("logits", c_void_p),
+        ("centres", c_void_p),
+        ("value", c_void_p),
+        ("expected", c_void_p),
+        ("log_sum", c_void_p),
+        ("by_value", c_void_p),
+        ("by_logits", c_void_p),
+        ("rows", c_int64),
+        ("bins", c_int64),
+    )
+
+
+class AdamTensor(Structure):
+    """One parameter, its gradient and what the optimizer keeps of it."""
+
+    _fields_ = (
+        ("parameter", c_void_p),
+        ("gradient", c_void_p),
+        ("mean", c_void_p),
+        ("square", c_void_p),
+        ("count", c_int64),
+        ("rate", c_float),
+        ("correction", c_float),
+        ("part", c_int32),
+        ("unused", c_int32),
+    )
+
+
+class AdamJob(Structure):
+    """Arguments of `adam`."""
+
+    _fields_ = (
+        ("tensors", POINTER(AdamTensor)),
+        ("count", c_int64),
+        ("norms", c_void_p),
+        ("parts", c_int32),
+        ("max_norm", c_float),
+        ("keep_mean", c_float),
+        ("keep_square", c_float),
+        ("eps", c_float),
+        ("unused", c_int32),
+    )
+
+
 def openmp_parallel() -> int | None:
     """Address of `GOMP_parallel` in the OpenMP library that torch has loaded; None where there is none."""
     try:
@@ -207,43 +272,35 @@ class Library:
             raise OSError(f"{path} is not a library of these kernels") from error
         if abi != ABI:
             raise OSError(f"{path} holds kernels of another version ({abi}, wanted {ABI})")
-        library.tdmpc_backends.restype = c_int32
-        library.tdmpc_workspace.restype = c_int64
-        library.tdmpc_workspace.argtypes = [POINTER(Model), c_int64, c_int32]
-        for name, job in (("roll", RollJob), ("terminal", TerminalJob)):
-            function = getattr(library, f"tdmpc_{name}")
-            function.restype = None
-            function.argtypes = [POINTER(Model), POINTER(job), c_int32, c_int64, c_int32, c_void_p]
-        library.tdmpc_pack.restype = None
-        library.tdmpc_pack.argtypes = [POINTER(PackJob), c_int64, c_int32, c_int32]
-        for name in ("tape_bytes", "memory_bytes"):
-            function = getattr(library, f"tdmpc_{name}")
-            function.restype = c_int64
-            function.argtypes = [POINTER(TrainNet), POINTER(TrainJob)]
-        library.tdmpc_train_workspace.restype = c_int64
-        library.tdmpc_train_workspace.argtypes = [POINTER(TrainNet), c_int64, c_int32]
-        for name in ("forward", "backward"):
-            function = getattr(library, f"tdmpc_{name}")
-            function.restype = None
-            function.argtypes = [POINTER(TrainNet), POINTER(TrainJob), c_int32, c_int32, c_void_p]
-        self.tape_bytes = library.tdmpc_tape_bytes
-        self.memory_bytes = library.tdmpc_memory_bytes
-        self.train_workspace = library.tdmpc_train_workspace
-        self.forward = library.tdmpc_forward
-        self.backward = library.tdmpc_backward
-        self.workspace = library.tdmpc_workspace
-        library.tdmpc_use_threads.restype = None
-        library.tdmpc_use_threads.argtypes = [c_void_p]
-        self.use_threads = library.tdmpc_use_threads
+        rolling = [c_int32, c_int64, c_int32, c_void_p]  # backend, rows of a block, threads, scratch memory
+        training = [POINTER(TrainNet), POINTER(TrainJob)]
+        self.workspace = _function(library.tdmpc_workspace, POINTER(Model), c_int64, c_int32, result=c_int64)
+        self.roll = _function(library.tdmpc_roll, POINTER(Model), POINTER(RollJob), *rolling)
+        self.terminal = _function(library.tdmpc_terminal, POINTER(Model), POINTER(TerminalJob), *rolling)
+        self.pack = _function(library.tdmpc_pack, POINTER(PackJob), c_int64, c_int32, c_int32)
+        self.apply = _function(library.tdmpc_apply, c_int32, c_void_p, c_int64, c_int32)
+        self.tape_bytes = _function(library.tdmpc_tape_bytes, *training, result=c_int64)
+        self.memory_bytes = _function(library.tdmpc_memory_bytes, *training, result=c_int64)
+        self.train_workspace = _function(
+            library.tdmpc_train_workspace, POINTER(TrainNet), c_int64, c_int32, result=c_int64
+        )
+        self.forward = _function(library.tdmpc_forward, *training, c_int32, c_int32, c_void_p)
+        self.backward = _function(library.tdmpc_backward, *training, c_int32, c_int32, c_void_p)
+        self.two_hot = _function(library.tdmpc_two_hot, POINTER(TwoHotJob), c_int32, c_int32)
+        self.two_hot_back = _function(library.tdmpc_two_hot_back, POINTER(TwoHotJob), c_int32, c_int32)
+        self.decode = _function(library.tdmpc_decode, POINTER(DecodeJob), c_int32, c_int32)
+        self.decode_back = _function(library.tdmpc_decode_back, POINTER(DecodeJob), c_int32, c_int32)
+        self.adam = _function(library.tdmpc_adam, POINTER(AdamJob), c_int32, c_int32)
+        self.use_threads = _function(library.tdmpc_use_threads, c_void_p)
         self.use_threads(openmp_parallel())
-        self.roll = library.tdmpc_roll
-        self.terminal = library.tdmpc_terminal
-        library.tdmpc_apply.restype = None
-        library.tdmpc_apply.argtypes = [c_int32, c_void_p, c_int64, c_int32]
-        self.pack = library.tdmpc_pack
-        self.apply = library.tdmpc_apply
-        found = library.tdmpc_backends()
+        found = _function(library.tdmpc_backends, result=c_int32)()
         self.backends: tuple[Backend, ...] = tuple(name for i, name in enumerate(BACKENDS) if found >> i & 1)
         """Those that this processor can run, fastest first."""
         self.amx_not_given = bool(found & AMX_NOT_GIVEN)
         """The processor has AMX, but the system does not let this process use it."""
+
+
+def _function(function: Any, *arguments: Any, result: Any = None) -> Any:
+    """A function of the library, told what it takes and gives."""
+    function.argtypes, function.restype = arguments, result
+    return function

@@ -14,12 +14,15 @@ import signal
 import subprocess
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import torch
-from torch import Generator, Tensor
+from torch import Generator, Tensor, nn
 
+from tdmpc_lab.agent.clipped_step import ClippedStep
 from tdmpc_lab.agent.native.build import write_whole
+from tdmpc_lab.agent.native.learning import NativeClippedStep
 from tdmpc_lab.agent.native.library import BACKENDS, Backend, Library
 from tdmpc_lab.agent.native.rollouts import NativeRollouts
 from tdmpc_lab.agent.native.training import NativeTrainingModel
@@ -125,12 +128,28 @@ def _gradients(nets: TrainingModel, model: WorldModel, observation: Tensor, acti
     latents = nets.unroll(z, actions)
     logits = nets.q(latents, actions, dropout=Generator().manual_seed(1))
     mean, log_std = nets.policy(latents)
-    outputs = [nets.reward(latents, actions), logits, nets.termination(latents), mean, log_std]
+    values = [nets.regression.loss(logits, 3 * latents[..., 0]), nets.regression.decode(logits)]
+    outputs = [nets.reward(latents, actions), logits, nets.termination(latents), mean, log_std, *values]
     total = sum((out.square().mean() for out in outputs), start=latents.square().mean())
     parts = (model.encoder, model.dynamics, model.reward, model.q, model.termination, model.policy)
     wanted = [list(part.parameters()) for part in parts]
     found = iter(torch.autograd.grad(total, [p for part in wanted for p in part]))
     return [torch.cat([next(found).flatten() for _ in part]) for part in wanted]
+
+
+def compare_step(library: Library, backend: Backend, *, size: int) -> float:
+    """Relative error of two of the optimizer's steps, against torch's."""
+    moved = []
+    for make in (partial(NativeClippedStep, library, BACKENDS.index(backend)), ClippedStep):
+        generator = Generator().manual_seed(0)
+        parameter = nn.Parameter(torch.zeros(size))
+        step = make(torch.optim.Adam([parameter], lr=1e-3, fused=True), {"all": [parameter]}, 1.0)
+        for _ in range(2):
+            parameter.grad = torch.randn(size, generator=generator)
+            step()
+        moved.append(parameter.detach())
+    found, wanted = moved
+    return float(((found - wanted).norm() / wanted.norm()).nan_to_num(nan=torch.inf))
 
 
 def _numbers(rollouts: Rollouts, z: Tensor, noise: Tensor) -> list[Tensor]:
@@ -154,6 +173,10 @@ def main() -> None:
         if not error < LARGEST_ERROR:
             print(f"its gradients are off by {error:.3g} of their norm")
             return
+    error = compare_step(library, backend, size=70_003)
+    if not error < LARGEST_ERROR:
+        print(f"its optimizer's steps are off by {error:.3g}")
+        return
     print(GOOD)
 
 

@@ -5,7 +5,7 @@ Shapes: R rows, T steps, n heads, S state and E extra inputs, O outputs; H horiz
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from ctypes import POINTER, byref, cast
 from functools import partial
 from typing import Any
@@ -15,7 +15,9 @@ from torch import Generator, Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from tdmpc_lab.agent.blocks import NORM_EPS, dropped_entries
-from tdmpc_lab.agent.native.library import Backend, Gradient, Library, TrainJob, TrainLayer, TrainNet
+from tdmpc_lab.agent.clipped_step import ClippedStep
+from tdmpc_lab.agent.native.learning import NativeClippedStep, NativeRegression
+from tdmpc_lab.agent.native.library import BACKENDS, Backend, Gradient, Library, TrainJob, TrainLayer, TrainNet
 from tdmpc_lab.agent.native.packed import TILE, Layer, Packer, padded, q_head, sequential
 from tdmpc_lab.agent.networks import Mish, QEnsemble, SimNorm
 from tdmpc_lab.agent.training_model import TrainingModel
@@ -230,6 +232,8 @@ class NativeTrainingModel(TrainingModel):
 
     def __init__(self, library: Library, backend: Backend, model: WorldModel) -> None:
         super().__init__(model)
+        self._library, self._backend = library, BACKENDS.index(backend)
+        self.regression = NativeRegression(library, self._backend, model.regression)
         latent, action, group = model.latent_dim, model.action_dim, model.dynamics.simnorm.group
         both = (latent, action)
 
@@ -306,6 +310,12 @@ class NativeTrainingModel(TrainingModel):
         extra = action.reshape(1, -1, action.shape[-1])
         logits = net(rows[0], extra, heads=heads, frozen=frozen or target, dropped=dropped, keep=keep)
         return logits.view(logits.shape[0], *z.shape[:-1], -1)
+
+    def stepper(
+        self, optimizer: torch.optim.Adam, parts: Mapping[str, Sequence[nn.Parameter]], max_norm: float
+    ) -> ClippedStep:
+        """What takes the optimizer's steps, as `TrainingModel.stepper`."""
+        return NativeClippedStep(self._library, self._backend, optimizer, parts, max_norm)
 
 
 def _apply(net: TrainedNet, state: Tensor, extra: Tensor | None = None) -> Tensor:
