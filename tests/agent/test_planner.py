@@ -124,7 +124,7 @@ def test_respects_bounds_shapes_and_std_limits():
         assert plan.mean.abs().max() <= 1
         assert plan.std.min() >= 0.05
         assert plan.std.max() <= 2
-        assert plan.nan_values.item() == 0
+        assert plan.nan_values.sum() == 0
 
 
 def test_warm_start_is_the_last_plan_shifted_by_one():
@@ -178,7 +178,7 @@ def test_nan_values_count_as_zero_and_are_reported():
     plan = mppi.plan(
         subject, torch.zeros(1, 2), torch.zeros(1, 2, 2), explore=False, generator=Generator().manual_seed(0)
     )
-    assert plan.nan_values.item() > 0
+    assert plan.nan_values.sum() > 0
     assert plan.action.isfinite().all()
     assert plan.value.item() == 0.0
 

@@ -13,8 +13,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tdmpc_lab.config.durations import format_duration, parse_duration
-from tdmpc_lab.config.loader import load_resolved, spec_from_dict
+from tdmpc_lab.config.loader import load_resolved, load_resolved_text, load_spec, spec_from_dict
 from tdmpc_lab.config.serialize import dump_yaml, flatten, key_word, to_dict
+from tdmpc_lab.errors import SpecError
 
 SMALL = {"name": "x", "env": {"id": "A-v0"}}
 
@@ -181,3 +182,16 @@ def test_switches_in_words() -> None:
     assert key_word("reward.backprop", False) == "reward.backprop=off"
     assert key_word("reward.backprop", {"bonus": 3}) == "reward.backprop={bonus: 3}"
     assert key_word("env.options", {}) == "env.options={}"
+
+
+def test_a_stored_spec_of_an_older_version_is_read_without_keys_that_are_gone(tmp_path: Path) -> None:
+    """A job that waits while the package is updated, a checkpoint of last year. What a person writes is refused."""
+    spec = spec_from_dict(SMALL)
+    older = dump_yaml(spec).replace("planner:\n", "planner:\n  cuda_graph: true\n")
+    assert "cuda_graph: true" in older
+    assert reload(tmp_path, older) == spec
+    assert load_resolved_text(older, "a checkpoint") == spec
+    with pytest.raises(SpecError, match=r"planner\.cuda_graph: unknown key \(did you mean agent\.cuda_graphs\?\)"):
+        load_spec(tmp_path / "resolved.yaml")
+    with pytest.raises(SpecError, match="unknown key"):
+        reload(tmp_path, older.replace("cuda_graph: true", "cuda_grph: true"))

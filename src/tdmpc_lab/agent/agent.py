@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Generator, Tensor
 
+from tdmpc_lab.agent.captured_update import CapturedUpdate
 from tdmpc_lab.agent.device import resolve_device
 from tdmpc_lab.agent.learner import Learner
 from tdmpc_lab.agent.native.choose import Kernels, choose, make_nets, make_rollouts
@@ -89,6 +90,7 @@ class Agent:
         self.precision = precision
         self.__dict__.pop("rollouts", None)  # made anew at the next plan
         self.__dict__.pop("nets", None)  # and at the next update
+        self.__dict__.pop("_captured", None)
 
     @cached_property
     def kernels(self) -> Kernels:
@@ -110,6 +112,10 @@ class Agent:
     def nets(self) -> TrainingModel:
         """The networks as an update computes them."""
         return make_nets(self.kernels, self.model, self.precision.updating)
+
+    @cached_property
+    def _captured(self) -> CapturedUpdate:
+        return CapturedUpdate(self.learner)
 
     def plan_state(self, envs: int, *, seed: int) -> PlanState:
         """A fresh planning state for `envs` environments, with random draws of its own."""
@@ -135,9 +141,16 @@ class Agent:
         rows = rows.to(self.device)
         with torch.inference_mode():
             z = self.model.encoder(torch.from_numpy(observations).to(self.device))
-            plan = self.planner.plan(self.rollouts, z, state.mean[rows], explore=explore, generator=state.generator)
+            plan = self.planner.plan(
+                self.rollouts,
+                z,
+                state.mean[rows],
+                explore=explore,
+                generator=state.generator,
+                captured=self.kernels.captured,
+            )
             state.mean[rows] = plan.mean
-            state.nan_values += plan.nan_values
+            state.nan_values += plan.nan_values.sum()
         return plan.action.cpu().numpy()
 
     @torch.no_grad()
@@ -151,7 +164,7 @@ class Agent:
         """One update from a batch; see `Learner.update`."""
         if self.learner.nets is not self.nets:
             self.learner.nets = self.nets
-        return self.learner.update(batch)
+        return self._captured(batch) if self.kernels.captured else self.learner.update(batch)
 
     def state_dict(self) -> dict[str, Any]:
         """Networks, target, optimizers, running scale and random state: enough to go on training."""
@@ -174,6 +187,7 @@ class Agent:
         if here and self.config.precision == "auto" and made["name"] != self.precision.name:
             self.use_precision(ChosenPrecision(made["name"], "as the checkpoint was made with on this machine"))
         self.learner.load_state_dict(state["learner"])
+        self.__dict__.pop("_captured", None)  # it writes to what the optimizers kept before
         self.generator.set_state(state["generator"])
 
     def load_weights(self, state: dict[str, Any]) -> None:

@@ -80,17 +80,17 @@ def bench(
     envs: int = 1,
     device: str = "auto",
     repeats: int = 10,
-    warm_up: int = 2,
+    warm_up: int = 4,
 ) -> BenchResult:
     """Time `repeats` plans for `envs` environments and as many updates, after `warm_up` unmeasured ones of each.
 
-    The heads' last layers are given random weights first: at their zero start they rank all sequences alike.
+    Of the unmeasured ones the last capture CUDA graphs, where there are any.
 
     Raises:
         ConfigError, ExternalError: as `Agent`.
     """
     subject = Agent(observation_dim, action_dim, agent=agent, planner=planner, device=device)
-    _perturb_heads(subject)
+    perturb_heads(subject)
     batch = random_batch(observation_dim, action_dim, agent.horizon, batch_size, subject.device)
     observations = np.random.default_rng(0).normal(size=(envs, observation_dim)).astype(np.float32)
     state = subject.plan_state(envs, seed=0)
@@ -159,7 +159,8 @@ def random_batch(observation_dim: int, action_dim: int, horizon: int, size: int,
 
 
 @torch.no_grad()
-def _perturb_heads(agent: Agent) -> None:
+def perturb_heads(agent: Agent) -> None:
+    """Give the heads' last layers random weights: at their zero start they rank all sequences alike."""
     generator = Generator(agent.device).manual_seed(0)
     for weight in (
         agent.model.reward.net[-1].weight,

@@ -36,6 +36,10 @@ class Casts:
             self._kept[id(parameter)] = (parameter._version, kept)
         return kept
 
+    def forget(self) -> None:
+        """Make every copy anew when it is asked for next."""
+        self._kept.clear()
+
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor, casts: Casts) -> Tensor:
     """x (..., in) to (..., out), in the products' type."""

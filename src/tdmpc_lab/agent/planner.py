@@ -32,7 +32,7 @@ class Plan:
     mean: Tensor  # (E, H, A) mean of the final distribution; the next call's warm start
     std: Tensor  # (E, H, A) its standard deviation
     value: Tensor  # (E,) estimated return of the best sequence
-    nan_values: Tensor  # () how many value estimates were NaN (they count as 0 in the search)
+    nan_values: Tensor  # (E,) how many value estimates were NaN (they count as 0 in the search)
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,21 @@ class Draws:
     clocks: Tensor  # (E, K) exponential, for the choice of one elite
     exploration: Tensor  # (E, A) standard normal
 
+    def extended(self, more: int) -> tuple[Tensor, ...]:
+        """All of them for `more` further environments, whose plans nobody wants."""
+        first, second, last = (self.proposals,), (self.candidates, self.terminal), (self.clocks, self.exploration)
+        return (
+            *(_extended(x, 0, more) for x in first),
+            *(_extended(x, 1, more) for x in second),
+            self.heads,
+            *(_extended(x, 0, more) for x in last),
+        )
+
+
+def _extended(x: Tensor, dim: int, more: int) -> Tensor:
+    """x with its first entry in `dim` repeated `more` times behind the others."""
+    return x if more == 0 else torch.cat([x, x.narrow(dim, 0, 1).repeat_interleave(more, dim)], dim)
+
 
 class MPPI:
     """Model predictive path integral control with a learned model and a policy prior.
@@ -58,7 +73,7 @@ class MPPI:
         self.config = config
         self.horizon = horizon
         self.discount = discount
-        self._calls: dict[tuple[int, int, bool], StaticCall] = {}  # by rollouts, environments, explore
+        self._calls: dict[tuple[int, int, bool], StaticCall] = {}  # by rollouts, size, explore
 
     @torch.no_grad()
     def plan(
@@ -69,17 +84,22 @@ class MPPI:
         *,
         explore: bool,
         generator: Generator,
+        captured: bool = False,
     ) -> Plan:
         """Plan from latents z (E, L), warm-started with the last plan's mean (E, H, A), zeros at an episode's start.
 
         With `explore` the first action gets the final distribution's noise; without, it is the drawn elite's own.
+        With `captured` a plan on a GPU is one CUDA graph, one for each power of two of environments.
         """
         draws = self.draw(z.shape[0], rollouts.action_dim, rollouts.q_heads, generator)
-        if not self.config.cuda_graph:
+        if not captured:
             return self.search(rollouts, z, previous_mean, draws, explore=explore)
         rollouts.refresh()  # outside the graph, which reads the weights where they lie
-        inputs = (z, previous_mean, *(getattr(draws, f.name) for f in fields(draws)))
-        key = id(rollouts), z.shape[0], explore  # the call keeps the rollouts alive, so no other gets their id
+        envs = z.shape[0]
+        size = 1 << (envs - 1).bit_length()  # few graphs, whatever numbers of environments are asked for
+        rest = size - envs
+        inputs = (_extended(z, 0, rest), _extended(previous_mean, 0, rest), *draws.extended(rest))
+        key = id(rollouts), size, explore  # the call keeps the rollouts alive, so no other gets their id
         if key not in self._calls:
 
             def call(z: Tensor, mean: Tensor, *drawn: Tensor) -> tuple[Tensor, ...]:
@@ -87,7 +107,7 @@ class MPPI:
                 return tuple(getattr(plan, f.name) for f in fields(plan))
 
             self._calls[key] = StaticCall(call, inputs)
-        return Plan(*self._calls[key](*inputs))
+        return Plan(*(out[:envs] for out in self._calls[key](*inputs)))
 
     def draw(self, envs: int, action_dim: int, q_heads: int, generator: Generator) -> Draws:
         """The random numbers of a plan for `envs` environments."""
@@ -115,12 +135,12 @@ class MPPI:
         proposals, proposed = self._propose(rollouts, start, draws.proposals)  # (E, P, H, A)
         mean = torch.cat([previous_mean[:, 1:], torch.zeros_like(previous_mean[:, :1])], dim=1)
         std = torch.full_like(mean, config.std_max)
-        nan_values = torch.zeros((), dtype=torch.long, device=z.device)
+        nan_values = torch.zeros(z.shape[0], dtype=torch.long, device=z.device)
         for noise, terminal_noise, heads in zip(draws.candidates, draws.terminal, draws.heads, strict=True):
             drawn = (mean.unsqueeze(1) + std.unsqueeze(1) * noise).clamp(-1, 1)
             rolled = _joined(rollouts.roll(start, drawn), proposed)
             value = self._value(rollouts, rolled, terminal_noise, heads)  # (E, S)
-            nan_values += value.isnan().sum()
+            nan_values += value.isnan().sum(1)
             value = value.nan_to_num(nan=0.0)
             elite_value, index = value.topk(config.elites, dim=1)  # (E, K)
             actions = drawn if proposals is None else torch.cat([drawn, proposals], dim=1)

@@ -107,6 +107,10 @@ class TrainingModel:
         logits = self.q(z, action, heads=heads, dropout=dropout, frozen=frozen, target=target)
         return self.regression.decode(logits)
 
+    def forget_copies(self) -> None:
+        """Make copies of weights in the products' type anew, whether or not the weights were written to."""
+        self._casts.forget()
+
     def stepper(
         self, optimizer: torch.optim.Adam, parts: Mapping[str, Sequence[nn.Parameter]], max_norm: float
     ) -> ClippedStep:

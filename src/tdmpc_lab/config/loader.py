@@ -31,6 +31,7 @@ from tdmpc_lab.config.overrides import parse_overrides
 from tdmpc_lab.config.phases import phase_problems
 from tdmpc_lab.config.plain import plain_layer
 from tdmpc_lab.config.profiles import profile_of
+from tdmpc_lab.config.retired import drop_retired
 from tdmpc_lab.config.rules import Rule, broken_rules
 from tdmpc_lab.config.schema import Spec
 from tdmpc_lab.config.serialize import to_dict
@@ -117,9 +118,13 @@ def load_sweep(path: Path | str, overrides: Sequence[str] = (), *, profiles: Seq
 
 
 def load_resolved(path: Path | str) -> Spec:
-    """Load a file that says everything itself, its name too, as `dump_yaml` writes it. Raises SpecError."""
+    """Load a file that says everything itself, its name too, as `dump_yaml` writes it, now or in an older version.
+
+    Raises SpecError.
+    """
     _, files = read_layers(Path(path))
     for layer in files:
+        drop_retired(layer)
         validate_layer(layer)
     return _merged(files)
 
@@ -127,6 +132,7 @@ def load_resolved(path: Path | str) -> Spec:
 def load_resolved_text(text: str, source: str) -> Spec:
     """The same from the text of such a file; `source` is what errors call it. Raises SpecError."""
     layer = Layer.from_document(source, read_yaml(text.encode(), source))
+    drop_retired(layer)
     validate_layer(layer)
     return _merged([layer])
 

@@ -46,6 +46,7 @@ LintRule = Literal[
     "temporal-weight", "run-time", "changes", "episode-length", "reward-range", "gpu-memory", "memory", "partition-time"
 ]
 KernelWish = Literal["auto", "torch", "native"]
+GraphWish = Literal["auto", "always", "never"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -228,6 +229,9 @@ class AgentConfig:
     """What plans and updates on a CPU: `native` kernels with bfloat16 products, compiled on first use, or `torch`.
     `auto` is native where the processor has such products (AMX, AVX-512) and `precision` allows them. Where native
     kernels can't be had torch does it, whatever is set here; the job's log says which and why."""
+    cuda_graphs: GraphWish = "auto"
+    """Whether plans and updates on a GPU are captured in CUDA graphs. `auto`: where a test in a process of its own
+    finds that they give the same as without; the job's log says so. No effect on a CPU."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -250,9 +254,6 @@ class PlannerConfig:
     """Lower clamp of the sampling standard deviation."""
     std_max: Annotated[float, Bounds(gt=0.0)] = 2.0
     """Upper clamp of the sampling standard deviation, and its start value."""
-    cuda_graph: bool = False
-    """Capture a whole plan in one CUDA graph, one per number of environments.
-    No effect on a CPU; not tried on a GPU yet."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -76,9 +76,14 @@ def key() -> str:
 
 
 def folder() -> Path:
-    """Where this key's library and what is known of it are kept; made if it is missing.
+    """Where this key's library and what is known of it are kept; made if it is missing. Raises UnavailableError."""
+    return cache_folder(f"kernels-{key()}")
 
-    `$TDMPC_LAB_CACHE`, the user's cache folder, or where neither can be written, one of this user in the folder for
+
+def cache_folder(name: str) -> Path:
+    """A folder of this name, made if it is missing, that only this user writes to.
+
+    In `$TDMPC_LAB_CACHE`, the user's cache folder, or where neither can be written, one of this user in the folder for
     temporary files.
 
     Raises UnavailableError where none of them can be written.
@@ -88,7 +93,7 @@ def folder() -> Path:
     candidates.append((Path(named[1]) if named[1] else Path("~/.cache").expanduser()) / "tdmpc-lab")
     candidates.append(Path(tempfile.gettempdir()) / f"tdmpc-lab-{os.getuid()}")
     for candidate in candidates:
-        path = candidate / f"kernels-{key()}"
+        path = candidate / name
         try:
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError:

@@ -9,6 +9,7 @@ from typing import get_args
 
 import torch
 
+from tdmpc_lab.agent import graphs
 from tdmpc_lab.agent.native.build import UnavailableError, library_path, processor
 from tdmpc_lab.agent.native.library import BACKENDS, MAX_LAYERS, Backend, Library, keep_freed_memory
 from tdmpc_lab.agent.native.rollouts import NativeRollouts
@@ -31,11 +32,12 @@ WAYS: dict[Backend, str] = {
 
 @dataclass(frozen=True)
 class Kernels:
-    """What was chosen. `library` and `backend` are there for native kernels only."""
+    """What was chosen. `library` and `backend` are there for native kernels only; `captured`: in CUDA graphs."""
 
     why: str
     library: Library | None = None
     backend: Backend | None = None
+    captured: bool = False
 
     def __str__(self) -> str:
         """One line for logs and records."""
@@ -46,7 +48,7 @@ def choose(config: AgentConfig, device: torch.device) -> Kernels:
     """The kernels for an agent on `device`. Compiles and tests them if nobody has on this kind of processor."""
     named = os.environ.get(VARIABLE, "") if config.kernels == "auto" else config.kernels
     if device.type != "cpu":
-        return Kernels(f"native kernels are for the CPU, not {device.type}")
+        return _on_gpu(config, device)
     if named == "torch":
         return Kernels("agent.kernels: torch" if config.kernels == "torch" else f"{VARIABLE}=torch")
     if config.precision not in ("auto", "bfloat16"):
@@ -55,6 +57,15 @@ def choose(config: AgentConfig, device: torch.device) -> Kernels:
         return Kernels(f"native kernels are for less than {MAX_LAYERS} hidden layers")
     kernels = _found(next((backend for backend in BACKENDS if backend == named), None))
     return Kernels(f"no native kernels: {kernels}") if isinstance(kernels, str) else kernels
+
+
+def _on_gpu(config: AgentConfig, device: torch.device) -> Kernels:
+    if config.cuda_graphs == "never" or device.type != "cuda":
+        return Kernels("call by call")
+    found = "as the spec says" if config.cuda_graphs == "always" else graphs.verdict(str(device))
+    if config.cuda_graphs == "auto" and found != graphs.GOOD:
+        return Kernels(f"call by call; CUDA graphs: {found}")
+    return Kernels("captured in CUDA graphs", captured=True)
 
 
 def make_rollouts(

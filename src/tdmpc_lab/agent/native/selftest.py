@@ -9,9 +9,6 @@ python -m tdmpc_lab.agent.native.selftest LIBRARY BACKEND
 from __future__ import annotations
 
 import json
-import os
-import signal
-import subprocess
 import sys
 from dataclasses import replace
 from functools import partial
@@ -20,6 +17,7 @@ from pathlib import Path
 import torch
 from torch import Generator, Tensor, nn
 
+from tdmpc_lab.agent.child import ask
 from tdmpc_lab.agent.clipped_step import ClippedStep
 from tdmpc_lab.agent.native.build import write_whole
 from tdmpc_lab.agent.native.learning import NativeClippedStep
@@ -31,7 +29,6 @@ from tdmpc_lab.agent.training_model import TrainingModel
 from tdmpc_lab.agent.world_model import WorldModel
 from tdmpc_lab.config.schema import AgentConfig
 
-CHILD_S = 180.0
 LARGEST_ERROR = 0.1  # of the standard deviation; bfloat16 gives some 0.02
 GOOD = "good"
 VERDICTS = "selftest.json"
@@ -50,36 +47,12 @@ def verdict(library: Library, backend: Backend) -> str:
     except (OSError, ValueError, TypeError):
         known = {}
     if backend not in known:
-        known[backend] = _ask_child(library.path, backend)
+        known[backend] = ask(__name__, str(library.path), backend)
         try:
             write_whole(path, json.dumps(known).encode())
         except OSError as error:  # asked again the next time
             known[backend] += "" if known[backend] == GOOD else f" (this could not be kept: {error})"
     return str(known[backend])
-
-
-def _ask_child(path: Path, backend: Backend) -> str:
-    """Run this module in a process of its own."""
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p), "OMP_NUM_THREADS": "2"}
-    call = [sys.executable, "-m", __name__, str(path), backend]
-    try:
-        done = subprocess.run(
-            call,
-            check=False,
-            capture_output=True,
-            text=True,
-            env=environment,
-            timeout=CHILD_S,
-            stdin=subprocess.DEVNULL,
-        )
-    except subprocess.TimeoutExpired:
-        return f"it took more than {CHILD_S:.0f} s"
-    except OSError as error:
-        return f"its process could not be started: {error}"
-    if done.returncode < 0:
-        return f"its process was ended by {signal.Signals(-done.returncode).name}"
-    lines = (done.stdout if done.returncode == 0 else done.stderr).strip().splitlines()
-    return lines[-1] if lines else f"its process ended with exit code {done.returncode}"
 
 
 @torch.no_grad()

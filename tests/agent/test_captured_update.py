@@ -1,0 +1,141 @@
+"""Updates through static buffers, as a CUDA graph needs them; on a CPU the same path without the capture."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+
+import pytest
+import torch
+from agent_fixtures import TINY, TINY_PLANNER, perturbed, random_batch
+
+from tdmpc_lab.agent import Agent, Batch, graphs
+from tdmpc_lab.agent.captured_update import CapturedUpdate
+from tdmpc_lab.agent.native import choose
+from tdmpc_lab.agent.native.choose import Kernels
+from tdmpc_lab.agent.precision import ChosenPrecision
+from tdmpc_lab.agent.static_call import WARM_UP
+
+DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA"))]
+
+
+def made(device: str, *, captured: bool, precision: str = "float32") -> Agent:
+    agent = Agent(5, 2, agent=dataclasses.replace(TINY, dropout=0.1), planner=TINY_PLANNER, seed=1, device=device)
+    agent.use_precision(ChosenPrecision(precision, "for a test"))
+    agent.kernels = Kernels("for a test", captured=captured)
+    perturbed(agent.model, scale=0.05)
+    return agent
+
+
+def batch_of(seed: int, device: str) -> Batch:
+    batch = random_batch(seed=seed)
+    return dataclasses.replace(batch, **{f.name: getattr(batch, f.name).to(device) for f in dataclasses.fields(batch)})
+
+
+def same(found: Agent, wanted: Agent) -> None:
+    for a, b in zip(found.model.parameters(), wanted.model.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(found.learner.scale.value, wanted.learner.scale.value)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("device", DEVICES)
+def test_updates_are_the_same(device: str, precision: str) -> None:
+    plain, captured = (made(device, captured=c, precision=precision) for c in (False, True))
+    for k in range(2 * WARM_UP):
+        batch = batch_of(k, device)
+        expected, found = plain.update(batch), captured.update(batch)
+        assert list(found) == list(expected)
+        for name, value in expected.items():
+            torch.testing.assert_close(found[name], value, rtol=1e-3, atol=1e-4, msg=name)
+    same(captured, plain)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_losses_of_one_update_outlive_the_next(device: str) -> None:
+    agent = made(device, captured=True)
+    told = [agent.update(batch_of(k, device)) for k in range(WARM_UP + 2)]
+    first, second = (losses["loss/total"].item() for losses in told[-2:])
+    assert first != second
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_a_loaded_checkpoint_is_trained_on(device: str) -> None:
+    """A capture made before it would write to what the optimizers kept then."""
+    plain, captured = (made(device, captured=c) for c in (False, True))
+    for k in range(WARM_UP + 2):
+        captured.update(batch_of(k, device))
+    state = copy.deepcopy(plain.state_dict())
+    captured.load_state_dict(state)
+    for k in range(WARM_UP + 2):
+        plain.update(batch_of(k, device))
+        captured.update(batch_of(k, device))
+    same(captured, plain)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_whoever_keeps_copies_of_weights_sees_that_they_changed(device: str) -> None:
+    agent = made(device, captured=True)
+    for k in range(WARM_UP + 1):
+        agent.update(batch_of(k, device))
+    before = [p._version for p in agent.model.parameters()]
+    agent.update(batch_of(9, device))
+    assert all(p._version > version for p, version in zip(agent.model.parameters(), before, strict=True))
+
+
+def test_batches_of_another_size_get_a_call_of_their_own() -> None:
+    agent = made("cpu", captured=True)
+    update = CapturedUpdate(agent.learner)
+    batch = batch_of(0, "cpu")
+    half = Batch(*(getattr(batch, f.name)[:, ::2] for f in dataclasses.fields(batch)))
+    for _ in range(WARM_UP + 1):
+        update(batch)
+        update(half)
+    assert len(update._calls) == 2
+    assert not any(group["capturable"] for group in agent.learner.model_optimizer.param_groups)
+
+
+def test_the_test_tells_a_wrong_capture_from_a_right_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert graphs.compare("cpu") == graphs.GOOD
+    with monkeypatch.context() as patch:
+        patch.setattr(CapturedUpdate, "__call__", lambda self, batch: {})
+        assert graphs.compare("cpu") == "captured updates move the weights by 1 of their way elsewhere"
+    monkeypatch.setattr("tdmpc_lab.agent.planner._extended", lambda x, dim, more: torch.zeros_like(x))
+    assert graphs.compare("cpu").startswith("captured plans act ")
+
+
+CUDA = torch.device("cuda", 0)
+
+
+@pytest.mark.parametrize(
+    ("wish", "said", "expected"),
+    [
+        ("auto", "good", "torch (captured in CUDA graphs)"),
+        ("auto", "it took more than 180 s", "torch (call by call; CUDA graphs: it took more than 180 s)"),
+        ("always", "not asked", "torch (captured in CUDA graphs)"),
+        ("never", "not asked", "torch (call by call)"),
+    ],
+)
+def test_what_is_captured_and_why(wish: str, said: str, expected: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    monkeypatch.setattr(graphs, "verdict", lambda device: asked.append(device) or said)
+    kernels = choose.choose(dataclasses.replace(TINY, cuda_graphs=wish), CUDA)
+    assert str(kernels) == expected
+    assert kernels.captured == ("captured in" in expected)
+    assert asked == (["cuda:0"] if wish == "auto" else [])
+
+
+def test_a_good_verdict_is_kept_and_a_bad_one_asked_again(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TDMPC_LAB_CACHE", str(tmp_path))
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "a GPU")
+    answers = iter(["its process was ended by SIGSEGV", "good"])
+    monkeypatch.setattr(graphs, "ask", lambda module, device: next(answers))
+    for expected in ("its process was ended by SIGSEGV", "good", "good"):
+        graphs.verdict.cache_clear()
+        assert graphs.verdict("cuda:0") == expected
+    graphs.verdict.cache_clear()
+
+
+def test_the_question_is_answered_by_a_process_of_its_own() -> None:
+    assert graphs.ask("tdmpc_lab.agent.graphs", "cpu") == graphs.GOOD
+    assert "device 'none' is not known" in graphs.ask("tdmpc_lab.agent.graphs", "none")
