@@ -22,12 +22,14 @@ def export_agent(project: Project, target: str, folder: Path, *, force: bool) ->
         UsageError: no such agent; there is one in the folder already and it is not to be replaced (`force`).
         CheckpointError: it can't be read.
     """
+    from tdmpc_lab.config.serialize import dump_yaml
     from tdmpc_lab.training.load import load_agent, save_copy
 
     path = folder / AGENT
     if path.exists() and not force:
         raise UsageError(f"{path} is there already: give another folder, or --force to replace it")
     loaded = load_agent(find_checkpoint(project, target), device="cpu")
-    save_copy(path, loaded.agent, loaded.made_of, loaded.step)
-    write_atomic(folder / SPEC, str(loaded.made_of["spec"]))
+    spec = dump_yaml(loaded.spec)  # that of an older version in the form of this one
+    save_copy(path, loaded.agent, {**loaded.made_of, "spec": spec}, loaded.step)
+    write_atomic(folder / SPEC, spec)
     return path, loaded.step
