@@ -226,35 +226,32 @@ EXPORT void tdmpc_backward(const TrainNet* net, const TrainJob* job, int32_t whi
 
 namespace {
 
-// `work(row, rows)` for pieces of all rows.
-template <class Work>
-void by_rows(const LearnBackend& b, int64_t rows, int32_t threads, Work work) {
-    share(b, (rows + kLossRows - 1) / kLossRows, threads, [&](int64_t item, int) {
+// One of the functions that take rows, for pieces of all of them.
+template <class Job>
+void by_rows(const Job& job, int32_t which, int32_t threads, void (*LearnBackend::*function)(const Job&, int64_t, int64_t)) {
+    const LearnBackend& b = learn_backend(which);
+    share(b, (job.rows + kLossRows - 1) / kLossRows, threads, [&](int64_t item, int) {
         const int64_t row = item * kLossRows;
-        work(row, rows - row < kLossRows ? rows - row : kLossRows);
+        (b.*function)(job, row, job.rows - row < kLossRows ? job.rows - row : kLossRows);
     });
 }
 
 }  // namespace
 
 EXPORT void tdmpc_two_hot(const TwoHotJob* job, int32_t which, int32_t threads) {
-    const LearnBackend& b = learn_backend(which);
-    by_rows(b, job->rows, threads, [&](int64_t row, int64_t rows) { b.two_hot(*job, row, rows); });
+    by_rows(*job, which, threads, &LearnBackend::two_hot);
 }
 
 EXPORT void tdmpc_two_hot_back(const TwoHotJob* job, int32_t which, int32_t threads) {
-    const LearnBackend& b = learn_backend(which);
-    by_rows(b, job->rows, threads, [&](int64_t row, int64_t rows) { b.two_hot_back(*job, row, rows); });
+    by_rows(*job, which, threads, &LearnBackend::two_hot_back);
 }
 
 EXPORT void tdmpc_decode(const DecodeJob* job, int32_t which, int32_t threads) {
-    const LearnBackend& b = learn_backend(which);
-    by_rows(b, job->rows, threads, [&](int64_t row, int64_t rows) { b.decode(*job, row, rows); });
+    by_rows(*job, which, threads, &LearnBackend::decode);
 }
 
 EXPORT void tdmpc_decode_back(const DecodeJob* job, int32_t which, int32_t threads) {
-    const LearnBackend& b = learn_backend(which);
-    by_rows(b, job->rows, threads, [&](int64_t row, int64_t rows) { b.decode_back(*job, row, rows); });
+    by_rows(*job, which, threads, &LearnBackend::decode_back);
 }
 
 // Norms first, over chunks that are the same for any number of threads; then the step on clipped gradients.
