@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tdmpc_lab.config.durations import format_duration, parse_duration
-from tdmpc_lab.config.loader import load_resolved, load_resolved_text, load_spec, spec_from_dict
+from tdmpc_lab.config.loader import load_resolved, load_resolved_text, load_spec, load_stored, spec_from_dict
 from tdmpc_lab.config.serialize import dump_yaml, flatten, key_word, to_dict
 from tdmpc_lab.errors import SpecError
 
@@ -191,6 +191,7 @@ def test_a_stored_spec_of_an_older_version_is_read_without_keys_that_are_gone(tm
     assert "cuda_graph: true" in older
     assert reload(tmp_path, older) == spec
     assert load_resolved_text(older, "a checkpoint") == spec
+    assert load_stored(tmp_path / "resolved.yaml", ["train.seed=4"]).spec.train.seed == 4
     with pytest.raises(SpecError, match=r"planner\.cuda_graph: unknown key \(did you mean agent\.cuda_graphs\?\)"):
         load_spec(tmp_path / "resolved.yaml")
     with pytest.raises(SpecError, match="unknown key"):

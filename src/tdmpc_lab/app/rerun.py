@@ -12,7 +12,7 @@ from tdmpc_lab.app.code import JobCode, code_of_job
 from tdmpc_lab.app.resources import refuse_profile
 from tdmpc_lab.app.specs import check_environments, differences, refuse_sweep
 from tdmpc_lab.app.submit import Plan
-from tdmpc_lab.config.loader import LoadedSpec, load_spec
+from tdmpc_lab.config.loader import LoadedSpec, load_stored
 from tdmpc_lab.errors import LabError
 from tdmpc_lab.jobs.paths import JobPaths, Project
 from tdmpc_lab.jobs.record import JobRecord, read_record
@@ -45,7 +45,7 @@ def plan_rerun(project: Project, job: str, overrides: Sequence[str]) -> tuple[Pl
     refuse_profile(old.id, words)
     if words and not any(word.startswith("compare_to=") for word in words):
         words.append(f'compare_to="{old.id}"')  # quoted: a SLURM id would be a number
-    loaded = load_spec(old.resolved, words)
+    loaded = load_stored(old.resolved, words)
     refuse_sweep(loaded, "run again")
     if code is None:
         check_environments(project, [loaded])

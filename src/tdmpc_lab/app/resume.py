@@ -10,7 +10,7 @@ from tdmpc_lab.app.specs import check_environments, refuse_sweep
 from tdmpc_lab.app.status import job_views
 from tdmpc_lab.app.submit import Plan
 from tdmpc_lab.config.diff import diff
-from tdmpc_lab.config.loader import load_resolved, load_spec
+from tdmpc_lab.config.loader import load_resolved, load_stored
 from tdmpc_lab.config.schema import Spec
 from tdmpc_lab.config.serialize import flatten, to_dict
 from tdmpc_lab.errors import RecordError, UsageError
@@ -55,7 +55,7 @@ def plan_resume(project: Project, job: str, overrides: Sequence[str], steps: int
         raise UsageError(f"job {old.id} left no checkpoint to go on from; start it afresh: tdmpc-lab rerun {old.id}")
     refuse_profile(old.id, overrides)
     words = list(overrides) + ([f"train.steps={steps}"] if steps is not None else [])
-    loaded = load_spec(old.resolved, words)
+    loaded = load_stored(old.resolved, words)
     refuse_sweep(loaded, "resumed")
     _refuse_what_no_checkpoint_fits(old, loaded.spec)
     reached = max(int(path.stem.removeprefix("step_")) for path in old.checkpoints.glob("step_*.pt"))

@@ -83,14 +83,23 @@ def load_spec(path: Path | str, overrides: Sequence[str] = (), *, profiles: Sequ
     return load_sweep(path, overrides, profiles=profiles)[0]
 
 
-def load_sweep(path: Path | str, overrides: Sequence[str] = (), *, profiles: Sequence[Path] = ()) -> list[LoadedSpec]:
+def load_stored(path: Path | str, overrides: Sequence[str] = ()) -> LoadedSpec:
+    """`load_spec` for a file that `load_resolved` reads: one of an older version is read without keys that are gone."""
+    return load_sweep(path, overrides, stored=True)[0]
+
+
+def load_sweep(
+    path: Path | str, overrides: Sequence[str] = (), *, profiles: Sequence[Path] = (), stored: bool = False
+) -> list[LoadedSpec]:
     """Like `load_spec`, but every point of the file's sweep; one spec for a file without a sweep.
 
     A key that is overridden is no longer swept. The `overrides` of a point hold its own values too, and make
-    this one point out of the file again.
+    this one point out of the file again. `stored`: see `load_stored`.
     """
     path = Path(path)
     text, files = read_layers(path)
+    for layer in files if stored else ():
+        drop_retired(layer)
     layers = [parse_overrides(overrides), *files]
     sweep = take_sweep(layers[0], given_keys(overrides), files)
     for layer in (*layers, *(setting.layer for setting in sweep.settings)):
