@@ -251,3 +251,17 @@ def test_gradient_norms_by_part_are_those_of_the_gradients() -> None:
         assert float(losses[f"grad_norm/{part}"]) == pytest.approx(norm, rel=1e-5)
     whole = sum(float(losses[f"grad_norm/{part}"]) ** 2 for part in parts[:-1]) ** 0.5
     assert float(losses["grad_norm/model"]) == pytest.approx(whole, rel=1e-5)
+
+
+def test_a_learner_that_goes_on_keeps_its_own_learning_rates():
+    """A job resumed with another `agent.lr` learns at that rate, with the averages of the checkpoint."""
+    first = tiny_agent(config=TINY)
+    first.update(random_batch(seed=1))
+    config = dataclasses.replace(TINY, lr=10 * TINY.lr)
+    second = tiny_agent(config=config)
+    second.load_state_dict(first.state_dict())
+    second.update(random_batch(seed=2))
+    optimizers = (second.learner.model_optimizer, second.learner.policy_optimizer)
+    groups = [group for optimizer in optimizers for group in optimizer.param_groups]
+    assert [g["lr"] for g in groups] == [config.lr * config.encoder_lr_scale, config.lr, config.lr]
+    assert all(optimizer.state[p]["step"] == 2 for optimizer in optimizers for p in optimizer.state)

@@ -84,8 +84,8 @@ def compare(device: str) -> str:
     for weights, source in zip(agents[1].model.parameters(), agents[0].model.parameters(), strict=True):
         with torch.no_grad():
             weights.copy_(source)  # so that the plans are of the same model
-    observations = np.random.default_rng(0).normal(size=(2, 7)).astype(np.float32)
-    states = [agent.plan_state(2, seed=1) for agent in agents]
+    observations = np.random.default_rng(0).normal(size=(3, 7)).astype(np.float32)  # one place is filled up
+    states = [agent.plan_state(3, seed=1) for agent in agents]
     for _ in range(PLANS):
         wanted_action, found_action = (
             agent.act(observations, state, explore=True) for agent, state in zip(agents, states, strict=True)

@@ -162,7 +162,15 @@ class Learner:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take over what `state_dict` gave."""
-        self.model_optimizer.load_state_dict(state["model_optimizer"])
-        self.policy_optimizer.load_state_dict(state["policy_optimizer"])
+        """Take over what `state_dict` gave; learning rates stay those of this learner's settings."""
+        _take_over(self.model_optimizer, state["model_optimizer"])
+        _take_over(self.policy_optimizer, state["policy_optimizer"])
         self.scale.load_state_dict(state["scale"])
+
+
+def _take_over(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+    """Load the averages and counts, not the settings: a run that goes on may have got others."""
+    settings = [{name: value for name, value in g.items() if name != "params"} for g in optimizer.param_groups]
+    optimizer.load_state_dict(state)
+    for group, own in zip(optimizer.param_groups, settings, strict=True):
+        group.update(own)

@@ -23,7 +23,7 @@ class RunningScale(nn.Module):
     @torch.no_grad()
     def update(self, q: Tensor) -> None:
         """Move towards the percentile range of `q` (any shape)."""
-        ordered = q.flatten().sort().values  # torch.quantile does the same in five times the time
+        ordered = q.flatten().sort().values  # torch.quantile does the same, slower
         place = self.percentiles * (len(ordered) - 1)
         below = place.floor()
         low, high = torch.lerp(ordered[below.long()], ordered[place.ceil().long()], place - below)

@@ -123,11 +123,10 @@ class NativeClippedStep(ClippedStep):
         super().__init__(optimizer, parts, max_norm)
         self.library = library
         self.backend = backend
-        group_of = {p: group for group in optimizer.param_groups for p in group["params"]}
-        self._groups = [group_of[p] for p in self.parameters]
         self._part = [i for i, members in enumerate(parts.values()) for _ in members]
         self._known: tuple[object, list[int]] | None = None  # the state and the places that the entries are made of
         self._entries: Any = None  # of AdamTensor
+        self._groups: list[dict[str, Any]] = []  # every parameter's settings
         self._steps = torch.zeros(0)  # the optimizer's own count for every parameter, in one place
         self._counts: list[int] = []  # the same as numbers
 
@@ -160,6 +159,8 @@ class NativeClippedStep(ClippedStep):
         state = self.optimizer.state
         if self._known is not None and self._known[0] is state and self._known[1] == places:
             return
+        group_of = {p: group for group in self.optimizer.param_groups for p in group["params"]}
+        self._groups = [group_of[p] for p in self.parameters]
         entries = (AdamTensor * len(places))()
         counts = []
         for entry, parameter, part in zip(entries, self.parameters, self._part, strict=True):
