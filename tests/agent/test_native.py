@@ -1,6 +1,6 @@
 """The compiled kernels against the torch modules, for every way of multiplying that this processor has.
 
-The emulated tiles stand in for AMX where there is none: only the tile instructions themselves are then not run.
+AMX among them where there is none: its instructions are then done one by one (amx_emulator.cpp).
 """
 
 from __future__ import annotations

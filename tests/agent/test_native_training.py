@@ -110,7 +110,10 @@ def test_losses_and_gradients_are_those_of_the_modules(library, backend, size) -
     assert ours == pytest.approx(losses, rel=1e-2)
 
 
-@pytest.mark.parametrize("learned", [False, True], ids=["random", "learned"])
+@pytest.mark.parametrize(
+    "learned",
+    [pytest.param(False, id="random"), pytest.param(True, id="learned", marks=pytest.mark.many_products)],
+)
 def test_gradients_are_within_a_hundredth(library, backend, learned) -> None:
     """Per part, at random weights and after some learning with these very kernels.
 
@@ -236,6 +239,7 @@ def test_changed_weights_are_taken_at_the_next_call(library, backend, change) ->
     assert error(nets.dynamics(z, action), model.dynamics(z, action)) < 0.02
 
 
+@pytest.mark.many_products
 def test_an_agent_learns_with_them(library, backend, monkeypatch) -> None:
     """Twice the same, to the last bit, and the losses fall as in float32."""
     losses = []
