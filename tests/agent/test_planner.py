@@ -45,7 +45,8 @@ def rollouts(mppi, model):
 
 def point_value(mppi, model, z, actions):
     noise = torch.zeros(*actions.shape[:2], 2)
-    return mppi.sequence_value(rollouts(mppi, model), z, actions, noise, torch.tensor([0, 1]))
+    subject = rollouts(mppi, model)
+    return mppi.sequence_value(subject, subject.roll(subject.start(z), actions), noise, torch.tensor([0, 1]))
 
 
 @pytest.mark.parametrize("form", [ModelRollouts, PackedRollouts])
@@ -62,7 +63,8 @@ def test_sequence_value_equals_the_slow_reference(form):
     heads = torch.tensor([3, 1])
     with torch.no_grad():
         subject = form(model, horizon=3, discount=0.9)
-        ours = mppi.sequence_value(subject, model.encoder(obs), actions, eps, heads).numpy()
+        rolled = subject.roll(subject.start(model.encoder(obs)), actions)
+        ours = mppi.sequence_value(subject, rolled, eps, heads).numpy()
     eps, heads = eps.double().numpy(), heads.tolist()
     done = 0
     for e in range(2):

@@ -88,6 +88,7 @@ def test_from_spec_to_note(root):
         "submitit",
         "supervisor.log",
     ]
+    assert not (folder / ".reserve").exists()  # the space kept for the outcome is given back
     assert (folder / "spec.yaml").read_text() == (root / "experiments" / "quick.yaml").read_text()
     assert "seed: 7" in (folder / "resolved.yaml").read_text()
     assert sorted(p.name for p in (folder / "checkpoints").glob("step_*")) == ["step_000000050.pt", "step_000000080.pt"]

@@ -11,7 +11,7 @@ import pytest
 
 from tdmpc_lab.jobs.paths import Project
 from tdmpc_lab.jobs.record import JobRecord, write_record
-from tdmpc_lab.jobs.variants import PALETTE, Colours, colour, grey, telling_keys, variant_name
+from tdmpc_lab.jobs.variants import PALETTE, Colours, colour, telling_keys, variant_name
 
 RECORD = JobRecord(
     id="7_3",
@@ -79,6 +79,12 @@ def test_records_that_cant_be_read_cost_no_job_its_colour(tmp_path: Path) -> Non
     job = submit(lab, 11, "a")
     lab.job("12").record.mkdir(parents=True)
     assert Colours(lab).of(job) == colour(0)
+
+
+def grey(hex_colour: str) -> float:
+    """How light a colour is in a print without colours, 0 to 255."""
+    red, green, blue = (int(hex_colour[i : i + 2], 16) for i in (1, 3, 5))
+    return 0.299 * red + 0.587 * green + 0.114 * blue
 
 
 def test_the_palette_is_told_apart() -> None:

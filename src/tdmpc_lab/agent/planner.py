@@ -139,7 +139,7 @@ class MPPI:
         for noise, terminal_noise, heads in zip(draws.candidates, draws.terminal, draws.heads, strict=True):
             drawn = (mean.unsqueeze(1) + std.unsqueeze(1) * noise).clamp(-1, 1)
             rolled = _joined(rollouts.roll(start, drawn), proposed)
-            value = self._value(rollouts, rolled, terminal_noise, heads)  # (E, S)
+            value = self.sequence_value(rollouts, rolled, terminal_noise, heads)  # (E, S)
             nan_values += value.isnan().sum(1)
             value = value.nan_to_num(nan=0.0)
             elite_value, index = value.topk(config.elites, dim=1)  # (E, K)
@@ -156,19 +156,15 @@ class MPPI:
         """The policy prior's sequences with their value up to the last latent: the same in every iteration."""
         return (None, None) if self.config.policy_trajectories == 0 else rollouts.propose(start, noise)
 
-    def _value(self, rollouts: Rollouts, rolled: Rolled, noise: Tensor, heads: Tensor) -> Tensor:
-        """Estimated return (E, N): rewards on the way, and what the two heads expect after it."""
-        terminal = rollouts.terminal(rolled.last, noise, heads)
-        return rolled.value + self.discount**self.horizon * rolled.alive * terminal
-
     @torch.no_grad()
-    def sequence_value(self, rollouts: Rollouts, z: Tensor, actions: Tensor, noise: Tensor, heads: Tensor) -> Tensor:
-        """Estimated return of action sequences (E, N, H, A) from z (E, L): (E, N).
+    def sequence_value(self, rollouts: Rollouts, rolled: Rolled, noise: Tensor, heads: Tensor) -> Tensor:
+        """Estimated return (E, N) of sequences of actions that were rolled.
 
         Σ γ^t (1 − done_t) r̂_t + γ^H (1 − done_H) · mean of the online heads `heads` (2,) at (z_H, a ~ policy(z_H)),
         that draw made of the standard normal `noise` (E, N, A).
         """
-        return self._value(rollouts, rollouts.roll(rollouts.start(z), actions), noise, heads)
+        terminal = rollouts.terminal(rolled.last, noise, heads)
+        return rolled.value + self.discount**self.horizon * rolled.alive * terminal
 
     def _refit(self, elites: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
         """Weighted mean and clamped standard deviation (E, H, A) of elites (E, K, H, A)."""

@@ -24,6 +24,12 @@ def keep_reserve(paths: JobPaths) -> None:
         paths.reserve.write_bytes(os.urandom(RESERVE_BYTES))
 
 
+def free_reserve(paths: JobPaths) -> None:
+    """Give that space back: the outcome is on file, or needs it now."""
+    with contextlib.suppress(OSError):  # what stays is found by gc
+        paths.reserve.unlink(missing_ok=True)
+
+
 def disk_is_full(error: BaseException | None) -> bool:
     """Whether this error, or one behind it, says that no more can be written."""
     while error is not None:

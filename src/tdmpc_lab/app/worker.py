@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from tdmpc_lab.app.artifacts import run_files
-from tdmpc_lab.app.failing import cannot_begin, cause_of, disk_is_full, keep_reserve, let_go_of
+from tdmpc_lab.app.failing import cannot_begin, cause_of, disk_is_full, free_reserve, keep_reserve, let_go_of
 from tdmpc_lab.app.joblog import refresh_rollup
 from tdmpc_lab.app.journal import mlflow_description, write_array_note, write_note
 from tdmpc_lab.app.mirroring import RUN_STATUS, run_end, start_mirror
@@ -145,7 +145,7 @@ class _Run:
     def _failed(self, error: BaseException) -> None:
         """The outcome of an error, with the space kept for it where the disk is full."""
         if disk_is_full(error):
-            self.paths.reserve.unlink(missing_ok=True)
+            free_reserve(self.paths)
         try:
             self.log.append(
                 "failed",
@@ -301,6 +301,7 @@ class _Run:
         self._write_array_note()
         if state is not None:
             refresh_rollup(self.project)
+            free_reserve(self.paths)
         try:
             mirror = self.mirror or self._start_mirror(load_resolved(self.paths.resolved))
         except LabError as error:  # it failed before training began, and its spec can't be read either

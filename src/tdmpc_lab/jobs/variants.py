@@ -7,7 +7,6 @@ people; two variants may happen to have the same one.
 from __future__ import annotations
 
 import contextlib
-import math
 import re
 from collections.abc import Iterable, Iterator
 
@@ -89,12 +88,6 @@ def _colours(submits: Iterable[Submit]) -> dict[Variant, str]:
 def colour(number: int) -> str:
     """A colour of the palette, which begins again after its end."""
     return PALETTE[number % len(PALETTE)]
-
-
-def grey(hex_colour: str) -> float:
-    """How light a colour is in a print without colours, 0 to 255."""
-    red, green, blue = (int(hex_colour[i : i + 2], 16) for i in (1, 3, 5))
-    return math.fsum((0.299 * red, 0.587 * green, 0.114 * blue))
 
 
 def _change_words(text: str) -> str:
