@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
-from agent_fixtures import perturbed, tiny_agent
+from agent_fixtures import TINY, TINY_PLANNER, perturbed, tiny_agent
 
 from tdmpc_lab.agent import Agent, Episode, Replay
 from tdmpc_lab.agent.diagnostics import diagnose, model_errors
@@ -84,22 +85,42 @@ def test_values_are_those_of_the_newest_episodes(agent: Agent) -> None:
         assert both[f"diag/value_{name}"] == pytest.approx(alone[f"diag/value_{name}"], rel=1e-5)
 
 
-def test_termination_is_counted_step_by_step(agent: Agent) -> None:
-    episodes = [episode(8, n, terminated=n % 2 == 0) for n in range(6)]
-    figures = diagnose(agent, filled(*episodes), seed=1)
-    right = said = ended = 0
+def foretold(agent: Agent, one: Episode, start: int, depth: int) -> bool:
     with torch.no_grad():
-        for one in episodes:
-            for t in range(len(one)):
-                z = agent.model.encoder(torch.from_numpy(one.observations[t]))
-                z = agent.model.dynamics(z, torch.from_numpy(one.actions[t]))
-                claims = float(torch.sigmoid(agent.model.termination(z))) > 0.5
-                said, ended = said + claims, ended + bool(one.terminated[t])
-                right += claims and bool(one.terminated[t])
+        z = agent.model.encoder(torch.from_numpy(one.observations[start]))
+        for t in range(start, start + depth):
+            z = agent.model.dynamics(z, torch.from_numpy(one.actions[t]))
+        return float(torch.sigmoid(agent.model.termination(z))) > 0.5
+
+
+def test_termination_is_counted_at_the_depth_at_which_ends_are_learned(agent: Agent) -> None:
+    """After the horizon's steps, for every start that leaves room for them; one step ahead beside it."""
+    episodes = [episode(8, n, terminated=n % 2 == 0) for n in range(8)]
+    episodes.append(episode(2, 9, terminated=True))  # too short to be learned from
+    figures = diagnose(agent, filled(*episodes), seed=1)
+    right = said = ended = one_ahead = 0
+    for one in episodes:
+        for start in range(len(one) - HORIZON + 1):
+            claims, ends = foretold(agent, one, start, HORIZON), bool(one.terminated[start + HORIZON - 1])
+            said, ended, right = said + claims, ended + ends, right + (claims and ends)
+        if len(one) >= HORIZON and one.terminated[-1]:
+            one_ahead += foretold(agent, one, len(one) - 1, 1)
     assert 0 < right < said  # else the test would not tell the two apart
     assert figures["diag/termination_precision"] == pytest.approx(right / said)
     assert figures["diag/termination_recall"] == pytest.approx(right / ended)
-    assert figures["diag/terminated"] == pytest.approx(3 / 48)
+    assert figures["diag/termination_recall_1"] == pytest.approx(one_ahead / 4)
+    assert figures["diag/terminated"] == pytest.approx(5 / 66)
+
+
+def test_a_head_that_knows_the_ends_it_was_shown_has_full_recall() -> None:
+    """Trained as a job trains: an end is the last step of a sub-sequence and no other."""
+    agent = Agent(5, 2, agent=replace(TINY, lr=3e-3), planner=TINY_PLANNER, seed=3, device="cpu")
+    replay = filled(*(episode(3, n, terminated=n < 2) for n in range(4)))
+    for _ in range(500):
+        agent.update(replay.sample(16))
+    figures = diagnose(agent, replay, seed=1)
+    assert figures["diag/termination_recall"] == 1.0
+    assert figures["diag/termination_precision"] == 1.0
 
 
 def test_without_an_end_there_is_no_recall(agent: Agent) -> None:
@@ -130,14 +151,36 @@ def test_model_errors_by_depth(agent: Agent) -> None:
             assert figures[f"diag/reward_error_{d}"] == pytest.approx(np.mean(rewards), rel=1e-3)
 
 
+def test_ends_are_apart_from_the_other_model_errors(agent: Agent) -> None:
+    replay = filled(*(episode(5, n, terminated=True) for n in range(4)))
+    batch = replay.sample(32)
+    ends = batch.terminated[-1].bool()
+    assert 0 < ends.sum() < 32
+    with torch.no_grad():
+        figures = model_errors(agent, batch)
+        encoded = agent.model.encoder(batch.observations)
+        z = encoded[0]
+        for action in batch.actions:
+            z = agent.model.dynamics(z, action)
+        variance = encoded[-1].var(0, correction=0).mean()
+        for name, rows in ((f"diag/model_error_{HORIZON}", ~ends), ("diag/model_error_end", ends)):
+            expected = (z - encoded[-1])[rows].square().mean() / variance
+            assert figures[name] == pytest.approx(float(expected), rel=1e-4)
+
+
 def test_actions_at_their_ends_and_values_beyond_the_bins(agent: Agent) -> None:
     one = episode(10, 1, terminated=False)
     one.actions[:4] = 0.99
     one.actions[4:] = 0.1
     one.rewards[:] = 0.0
     one.rewards[0] = 1e6  # symlog 13.8, the bins end at 10
+    one.actions[:, 1] = 0.0
     figures = diagnose(agent, filled(one), seed=1)
-    assert figures["diag/action_saturation"] == pytest.approx(0.4)
+    assert figures["diag/action_saturation"] == pytest.approx(0.2)
+    with torch.no_grad():
+        prior = torch.tanh(agent.model.policy(agent.model.encoder(torch.from_numpy(one.observations[:-1])))[0])
+    expected = min(0.4, float((prior[:, 0].abs() > 0.95).float().mean()))
+    assert figures["diag/action_stuck"] == pytest.approx(expected)
     assert figures["diag/reward_clipped"] == pytest.approx(0.1)
     assert figures["diag/value_clipped"] == pytest.approx(0.1)
 
@@ -150,6 +193,40 @@ def test_the_age_of_what_is_sampled() -> None:
         "diag/replay_age_max": 6.0,
         "diag/never_sampled": pytest.approx(1 / 3),
     }
+
+
+def test_episodes_never_sampled_are_those_too_short_and_those_dropped_unseen() -> None:
+    replay = filled(capacity=18)
+    replay.add(episode(5, 1, terminated=False))
+    replay.sample(8)
+    replay.sample(8, generator=torch.Generator())  # a draw that nothing is learned from does not count
+    for n in (2, 3, 4):  # the first leaves seen, the second unseen, two stay
+        replay.add(episode(7, n, terminated=False))
+        replay.sample(1, generator=torch.Generator())
+    assert replay.episodes == 2
+    assert replay.ages()["diag/never_sampled"] == pytest.approx(1 / 4)
+    replay.add(episode(2, 5, terminated=False))  # and another one leaves unseen
+    assert replay.ages()["diag/never_sampled"] == pytest.approx(3 / 5)
+
+
+def test_what_was_sampled_is_known_after_resuming() -> None:
+    replay = filled(*(episode(7, n, terminated=False) for n in range(2)), capacity=20)
+    replay.sample(64)
+    replay.add(episode(7, 3, terminated=False))
+    state = replay.state_dict()
+    for capacity, left in ((20, 1), (40, 1)):
+        again = filled(capacity=capacity)
+        again.load_state_dict(state)
+        assert again.ages() == replay.ages()
+        for n in range(2 if capacity == 20 else 5):
+            again.add(episode(7, n, terminated=False))
+        assert again.ages()["diag/never_sampled"] == pytest.approx(left / again.episodes_added)
+    del state["drawn"], state["left_unseen"]  # as an earlier version wrote it
+    again = filled(capacity=20)
+    again.load_state_dict(state)
+    again.add(episode(7, 1, terminated=False))
+    again.add(episode(7, 2, terminated=False))
+    assert again.ages()["diag/never_sampled"] == 0.0
 
 
 def test_the_newest_episodes_come_back_as_they_were_added() -> None:
@@ -166,7 +243,9 @@ def test_the_newest_episodes_come_back_as_they_were_added() -> None:
 
 def test_nothing_to_look_at_yet(agent: Agent) -> None:
     assert diagnose(agent, filled(), seed=1) == {}
-    assert diagnose(agent, filled(episode(2, 1, terminated=False)), seed=1) == {}
+    replay = filled(episode(2, 1, terminated=False))
+    assert diagnose(agent, replay, seed=1) == replay.ages()
+    assert replay.ages()["diag/never_sampled"] == 1.0
 
 
 def test_the_training_is_the_same_with_it_and_without(agent: Agent) -> None:

@@ -92,15 +92,18 @@ def test_two_runs_are_the_same_to_the_last_bit():
 def test_evaluating_does_not_change_the_training():
     quiet, _, quiet_rows = run(spec())
     _, _, rows = run(spec(evaluate=True))
-    figures = [
-        r for r in rows if "diag/value_bias" in r
-    ]  # measured before every evaluation, once something was learned
-    assert [r["step"] for r in figures] == [90, 120]
-    assert comparable([r for r in rows if r["split"] == "train" and r not in figures]) == comparable(quiet_rows)
+    figures, quiet_figures = ([r for r in x if "diag/value_bias" in r] for x in (rows, quiet_rows))
+    assert [r["step"] for r in figures] == [90, 120]  # before every evaluation, once something was learned
+    assert [r["step"] for r in quiet_figures] == [120]  # without any, with the checkpoints
+    assert comparable(figures[1:]) == comparable(quiet_figures)
+    assert comparable([r for r in rows if r["split"] == "train" and r not in figures]) == comparable(
+        [r for r in quiet_rows if r not in quiet_figures]
+    )
     evaluations = [r for r in rows if r["split"] == "eval"]
     assert [r["step"] for r in evaluations] == [*range(30, 120, 30), 120]
     assert all(r["episodes"] == 2 and r["length_mean"] == 25 for r in evaluations)
     assert evaluations[-1]["return_min"] <= evaluations[-1]["return_mean"] <= evaluations[-1]["return_max"]
+    assert evaluations[-1]["policy_return_mean"] != evaluations[-1]["return_mean"]  # the same without planning
     assert quiet.updates
 
 

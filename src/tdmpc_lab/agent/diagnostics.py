@@ -8,6 +8,7 @@ Shapes: T steps of an episode, N steps in all, H horizon, B batch, A action, L l
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -40,23 +41,23 @@ class _Steps:
 
 @torch.no_grad()
 def diagnose(agent: Agent, replay: Replay, *, seed: int) -> dict[str, float]:
-    """Figures named `diag/…`; empty while the replay holds no episode that can be learned from.
+    """Figures named `diag/…`; those of the replay alone while it holds no episode that can be learned from.
 
     Args:
         seed: of the draws made here.
     """
     episodes = replay.newest(MOST_STEPS)
     if not episodes or replay.sequences == 0:
-        return {}
+        return replay.ages() if episodes else {}
     generator = Generator().manual_seed(seed)
     batch = replay.sample(SEQUENCES, generator=Generator(replay.placement.device).manual_seed(seed))
     steps = _steps(agent, episodes)
     return {
         **model_errors(agent, batch),
         **_values(agent, steps, _whole(episodes, VALUE_STEPS)),
-        **_termination(agent, steps),
+        **_termination(agent, steps, [len(e) for e in episodes]),
         **_actions(agent, steps),
-        **_planner(agent, steps, generator, seed),
+        "diag/planner_distance": _planner_distance(agent, steps, generator, seed),
         **replay.ages(),
     }
 
@@ -65,7 +66,9 @@ def model_errors(agent: Agent, batch: Batch) -> dict[str, float]:
     """The latent and the reward predicted d steps ahead, for d = 1 … H, against what came.
 
     `diag/model_error_d` is the mean squared error of the latent over its variance in the batch: 0 is perfect, 1 no
-    better than always predicting the mean latent. `diag/reward_error_d` is the mean absolute error of the reward.
+    better than always predicting the mean latent. Steps that end an episode are left out of it: they come at d = H
+    alone, as no sub-sequence goes on behind an end, and `diag/model_error_end` is theirs. `diag/reward_error_d` is the
+    mean absolute error of the reward.
     """
     model = agent.model
     encoded = model.encoder(batch.observations)  # (H + 1, B, L)
@@ -74,8 +77,12 @@ def model_errors(agent: Agent, batch: Batch) -> dict[str, float]:
     for d, action in enumerate(batch.actions, start=1):
         reward = model.predict_reward(z, action)  # (B,)
         z = model.dynamics(z, action)
-        error = (z - encoded[d]).square().mean()
-        figures[f"diag/model_error_{d}"] = float(error / _variance(encoded[d]).clamp(min=1e-12))
+        error = (z - encoded[d]).square().mean(-1) / _variance(encoded[d]).clamp(min=1e-12)  # (B,)
+        ends = batch.terminated[d - 1] > 0
+        if not bool(ends.all()):
+            figures[f"diag/model_error_{d}"] = float(error[~ends].mean())
+        if bool(ends.any()):
+            figures["diag/model_error_end"] = float(error[ends].mean())
         figures[f"diag/reward_error_{d}"] = float((reward - batch.rewards[d - 1]).abs().mean())
     return figures
 
@@ -118,42 +125,63 @@ def _values(agent: Agent, steps: _Steps, newest: int) -> dict[str, float]:
     }
 
 
-def _termination(agent: Agent, steps: _Steps) -> dict[str, float]:
-    """Precision and recall of the termination head one step ahead; each only where it has a meaning."""
-    z = agent.model.dynamics(agent.model.encoder(steps.observations), steps.actions)
-    said = agent.model.termination(z) > 0  # logit 0 is probability 0.5
-    right = float((said & steps.terminated).sum())
+def _termination(agent: Agent, steps: _Steps, lengths: Sequence[int]) -> dict[str, float]:
+    """Precision and recall of the termination head after H predicted steps; each only where it has a meaning.
+
+    H, since no sub-sequence goes on behind an end: an end is learned from as the last of H steps and as no other.
+    `diag/termination_recall_1` says what became of it one step ahead. `lengths` are those of the episodes in `steps`.
+    """
+    horizon = agent.config.horizon
     figures = {"diag/terminated": float(steps.terminated.float().mean())}
+    ends = torch.tensor(list(itertools.accumulate(lengths)))  # the first step behind each episode
+    long = [(int(end) - n, int(end) - horizon + 1) for end, n in zip(ends, lengths, strict=True) if n >= horizon]
+    if not long:
+        return figures
+    starts = torch.cat([torch.arange(first, behind) for first, behind in long]).to(agent.device)
+    said, ended = _foretold(agent, steps, starts, horizon)
+    right = float((said & ended).sum())
     if bool(said.any()):
         figures["diag/termination_precision"] = right / float(said.sum())
-    if bool(steps.terminated.any()):
-        figures["diag/termination_recall"] = right / float(steps.terminated.sum())
+    if bool(ended.any()):
+        figures["diag/termination_recall"] = right / float(ended.sum())
+        last = starts[ended] + horizon - 1
+        figures["diag/termination_recall_1"] = float(_foretold(agent, steps, last, 1)[0].float().mean())
     return figures
 
 
+def _foretold(agent: Agent, steps: _Steps, starts: Tensor, depth: int) -> tuple[Tensor, Tensor]:
+    """Whether an end is foretold after `depth` steps from `starts` (S,), and whether it came: two times (S,)."""
+    z = agent.model.encoder(steps.observations[starts])
+    for d in range(depth):
+        z = agent.model.dynamics(z, steps.actions[starts + d])
+    return agent.model.termination(z) > 0, steps.terminated[starts + depth - 1]  # logit 0 is probability 0.5
+
+
 def _actions(agent: Agent, steps: _Steps) -> dict[str, float]:
-    """Shares of action entries near the ends of their range: of those taken, and of the policy's mean."""
+    """Shares of action entries near the ends of their range: of those taken, and of the policy's mean.
+
+    `diag/action_stuck` is the lower of both for the entry of an action for which that is highest.
+    """
     raw, log_std = agent.model.policy(agent.model.encoder(steps.observations))
+    taken = (steps.actions.abs() > SATURATED).float().mean(0)  # (A,)
+    policy = (torch.tanh(raw).abs() > SATURATED).float().mean(0)
     return {
-        "diag/action_saturation": float((steps.actions.abs() > SATURATED).float().mean()),
-        "diag/policy_saturation": float((torch.tanh(raw).abs() > SATURATED).float().mean()),
+        "diag/action_saturation": float(taken.mean()),
+        "diag/policy_saturation": float(policy.mean()),
+        "diag/action_stuck": float(torch.minimum(taken, policy).max()),
         "diag/policy_std": float(log_std.exp().mean()),
     }
 
 
-def _planner(agent: Agent, steps: _Steps, generator: Generator, seed: int) -> dict[str, float]:
-    """What planning adds to the policy prior, at some of the states: in Q, and as a distance between the actions."""
+def _planner_distance(agent: Agent, steps: _Steps, generator: Generator, seed: int) -> float:
+    """How far planning goes from the policy prior's mean action, per entry, at some of the states."""
     count = min(PLANS, len(steps.rewards))
     chosen = torch.randperm(len(steps.rewards), generator=generator)[:count].to(agent.device)
     observations = steps.observations[chosen]
     state = agent.plan_state(count, seed=seed)
     planned = torch.from_numpy(agent.act(observations.cpu().numpy(), state, explore=False)).to(agent.device)
-    z = agent.model.encoder(observations)
-    prior = torch.tanh(agent.model.policy(z)[0])
-    return {
-        "diag/planner_gain": float((_q(agent, z, planned) - _q(agent, z, prior)).mean()),
-        "diag/planner_distance": float((planned - prior).abs().mean()),
-    }
+    prior = torch.tanh(agent.model.policy(agent.model.encoder(observations))[0])
+    return float((planned - prior).abs().mean())
 
 
 def _q(agent: Agent, z: Tensor, action: Tensor) -> Tensor:

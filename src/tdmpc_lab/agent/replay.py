@@ -138,6 +138,8 @@ class Replay:
         self._rewards = torch.zeros(capacity, device=where)
         self._terminated = torch.zeros(capacity, dtype=torch.bool, device=where)
         self._truncated = torch.zeros(capacity, dtype=torch.bool, device=where)
+        self._drawn = torch.zeros(capacity, dtype=torch.bool, device=where)  # a sub-sequence sampled began here
+        self._left_unseen = torch.zeros((), dtype=torch.long, device=where)  # episodes dropped, never sampled
         self._generator = Generator(where).manual_seed(seed)
         self._episodes: deque[tuple[int, int]] = deque()  # (first slot, steps), oldest first
         self._head = 0
@@ -170,6 +172,7 @@ class Replay:
         self._evict(steps + 1)
         slots = (self._head + torch.arange(steps + 1)).remainder(self.capacity).to(self._rewards.device)
         inner = slots[:-1]
+        self._drawn[slots] = False
         self._observations[slots] = self._to_device(episode.observations)
         self._actions[inner] = self._to_device(episode.actions)
         self._rewards[inner] = self._to_device(episode.rewards)
@@ -208,7 +211,9 @@ class Replay:
         """Drop the oldest episodes until `slots` slots from the head on are free."""
         used = sum(steps + 1 for _, steps in self._episodes)
         while self.capacity - used < slots:
-            _, steps = self._episodes.popleft()
+            start, steps = self._episodes.popleft()
+            gone = (start + torch.arange(steps)).remainder(self.capacity).to(self._rewards.device)
+            self._left_unseen.add_(~self._drawn[gone].any())
             used -= steps + 1
 
     def sample(self, batch_size: int, *, generator: Generator | None = None) -> Batch:
@@ -228,6 +233,8 @@ class Replay:
         where = self._rewards.device
         drawn = torch.randint(index.total, (batch_size,), generator=generator or self._generator, device=where)
         start = drawn + index.offset[torch.searchsorted(index.ends, drawn, right=True)]
+        if generator is None:  # others learn nothing from it
+            self._drawn[start.remainder(self.capacity)] = True
         steps = torch.arange(self.horizon + 1, device=where).unsqueeze(1)
         slots = (start.unsqueeze(0) + steps).remainder(self.capacity)  # (H + 1, B)
         inner = slots[:-1]
@@ -251,9 +258,9 @@ class Replay:
         return found
 
     def ages(self) -> dict[str, float]:
-        """How old what can be sampled is, in steps taken since; and the share of episodes never sampled.
+        """How old what can be sampled is, in steps taken since; and the share of all episodes so far never sampled.
 
-        An episode is never sampled when it is shorter than the horizon.
+        Those are episodes shorter than the horizon, and those dropped before a draw met them.
         """
         later = sampled = weighted = oldest = 0
         for _, steps in reversed(self._episodes):
@@ -266,7 +273,7 @@ class Replay:
         return {
             "diag/replay_age_mean": weighted / max(sampled, 1),
             "diag/replay_age_max": float(oldest),
-            "diag/never_sampled": short / max(len(self._episodes), 1),
+            "diag/never_sampled": (short + int(self._left_unseen)) / max(self.episodes_added, 1),
         }
 
     def _out(self, tensor: Tensor) -> Tensor:
@@ -301,7 +308,16 @@ class Replay:
             "generator": self._generator.get_state(),
             "episodes_added": self.episodes_added,
             "episodes_too_short": self.episodes_too_short,
+            "drawn": self._episodes_drawn(),
+            "left_unseen": int(self._left_unseen),
         }
+
+    def _episodes_drawn(self) -> Tensor:
+        """Whether each of the episodes held (E,) was sampled, on the host."""
+        starts, steps = torch.tensor(list(self._episodes), dtype=torch.long).reshape(-1, 2).unbind(1)
+        drawn = self._drawn.cpu()[_slots(starts, steps, self.capacity)].long()
+        numbers = torch.repeat_interleave(torch.arange(len(steps)), steps + 1)
+        return torch.zeros(len(steps), dtype=torch.long).index_add(0, numbers, drawn) > 0
 
     def part(self, first: int) -> dict[str, Any]:
         """The episodes from number `first` on, one behind the other, copied to host memory.
@@ -341,10 +357,19 @@ class Replay:
             for part in parts:
                 for episode in _unpack(part):
                     self.add(episode)
+        self._take_over_draws(state)
         self._generator.set_state(state["generator"])
         self.episodes_added = int(state["episodes_added"])
         self.episodes_too_short = int(state["episodes_too_short"])
         self._index = None
+
+    def _take_over_draws(self, state: Mapping[str, Any]) -> None:
+        """Which episodes were sampled. A checkpoint of an earlier version does not know: all were, then."""
+        drawn = state.get("drawn", torch.ones(len(self._episodes), dtype=torch.bool))[-len(self._episodes) :]
+        starts = torch.tensor([start for start, _ in self._episodes], dtype=torch.long)
+        self._drawn.zero_()
+        self._drawn[starts[drawn].to(self._drawn.device)] = True
+        self._left_unseen.fill_(int(state.get("left_unseen", 0)))
 
     def _check_parts(self, parts: Sequence[dict[str, Any]], steps: Sequence[int]) -> None:
         expected = (self._observations.shape[1], self._actions.shape[1])

@@ -5,7 +5,8 @@ Thresholds are rules of thumb, explained one by one in docs/diagnostics.md.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -13,15 +14,16 @@ from tdmpc_lab.config.loader import load_resolved
 from tdmpc_lab.config.schema import Spec
 from tdmpc_lab.errors import UsageError
 from tdmpc_lab.files import read_jsonl
+from tdmpc_lab.jobs.events import read_events
 from tdmpc_lab.jobs.metrics import Row, as_float, as_int
 from tdmpc_lab.jobs.paths import JobPaths
 
-_RECENT = 200
-"""Rows among which the newest losses are looked for: they come often."""
 Level = Literal["ok", "warning"]
 
 MODEL_ERROR = 0.5
 """Of the latent's variance, one step ahead: the model hardly predicts better than the mean."""
+BLOWN_UP = 10.0
+"""The same, when no training makes up for it: latents have collapsed or grown beyond all bounds."""
 GROWTH = 10.0
 """Model error at the end of the horizon over that of one step."""
 BIAS = 1.0
@@ -30,6 +32,18 @@ SATURATION = 0.8
 CLIPPED = 0.001
 RECALL = PRECISION = 0.5
 NEVER = 0.1
+HELD = 0.1
+"""Share of all steps so far that the replay still holds; less is little to learn from."""
+ENOUGH_HELD = 50_000
+"""Steps that are enough, whatever share they are."""
+UPDATES = 0.1
+"""Updates per step."""
+WORSE = 0.5
+"""Standard deviations of an evaluation's returns by which planning is worse than the policy alone."""
+DEAD = 1e-9
+"""Gradient norm of a part that nothing reaches any more."""
+PINNED = 0.02
+"""How close the policy's standard deviation may come to the largest one allowed."""
 GRADIENTS_CLIPPED = 5.0
 """Gradient norm over the norm that it is clipped to."""
 
@@ -48,7 +62,7 @@ class Sign:
 
 @dataclass(frozen=True)
 class Figures:
-    """The last value of every figure that the rows hold."""
+    """The last value of every figure that the rows hold: diagnostics, gradients, updates, evaluation (`eval/…`)."""
 
     step: int
     values: Mapping[str, float]
@@ -70,30 +84,38 @@ def diagnose_job(paths: JobPaths) -> tuple[Figures, list[Sign]]:
     rows, _ = read_jsonl(paths.metrics)
     figures = last_figures(rows, spec.agent.horizon)
     if figures is None:
-        when = "off" if spec.eval is None else f"every {spec.eval.every:,} steps, before an evaluation"
-        raise UsageError(f"job {paths.id} has no diagnostics yet: they are measured {when} (eval.every)")
+        every = f"every {spec.train.checkpoint_every:,} steps (train.checkpoint_every; evaluations are off)"
+        if spec.eval is not None:
+            every = f"every {spec.eval.every:,} steps (eval.every), before an evaluation"
+        failed = [event for event in read_events(paths.events) if event.get("event") == "failed"]
+        why = f"; it failed: {failed[-1].get('cause')}" if failed else ""
+        raise UsageError(f"job {paths.id} has no diagnostics yet: they are measured {every}{why}")
     return figures, list(signs(figures, spec))
 
 
 def last_figures(rows: list[Row], horizon: int) -> Figures | None:
-    """The newest diagnostics with the newest losses; None where none were measured."""
-    measured = [row for row in rows if any(key.startswith("diag/") for key in row)]
+    """The newest diagnostics with the newest losses and evaluation; None where no diagnostics were measured."""
+
+    def newest(found: Callable[[Row], bool]) -> Row:
+        return next((row for row in reversed(rows) if found(row)), {})
+
+    measured = newest(lambda row: any(key.startswith("diag/") for key in row))
     if not measured:
         return None
-    values: dict[str, float] = {}
-    losses = [{k: v for k, v in row.items() if not k.startswith("diag/")} for row in rows[-_RECENT:]]
-    for row in [*losses, measured[-1]]:
-        values |= {k: n for k, v in row.items() if "/" in k and (n := as_float(v)) is not None}
-    return Figures(as_int(measured[-1].get("step")) or 0, values, horizon)
+    losses = {k: v for k, v in newest(lambda row: "grad_norm/model" in row).items() if not k.startswith("diag/")}
+    evaluation = newest(lambda row: row.get("split") == "eval")
+    named = {**losses, **measured, **{f"eval/{key}": value for key, value in evaluation.items()}}
+    values = {k: n for k, v in named.items() if (n := as_float(v)) is not None and (k == "updates" or "/" in k)}
+    return Figures(as_int(measured.get("step")) or 0, values, horizon)
 
 
 def signs(figures: Figures, spec: Spec) -> Iterator[Sign]:
     """Judge every figure that is there, the world model first."""
     yield from _model(figures)
-    yield from _value(figures)
+    yield from _value(figures, spec)
     yield from _bins(figures, spec)
     yield from _ends(figures)
-    yield from _actions(figures)
+    yield from _actions(figures, spec)
     yield from _planner(figures)
     yield from _replay(figures, spec)
     yield from _gradients(figures, spec)
@@ -104,7 +126,10 @@ def _model(figures: Figures) -> Iterator[Sign]:
     if first is None or last is None:
         return
     found = f"{first:.2g} of the latent's variance one step ahead, {last:.2g} after {figures.horizon}"
-    if first > MODEL_ERROR:
+    if first > BLOWN_UP:
+        remedy = "agent.lr (lower): training longer will not mend it"
+        yield Sign("warning", "world model", f"{found}: the latents have collapsed or blown up", remedy)
+    elif first > MODEL_ERROR:
         yield Sign(
             "warning",
             "world model",
@@ -122,21 +147,24 @@ def _model(figures: Figures) -> Iterator[Sign]:
         yield Sign("ok", "world model", found)
 
 
-def _value(figures: Figures) -> Iterator[Sign]:
+def _value(figures: Figures, spec: Spec) -> Iterator[Sign]:
     bias, spread = figures.get("diag/value_bias"), figures.get("diag/value_spread")
     predicted, realised = figures.get("diag/value_predicted"), figures.get("diag/value_realised")
     if bias is None or spread is None or predicted is None or realised is None:
         return
     found = f"predicted {predicted:.3g}, realised {realised:.3g} (spread of the returns {spread:.2g})"
-    unit = max(spread, 0.01 * abs(realised), 1e-6)
-    if bias > BIAS * unit:
-        remedy = "agent.q_heads (more are more cautious), train.updates_per_step (lower), agent.tau (lower)"
-        yield Sign("warning", "value", f"{found}: overestimated", remedy)
-    elif bias < -BIAS * unit:
-        remedy = "train longer: values grow step by step; agent.tau (higher), agent.discount (lower learns faster)"
-        yield Sign("warning", "value", f"{found}: underestimated", remedy)
-    else:
+    if abs(bias) <= BIAS * max(spread, 0.01 * abs(realised), 1e-6):
         yield Sign("ok", "value", found)
+    elif min(0.0, realised) <= predicted <= max(0.0, realised):  # values begin at 0 and move by the targets' steps
+        young = figures.step < spec.train.steps / 2
+        remedy = "" if young else "train longer; agent.tau (higher), train.updates_per_step (higher)"
+        yield Sign("ok" if young else "warning", "value", f"{found}: still on its way from 0", remedy)
+    elif bias > 0:
+        remedy = "train.updates_per_step (lower), agent.tau (lower), agent.discount (lower)"
+        yield Sign("warning", "value", f"{found}: overestimated", remedy)
+    else:
+        remedy = "train longer; agent.discount (lower learns faster), agent.tau (higher)"
+        yield Sign("warning", "value", f"{found}: underestimated", remedy)
 
 
 def _bins(figures: Figures, spec: Spec) -> Iterator[Sign]:
@@ -146,7 +174,12 @@ def _bins(figures: Figures, spec: Spec) -> Iterator[Sign]:
     found = f"{rewards:.2%} of the rewards and {values:.2%} of the returns lie outside"
     if max(rewards, values) > CLIPPED:
         reach = f"[{spec.agent.bin_low:g}, {spec.agent.bin_high:g}]"
-        yield Sign("warning", "bins", f"{found} {reach} in symlog space", "reward.scale (lower), agent.bin_high")
+        yield Sign(
+            "warning",
+            "bins",
+            f"{found} {reach} in symlog space",
+            "reward.scale (lower), or wider agent.bin_low, agent.bin_high",
+        )
     else:
         yield Sign("ok", "bins", found)
 
@@ -160,46 +193,66 @@ def _ends(figures: Figures) -> Iterator[Sign]:
             yield Sign("warning", "termination", found, "agent.termination_weight (higher); train longer")
         return
     parts = [f"{share:.2%} of the steps end an episode"]
-    parts += [] if recall is None else [f"foreseen {recall:.0%}"]
+    parts += [] if recall is None else [f"{recall:.0%} of these foreseen {figures.horizon} steps ahead"]
     parts += [] if precision is None else [f"right when said {precision:.0%}"]
     poor = (recall is not None and recall < RECALL) or (precision is not None and precision < PRECISION)
     remedy = "agent.termination_weight (higher); rare ends take long to learn" if poor else ""
     yield Sign("warning" if poor else "ok", "termination", ", ".join(parts), remedy)
 
 
-def _actions(figures: Figures) -> Iterator[Sign]:
+def _actions(figures: Figures, spec: Spec) -> Iterator[Sign]:
     taken, policy = figures.get("diag/action_saturation"), figures.get("diag/policy_saturation")
+    stuck, std = figures.get("diag/action_stuck"), figures.get("diag/policy_std")
     if taken is None or policy is None:
         return
     found = f"{taken:.0%} of the entries near ±1, {policy:.0%} of the policy's means"
-    if min(taken, policy) > SATURATION:  # a policy that is sure of itself is no trouble where planning corrects it
+    if std is not None and std > (1 - PINNED) * math.exp(spec.agent.log_std_max):
+        remedy = "agent.lr (lower), agent.entropy_weight (lower), reward.scale (higher)"
+        yield Sign("warning", "actions", f"{found}, its spread {std:.2g}, the largest allowed: it is noise", remedy)
+    elif stuck is not None and stuck > SATURATION:
+        # of both: a policy that is sure of itself is no trouble where planning corrects it
         remedy = "agent.entropy_weight (higher); fine where the best play is full throttle"
-        yield Sign("warning", "actions", f"{found}: stuck at the ends", remedy)
+        yield Sign("warning", "actions", f"{found}, {stuck:.0%} of both in one entry: stuck at the ends", remedy)
     else:
         yield Sign("ok", "actions", found)
 
 
 def _planner(figures: Figures) -> Iterator[Sign]:
-    gain, distance = figures.get("diag/planner_gain"), figures.get("diag/planner_distance")
-    spread = figures.get("diag/value_spread")
-    if gain is None or distance is None or spread is None:
+    """By the newest evaluation, which plays its episodes both ways."""
+    planned, alone = figures.get("eval/return_mean"), figures.get("eval/policy_return_mean")
+    spread, distance = figures.get("eval/return_std"), figures.get("diag/planner_distance")
+    if planned is None or alone is None or spread is None:
         return
-    found = f"planning adds {gain:.3g} to Q over the policy (actions {distance:.2f} apart)"
-    if gain < -0.1 * max(spread, 1e-6):
+    wins = figures.get("eval/win"), figures.get("eval/policy_win")
+    found = f"return {planned:.3g} with planning, {alone:.3g} by the policy alone"
+    found += "" if wins[0] is None or wins[1] is None else f"; won {wins[0]:.0%} and {wins[1]:.0%}"
+    found += "" if distance is None else f" (actions {distance:.2f} apart)"
+    if planned < alone - WORSE * max(spread, 1e-6):
         remedy = "the model misleads it (see world model), or too few planner.samples, planner.iterations"
-        yield Sign("warning", "planner", f"{found}: the plan is worse than the policy", remedy)
+        yield Sign("warning", "planner", f"{found}: planning makes it worse", remedy)
     else:
         yield Sign("ok", "planner", found)
 
 
 def _replay(figures: Figures, spec: Spec) -> Iterator[Sign]:
-    age, never = figures.get("diag/replay_age_mean"), figures.get("diag/never_sampled")
-    if age is None or never is None:
+    never = figures.get("diag/never_sampled")
+    if never is None:
         return
-    found = f"samples are {age:,.0f} steps old on average, {never:.0%} of the episodes are never sampled"
+    age, held, updates = figures.get("diag/replay_age_mean"), figures.get("replay/steps"), figures.get("updates")
+    found = "" if age is None else f"samples are {age:,.0f} steps old on average, "
+    found += f"{never:.0%} of the episodes are never sampled"
     if never > NEVER:
-        remedy = f"agent.horizon below {spec.agent.horizon}: shorter episodes than that can't be learned from"
+        remedy = (
+            f"agent.horizon below {spec.agent.horizon}: shorter episodes than that can't be learned from; "
+            "train.replay_capacity (higher), where they are dropped too soon"
+        )
         yield Sign("warning", "replay", found, remedy)
+    elif held is not None and held < min(HELD * figures.step, ENOUGH_HELD):
+        found += f"; it holds the newest {held:,.0f} steps only"
+        yield Sign("warning", "replay", found, "train.replay_capacity (higher)")
+    elif updates is not None and updates < UPDATES * (figures.step - (spec.train.seed_steps or 0)):
+        found += f"; {updates:,.0f} updates in {figures.step:,} steps"
+        yield Sign("warning", "replay", found, "train.updates_per_step (higher): little is made of what is there")
     else:
         yield Sign("ok", "replay", found)
 
@@ -210,7 +263,11 @@ def _gradients(figures: Figures, spec: Spec) -> Iterator[Sign]:
         return
     found = ", ".join(f"{part} {norm:.2g}" for part, norm in norms.items())
     largest = max(norms, key=lambda part: norms[part])
-    if norms[largest] > GRADIENTS_CLIPPED * spec.agent.grad_clip:
+    dead = [part for part in ("encoder", "dynamics", "reward", "q", "policy") if norms.get(part, 1.0) < DEAD]
+    if dead:
+        remedy = "agent.lr (lower): such a part does not come back by itself"
+        yield Sign("warning", "gradients", f"{found}: none reaches {', '.join(dead)}", remedy)
+    elif norms[largest] > GRADIENTS_CLIPPED * spec.agent.grad_clip:
         remedy = f"agent.lr (lower), reward.scale (lower); agent.grad_clip is {spec.agent.grad_clip:g}"
         yield Sign("warning", "gradients", f"{found}: most of {largest}'s is clipped away", remedy)
     else:

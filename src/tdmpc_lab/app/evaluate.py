@@ -63,13 +63,15 @@ def evaluate(
     opponents: Sequence[str],
     episodes: int,
     mode: Mode,
+    seed: int | None,
     video: Path | None,
     device: str,
     progress: Callable[[int, int], None],
 ) -> Report:
     """Play `episodes` episodes with an agent (against each opponent, from both sides in turn) and report.
 
-    `target` is a job id, a checkpoint's path, or a spec for its agent before any training. What was found for a job
+    The start states are by `seed`; without one by the seed of its training, whose evaluations were played from the
+    first of them. `target` is a job id, a checkpoint's path, or a spec for its agent before any training. What was found for a job
     lands in its folder, its note and its MLflow run; troubles of the last two are told and lose nothing.
 
     Raises:
@@ -80,10 +82,11 @@ def evaluate(
     if video is not None:
         _check_video_path(video)
     found = load_target(project, target, device)
-    evaluator = _evaluator(project, found, opponents, episodes, mode, device)
+    seed = found.loaded.spec.train.seed if seed is None else seed
+    evaluator = _evaluator(project, found, opponents, episodes, mode, seed, device)
     evaluation = evaluator.run(found.loaded.agent, film=video is not None, progress=progress)
     assert evaluation is not None  # nobody stops it
-    rows = _rows(evaluation, found, mode)
+    rows = _rows(evaluation, found, mode, seed)
     if found.job is not None:
         for row in rows:
             append_jsonl(found.job.evals, row)
@@ -134,9 +137,10 @@ def _untrained(project: Project, target: str, device: str) -> LoadedAgent:
 
 
 def _evaluator(
-    project: Project, target: Target, opponents: Sequence[str], episodes: int, mode: Mode, device: str
+    project: Project, target: Target, opponents: Sequence[str], episodes: int, mode: Mode, seed: int, device: str
 ) -> Evaluator:
     spec = target.loaded.spec
+    spec = replace(spec, train=replace(spec.train, seed=seed))
     from tdmpc_lab.envs import has_opponents
     from tdmpc_lab.training.evaluate import Evaluator
     from tdmpc_lab.training.worlds import Worlds
@@ -150,16 +154,16 @@ def _evaluator(
     worlds = Worlds(spec, agent_files(project, None if opponents else target.job), mode=mode, device=device)
     named = tuple(opponents) or (() if spec.eval is None else spec.eval.opponents)
     cases = worlds.cases(EvalConfig(episodes=episodes, opponents=named))
-    return Evaluator(cases, seed=spec.train.seed, mode=mode, side_by_side=SIDE_BY_SIDE)
+    return Evaluator(cases, seed=seed, mode=mode, side_by_side=SIDE_BY_SIDE)
 
 
-def _rows(evaluation: Evaluation, target: Target, mode: Mode) -> list[dict[str, Any]]:
+def _rows(evaluation: Evaluation, target: Target, mode: Mode, seed: int) -> list[dict[str, Any]]:
     """One row per opponent; one in all without any."""
     common = {
         "time": datetime.now().astimezone().isoformat(timespec="seconds"),
         "step": target.loaded.step,
         "mode": mode,
-        "seed": target.loaded.spec.train.seed,
+        "seed": seed,
     }
     parts = [evaluation.against(name) for name in evaluation.opponents] or [evaluation]
     return [{**common, **part.row(), **part.by_side()} for part in parts]

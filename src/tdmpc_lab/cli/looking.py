@@ -28,6 +28,7 @@ def evaluate(args: Namespace) -> int:
         opponents=args.opponent or [],
         episodes=args.episodes,
         mode="policy" if args.policy else "plan",
+        seed=args.seed,
         video=None if args.video is None else Path(args.video),
         device=args.device,
         progress=_progress,

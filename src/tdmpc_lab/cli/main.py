@@ -218,6 +218,12 @@ def _add_looking(sub: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     )
     p.add_argument("--episodes", type=_positive, default=100, metavar="N", help="per opponent (default 100)")
     p.add_argument("--policy", action="store_true", help="the policy's actions, without planning; opponents likewise")
+    p.add_argument(
+        "--seed",
+        type=_count,
+        metavar="N",
+        help="of the start states. Default: the training's own, whose evaluations began with the same ones",
+    )
     p.add_argument("--video", metavar="FILE", help="film the first episode, as .mp4 or .gif")
     p.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default auto)")
     _add_json(p)

@@ -3,7 +3,7 @@
     train  {"step", "split": "train", "attempt", "wall_s", "steps_per_s", "checkpoint_s", "return", "episode_length",
             "loss/…"}
     eval   {"step", "split": "eval", "attempt", "wall_s", "return_mean", "return_std", "return_min",
-            "return_max", "episodes", "length_mean"}
+            "return_max", "episodes", "length_mean", "policy_return_mean"}
 
 Steps are environment steps; wall_s are seconds trained, over all attempts; returns are sums of raw rewards.
 """

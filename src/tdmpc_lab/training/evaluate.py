@@ -7,10 +7,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-from tdmpc_lab.agent import Agent, PlanState
-from tdmpc_lab.agent.replay import FloatArray
+from tdmpc_lab.agent import Agent
 from tdmpc_lab.config.phases import Mode
 from tdmpc_lab.envs import ControlEnv, evaluation_seeds
 from tdmpc_lab.errors import EnvironmentSpecError, TrainingError
@@ -102,6 +100,13 @@ class Evaluation:
             row["opponent"] = self.opponents[0]
         return row
 
+    def policy_row(self) -> Row:
+        """What the same games came to by the policy alone: beside `row`, it tells what planning is worth."""
+        row: Row = {"policy_return_mean": float(np.mean([e.total for e in self.episodes]))}
+        if "win" in (shares := self.shares()):
+            row["policy_win"] = shares["win"]
+        return row
+
     def by_side(self) -> Row:
         """The share of games won when the agent had the puck first, `win_starting`, and when not, `win_receiving`."""
         sides = {True: "win_starting", False: "win_receiving"}
@@ -141,7 +146,7 @@ class Evaluator:
     def __init__(
         self, cases: Sequence[Case], *, seed: int, mode: Mode = "plan", side_by_side: int = SIDE_BY_SIDE
     ) -> None:
-        """`mode` says whether the agent plans; `side_by_side` episodes are played at a time."""
+        """`mode` says whether the agent plans unless `run` says otherwise; `side_by_side` episodes at a time."""
         self._queue = [(case, seed_) for case in cases for seed_ in case.seeds]
         self._plan_seed, self._mode, self._side_by_side = seed, mode, side_by_side
 
@@ -151,6 +156,7 @@ class Evaluator:
         stop: StopFlag | None = None,
         *,
         film: bool = False,
+        mode: Mode | None = None,
         progress: Callable[[int, int], None] | None = None,
     ) -> Evaluation | None:
         """Play all episodes with the agent as it is, without exploration noise; None once `stop` is set.
@@ -168,7 +174,7 @@ class Evaluator:
                 for place, (case, _) in enumerate(batch):
                     envs.append(_make(case, film=film and start + place == 0))
                 fps = envs[0].frames_per_second
-                played, frames = self._play(agent, envs, batch, stop, film=film and start == 0)
+                played, frames = self._play(agent, envs, batch, stop, mode or self._mode, film=film and start == 0)
             finally:
                 for env in envs:
                     env.close()
@@ -182,7 +188,14 @@ class Evaluator:
         return Evaluation(tuple(results), pictures)
 
     def _play(
-        self, agent: Agent, envs: list[ControlEnv], batch: list[tuple[Case, int]], stop: StopFlag, *, film: bool
+        self,
+        agent: Agent,
+        envs: list[ControlEnv],
+        batch: list[tuple[Case, int]],
+        stop: StopFlag,
+        mode: Mode,
+        *,
+        film: bool,
     ) -> tuple[list[EpisodeResult], list[Frame]]:
         """One episode in each environment, side by side; broken off when `stop` is set."""
         state = agent.plan_state(len(batch), seed=self._plan_seed)
@@ -197,7 +210,10 @@ class Evaluator:
                 picture = _picture(envs[0])
                 film = picture is not None
                 frames += [] if picture is None else [picture]
-            actions = self._actions(agent, observations[running], state, running)
+            if mode == "policy":
+                actions = agent.act_prior(observations[running])
+            else:
+                actions = agent.act(observations[running], state, explore=False, envs=running)
             going_on = []
             for i, action in zip(running.tolist(), actions, strict=True):
                 result = envs[i].step(action)
@@ -215,13 +231,6 @@ class Evaluator:
             for i, (case, seed) in enumerate(batch)
         ]
         return results, frames
-
-    def _actions(
-        self, agent: Agent, observations: FloatArray, state: PlanState, running: NDArray[np.int64]
-    ) -> FloatArray:
-        if self._mode == "policy":
-            return agent.act_prior(observations)
-        return agent.act(observations, state, explore=False, envs=running)
 
 
 def _make(case: Case, *, film: bool) -> ControlEnv:

@@ -258,7 +258,8 @@ class Trainer:
 
     def _due_at(self, before: int, step: int) -> list[str]:
         """What to do after the steps (before, step]."""
-        every = {"losses": self.config.log_every, "checkpoint": self.config.checkpoint_every}
+        saving = self.config.checkpoint_every
+        every = {"losses": self.config.log_every, "checkpoint": saving, "diagnostics": saving}
         if self.evaluation is not None:
             every |= {"diagnostics": self.evaluation.every, "evaluation": self.evaluation.every}
         last = step >= self.config.steps
@@ -296,7 +297,7 @@ class Trainer:
         return {"steps_per_s": (self.step - step) / max(now - since, 1e-9)}
 
     def _log_diagnostics(self) -> None:
-        if self.updates == 0:  # nothing has been learned that could be looked at
+        if self.updates == 0 and self.replay.sequences > 0:  # random steps: nothing has been learned yet
             return
         self._meter.check(self._saver.last)
         if figures := diagnose(self.agent, self.replay, seed=self.config.seed):
@@ -309,9 +310,10 @@ class Trainer:
         self._meter.check(self._saver.last)
         film = self.videos is not None and self.videos.due(self.step)
         evaluation = self.evaluator.run(self.agent, self.stop, film=film)
-        if evaluation is None:
+        alone = self.evaluator.run(self.agent, self.stop, mode="policy")
+        if evaluation is None or alone is None:
             return False
-        self._log("eval", evaluation.row())
+        self._log("eval", evaluation.row() | alone.policy_row())
         if film:
             self._save_video(evaluation.film)
         since, step = self._rate_mark  # the time of evaluating is not training time
