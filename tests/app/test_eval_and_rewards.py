@@ -57,7 +57,7 @@ def test_eval_of_a_job_lands_in_folder_note_and_mlflow(lab: Project, job: str, c
         assert {"return_mean", "return_std", "win_starting", "win_receiving"} <= row.keys()
     assert read_jsonl(lab.job(job).evals)[0] == document["rows"]
     note = lab.note(job).read_text()
-    assert "- evaluated at step 100 (planning): win rate vs strong " in note
+    assert "- evaluated at step 100 (planning, seed 1): win rate vs strong " in note
     assert "- video at step 100: `jobs/" in note
 
     from mlflow import MlflowClient
@@ -74,7 +74,7 @@ def test_eval_of_a_job_lands_in_folder_note_and_mlflow(lab: Project, job: str, c
 
 def test_eval_twice_is_the_same_and_policy_only_is_another(lab: Project, job: str, capsys: pytest.CaptureFixture[str]):
     rows = []
-    for extra in ([], [], ["--policy"]):
+    for extra in ([], [], ["--policy"], ["--seed", "1000"]):
         capsys.readouterr()
         assert main(["eval", "last", "--episodes", "4", "--json", *extra]) == 0
         (row,) = json.loads(capsys.readouterr().out)["rows"]
@@ -82,7 +82,12 @@ def test_eval_twice_is_the_same_and_policy_only_is_another(lab: Project, job: st
         rows.append(row)
     assert rows[0] == rows[1]
     assert rows[2]["mode"] == "policy" and rows[2]["return_mean"] != rows[0]["return_mean"]
-    assert len(read_jsonl(lab.job(job).evals)[0]) == 3
+    assert rows[0]["seed"] == 1 and rows[3]["seed"] == 1000  # other start states
+    assert rows[3]["return_mean"] != rows[0]["return_mean"]
+    assert len(read_jsonl(lab.job(job).evals)[0]) == 4
+    note = lab.note(job).read_text()
+    assert "- evaluated at step 100 (planning, seed 1): " in note
+    assert "- evaluated at step 100 (planning, seed 1000): " in note
 
 
 def test_eval_of_a_checkpoint_and_of_an_untrained_spec(lab: Project, job: str, capsys: pytest.CaptureFixture[str]):

@@ -71,8 +71,9 @@ def evaluate(
     """Play `episodes` episodes with an agent (against each opponent, from both sides in turn) and report.
 
     The start states are by `seed`; without one by the seed of its training, whose evaluations were played from the
-    first of them. `target` is a job id, a checkpoint's path, or a spec for its agent before any training. What was found for a job
-    lands in its folder, its note and its MLflow run; troubles of the last two are told and lose nothing.
+    first of them. `target` is a job id, a checkpoint's path, or a spec for its agent before any training. What was
+    found for a job lands in its folder, its note and its MLflow run; troubles of the last two are told and lose
+    nothing.
 
     Raises:
         UsageError: no such job, checkpoint or spec; opponents for an environment that has none.

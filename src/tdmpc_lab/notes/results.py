@@ -58,6 +58,7 @@ def _interval(row: Row) -> str:
 def later_line(row: Row) -> str:
     """What an evaluation after the training found, on one line."""
     how = "policy only" if row.get("mode") == "policy" else "planning"
+    how += "" if (seed := as_int(row.get("seed"))) is None else f", seed {seed}"
     parts = [f"evaluated at step {number(as_int(row.get('step')))} ({how}): {score(row)}"]
     shares = [f"{name} {share:.2f}" for name in ("draw", "loss") if (share := as_float(row.get(name))) is not None]
     if shares:
@@ -66,10 +67,10 @@ def later_line(row: Row) -> str:
 
 
 def latest_of_each(rows: Sequence[Row]) -> list[Row]:
-    """The last row for every agent, opponent and mode, in the order of their first."""
+    """The last row for every agent, opponent, mode and seed, in the order of their first."""
     latest: dict[tuple[object, ...], Row] = {}
     for row in rows:
-        latest[row.get("step"), row.get("mode"), row.get("opponent")] = row
+        latest[row.get("step"), row.get("mode"), row.get("opponent"), row.get("seed")] = row
     return list(latest.values())
 
 
