@@ -28,6 +28,8 @@ GROWTH = 10.0
 """Model error at the end of the horizon over that of one step."""
 BIAS = 1.0
 """Overestimation in standard deviations of the returns."""
+LAG = 3.0
+"""The same for underestimation: values follow an agent that gets better, and the lower of two heads is cautious."""
 SATURATION = 0.8
 CLIPPED = 0.001
 RECALL = PRECISION = 0.5
@@ -42,8 +44,8 @@ WORSE = 0.5
 """Standard deviations of an evaluation's returns by which planning is worse than the policy alone."""
 DEAD = 1e-9
 """Gradient norm of a part that nothing reaches any more."""
-PINNED = 0.02
-"""How close the policy's standard deviation may come to the largest one allowed."""
+PINNED = 0.8
+"""Share of its upper limit that the policy's standard deviation may reach."""
 GRADIENTS_CLIPPED = 5.0
 """Gradient norm over the norm that it is clipped to."""
 
@@ -153,7 +155,8 @@ def _value(figures: Figures, spec: Spec) -> Iterator[Sign]:
     if bias is None or spread is None or predicted is None or realised is None:
         return
     found = f"predicted {predicted:.3g}, realised {realised:.3g} (spread of the returns {spread:.2g})"
-    if abs(bias) <= BIAS * max(spread, 0.01 * abs(realised), 1e-6):
+    unit = max(spread, 0.01 * abs(realised), 1e-6)
+    if -LAG * unit <= bias <= BIAS * unit:
         yield Sign("ok", "value", found)
     elif min(0.0, realised) <= predicted <= max(0.0, realised):  # values begin at 0 and move by the targets' steps
         young = figures.step < spec.train.steps / 2
@@ -206,9 +209,11 @@ def _actions(figures: Figures, spec: Spec) -> Iterator[Sign]:
     if taken is None or policy is None:
         return
     found = f"{taken:.0%} of the entries near ±1, {policy:.0%} of the policy's means"
-    if std is not None and std > (1 - PINNED) * math.exp(spec.agent.log_std_max):
-        remedy = "agent.lr (lower), agent.entropy_weight (lower), reward.scale (higher)"
-        yield Sign("warning", "actions", f"{found}, its spread {std:.2g}, the largest allowed: it is noise", remedy)
+    limit = math.exp(spec.agent.log_std_max)
+    if std is not None and std > PINNED * limit:
+        found += f", its spread {std:.2g} of at most {limit:.2g}: it acts at the ends, or by chance"
+        remedy = "agent.entropy_weight (lower: it drives the spread up, and 0 is allowed); agent.lr (lower)"
+        yield Sign("warning", "actions", found, remedy)
     elif stuck is not None and stuck > SATURATION:
         # of both: a policy that is sure of itself is no trouble where planning corrects it
         remedy = "agent.entropy_weight (higher); fine where the best play is full throttle"
