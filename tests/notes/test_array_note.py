@@ -22,7 +22,8 @@ def task(number: int, count: int = 2) -> JobRecord:
         seed=1,
         cluster="slurm",
         resources={"cpus": 4, "array_limit": 2},
-        command=("tdmpc-lab", "submit", "demo.yaml", "sweep.agent.horizon=[4, 6]"),
+        overrides=("agent.lr=0.001", f"agent.horizon={4 + 2 * number}", "sweep=off"),
+        command=("tdmpc-lab", "submit", "demo.yaml", "sweep.agent.horizon=[4, 6]", "agent.lr=0.001"),
         spec_file="demo.yaml",
         submitted_at="2026-02-03T09:14:22+01:00",
         steps_total=5000,
@@ -41,9 +42,10 @@ def test_one_line_for_each_task() -> None:
         "- \\# how far to plan",
         "- why: is 9 too long?",
         "- sweep of 2: agent.horizon",
-        "- demo · Pendulum-v1 · 5,000 steps · slurm (cpus 4, array_limit 2)",
+        "- overrides: agent.lr=0.001",
+        "- demo · seed 1 · Pendulum-v1 · 5,000 steps · slurm (cpus 4, array_limit 2)",
         "- 1 PENDING, 1 COMPLETED",
-        "- folders `jobs/7_*` · submitted by `tdmpc-lab submit demo.yaml 'sweep.agent.horizon=[4, 6]'`",
+        "- folders `jobs/7_*` · submitted by `tdmpc-lab submit demo.yaml 'sweep.agent.horizon=[4, 6]' agent.lr=0.001`",
         "",
         "- `7_0` agent.horizon=4: COMPLETED in 3:12 on node7, step 5,000",
         "- `7_1` agent.horizon=6: waiting: Priority",
@@ -55,3 +57,13 @@ def test_a_part_of_a_larger_sweep_and_rows_without_changes() -> None:
     lines = render_array_note("7", [(bare, DONE)]).splitlines()
     assert lines[1:3] == ["- demo", "- sweep of 1 of 4: rows written out"]
     assert lines[-1].startswith("- `7_0` nothing changed: COMPLETED")
+
+
+def test_a_swept_seed_is_not_said_to_be_that_of_the_first_task() -> None:
+    tasks = [
+        (dataclasses.replace(task(n), seed=n, sweep={"index": n, "count": 2, "point": {"train.seed": n}}), DONE)
+        for n in range(2)
+    ]
+    lines = render_array_note("7", tasks).splitlines()
+    assert "- sweep of 2: train.seed" in lines
+    assert "- demo · Pendulum-v1 · 5,000 steps · slurm (cpus 4, array_limit 2)" in lines

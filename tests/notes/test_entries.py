@@ -44,11 +44,53 @@ def test_the_tools_own_note() -> None:
     assert rollup_lines(entry) == [
         "##### 2004711 - 2026-02-03_09-14-22",
         "- backprop without reward shaping",
+        "- seed 1",
         "- why: does it help?",
         "- vs baseline: agent.horizon 18 → 9",
         "- COMPLETED in 3:12:05 on tcml-node37, step 500,000, win rate vs strong 0.87",
     ]
     assert entry.words == () and not entry.imported
+
+
+SWEEP = {"index": 4, "count": 6, "point": {"agent.horizon": 6, "train.seed": 1}}
+SWEPT_WORDS = ("agent.horizon=6", "train.seed=1", "sweep=off")
+
+
+@pytest.mark.parametrize(
+    ("fields", "lines"),
+    [
+        ({"seed": 2}, ["- seed 2"]),
+        ({"overrides": ("agent.lr=0.001", "train.envs=4")}, ["- overrides: agent.lr=0.001, train.envs=4 · seed 1"]),
+        ({"overrides": ("train.seed=3", "agent.lr=1"), "seed": 3}, ["- overrides: train.seed=3, agent.lr=1"]),
+        # what it is called and where it runs makes no other job
+        ({"overrides": ("about=mine", "slurm.gpus=1", "name=x", "sweep=off")}, ["- seed 1"]),
+        ({"overrides": SWEPT_WORDS, "sweep": SWEEP}, ["- sweep: agent.horizon=6, train.seed=1 (job 5 of 6)"]),
+        (
+            {"overrides": ("agent.lr=1", *SWEPT_WORDS), "sweep": SWEEP},
+            ["- sweep: agent.horizon=6, train.seed=1 (job 5 of 6)", "- overrides: agent.lr=1"],
+        ),
+        (
+            {"overrides": ("agent.horizon=6",), "sweep": {**SWEEP, "point": {"agent.horizon": 6}}, "seed": 7},
+            ["- sweep: agent.horizon=6 (job 5 of 6) · seed 7"],
+        ),
+        (
+            {"overrides": ("train.steps=900",), "parent": "2004710"},
+            ["- overrides: train.steps=900 · seed 1 · goes on from 2004710"],
+        ),
+        ({"rerun_of": "2004710"}, ["- seed 1 · rerun of 2004710"]),
+    ],
+)
+def test_the_log_tells_jobs_of_one_experiment_apart(fields: dict[str, object], lines: list[str]) -> None:
+    record = replace(RECORD, **fields)  # type: ignore[arg-type]
+    said = rollup_lines(parse_entry("2004711", note_of(record=record)))
+    assert said[1] == "- backprop without reward shaping"
+    assert said[2 : said.index("- why: does it help?")] == lines
+
+
+def test_a_seed_is_told_though_the_overrides_are_cut_off() -> None:
+    overrides = ("env.options={names: [" + "a, " * 300 + "b]}", "train.seed=3")
+    entry = parse_entry("2004711", note_of(record=replace(RECORD, overrides=overrides, seed=3)))
+    assert entry.bullets[1].startswith("overrides: env.options=") and entry.bullets[1].endswith("… · seed 3")
 
 
 @pytest.mark.parametrize("state", list(State))

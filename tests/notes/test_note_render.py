@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tdmpc_lab.jobs.points import overrides_text
 from tdmpc_lab.jobs.record import JobRecord
 from tdmpc_lab.jobs.state import JobStatus, State
 from tdmpc_lab.notes.note import BEGIN, END, replace_machine_part
@@ -60,6 +61,7 @@ def test_a_note_in_full() -> None:
     assert render_note(RECORD, DONE, evals, None, PLACES).splitlines() == [
         "##### local-20260203-091422-123 - 2026-02-03_09-14-22",
         "- backprop without reward shaping",
+        "- overrides: agent.horizon=9, env.options={a: 1}",
         "- why: does backprop alone break the stagnation?",
         "- vs baseline: agent.horizon 18 → 9, reward.scale 2 → 1",
         "- code vs local-20260201-120000-000: 2 files: M src/train.py, A src/shaping.py",
@@ -297,7 +299,8 @@ def test_nothing_from_outside_breaks_the_block(
     status = dataclasses.replace(FAILED, cause=cause, node=about, run_id=why)
     text = render_note(record, status, [eval_row(5000)], traceback, Places(cause, cause, cause, cause), error=cause)
     head, _, rest = text.partition("\n\n")
-    assert len([line for line in head.splitlines() if not line.startswith("- fix: ")]) == 7 + bool(why)
+    told = overrides_text(record)
+    assert len([line for line in head.splitlines() if not line.startswith("- fix: ")]) == 7 + bool(why) + bool(told)
     assert all(line.startswith("- ") for line in head.splitlines()[1:])
     assert not re.search(r"^- *(#|>|[-+*] |```|~~~)", head, re.MULTILINE)
     fences = [line for line in rest.splitlines() if re.fullmatch(r"`{3,}(text)?", line)]

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from tdmpc_lab.config.diff import NOT_COMPARED
 from tdmpc_lab.config.serialize import key_word
 from tdmpc_lab.jobs.metrics import as_int
 from tdmpc_lab.jobs.record import JobRecord
@@ -34,6 +35,20 @@ def place_text(record: JobRecord) -> str:
     if index is None or count is None:
         return point_text(record)
     return f"{point_text(record) or 'nothing changed'} (job {index + 1} of {count})"
+
+
+def overrides_text(record: JobRecord) -> str:
+    """`agent.lr=0.001, train.seed=2`: what the command line changed; empty where it changed nothing.
+
+    Without the sweep's own values, which `place_text` has, and without what the job is called and where it runs.
+    """
+    swept = {key_word(key, value) for key, value in point_of(record).items()}
+    words = [text for text in record.overrides if text not in swept and _section(text) not in (*NOT_COMPARED, "sweep")]
+    return one_line(", ".join(words))
+
+
+def _section(override: str) -> str:
+    return override.partition("=")[0].split(".")[0].strip()
 
 
 def what_it_is(record: JobRecord) -> str:

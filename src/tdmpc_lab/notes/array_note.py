@@ -9,20 +9,21 @@ from collections.abc import Sequence
 from tdmpc_lab.jobs.points import point_of, point_text
 from tdmpc_lab.jobs.record import JobRecord
 from tdmpc_lab.jobs.state import JobStatus, State
-from tdmpc_lab.notes.render import code_span, markdown_line, outcome_line, what_line
+from tdmpc_lab.notes.render import code_span, markdown_line, outcome_line, overrides_line, what_line
 from tdmpc_lab.text import heading_time
 
 
 def render_array_note(array_id: str, tasks: Sequence[tuple[JobRecord, JobStatus]]) -> str:
     """The note's part as Markdown, without the markers, ending in a newline; `tasks` has at least one."""
     record = tasks[0][0]
-    keys = ", ".join(dict.fromkeys(key for task, _ in tasks for key in point_of(task)))
+    swept = list(dict.fromkeys(key for task, _ in tasks for key in point_of(task)))
     lines = [
         f"##### {array_id} - {heading_time(record.submitted)}",
         f"- {markdown_line(record.about or record.experiment)}",
         *([f"- why: {markdown_line(record.why)}"] if record.why else []),
-        f"- sweep of {_of_all(record, len(tasks))}: {markdown_line(keys or 'rows written out')}",
-        f"- {markdown_line(what_line(record, seed=False))}",
+        f"- sweep of {_of_all(record, len(tasks))}: {markdown_line(', '.join(swept) or 'rows written out')}",
+        *overrides_line(record),
+        f"- {markdown_line(what_line(record, seed='train.seed' not in swept))}",
         f"- {_counts([status for _, status in tasks])}",
         *(
             f"- warning: {markdown_line(text)}"

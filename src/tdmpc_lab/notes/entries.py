@@ -17,7 +17,9 @@ from tdmpc_lab.notes.verdict import Verdict, is_verdict_line, parse_verdict
 
 _OUTCOME = re.compile(r"- (COMPLETED|FAILED|CANCELLED|TIMEOUT|RUNNING|UNKNOWN|waiting)\b")
 _COUNTS = re.compile(r"- (?:[0-9]+ [A-Z]+(?:, |$))+")  # of an array's tasks
-_WHAT = re.compile(r"- (?P<experiment>\S+) · .*?\b[0-9,]+ steps · ")
+_WHAT = re.compile(r"- (?P<experiment>\S+) · (?:(?P<seed>seed -?[0-9]+) · )?.*?\b[0-9,]+ steps · ")
+_ORIGIN = re.compile(r" · (?P<how>goes on from|rerun of) \[?(?P<job>[\w-]+)")
+_SETTINGS = ("- sweep: ", "- sweep of ", "- overrides: ")
 _ONLY_IN_NOTES = ("- again:", "- folders ", "- warning:", "- video ", "- curve of the ", "- fix: ", "- code vs ")
 _DATE = re.compile(
     r"(?P<year>[0-9]{4})-(?P<month>[0-9]{1,2})-(?P<day>[0-9]{1,2})"
@@ -165,11 +167,27 @@ def _machine_lines(job_id: str, block: list[str]) -> tuple[str, tuple[str, ...],
                 shown.append(line)
         elif (what := _WHAT.match(line)) is not None and experiment is None:
             experiment = what["experiment"].lstrip("\\")
+            shown = _with_identity(shown, what, _ORIGIN.search(line, what.end() - 3))
         elif not line.startswith(_ONLY_IN_NOTES):
             if shown and state is None:
                 state = _stated(line)
             shown.append(line)
     return heading, tuple(shown), experiment, state
+
+
+def _with_identity(shown: list[str], what: re.Match[str], origin: re.Match[str] | None) -> list[str]:
+    """The items so far with seed and origin, which tell jobs of one experiment apart, behind those on its settings;
+    where there are none, below what the job is. A seed that these name already is not told twice."""
+    places = [index for index, line in enumerate(shown) if index and line.startswith(_SETTINGS)]
+    seed_told = any(re.search(r"\btrain\.seed\b", shown[index]) for index in places)
+    parts = [] if what["seed"] is None or seed_told else [what["seed"]]
+    parts += [] if origin is None else [f"{origin['how']} {origin['job']}"]
+    if not parts:
+        return shown
+    if not places:
+        return [*shown[:1], f"- {' · '.join(parts)}", *shown[1:]]
+    last = places[-1]
+    return [*shown[:last], " · ".join([shown[last], *parts]), *shown[last + 1 :]]
 
 
 def _stated(line: str) -> str | None:

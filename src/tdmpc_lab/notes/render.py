@@ -10,7 +10,7 @@ from typing import Any
 from urllib.parse import quote
 
 from tdmpc_lab.jobs.metrics import as_int, without_superseded
-from tdmpc_lab.jobs.points import place_text
+from tdmpc_lab.jobs.points import overrides_text, place_text
 from tdmpc_lab.jobs.record import NO_SNAPSHOT, JobRecord
 from tdmpc_lab.jobs.state import JobStatus, State
 from tdmpc_lab.notes.curve import curves_of, spark_line
@@ -71,6 +71,7 @@ def render_note(
         f"##### {record.id} - {heading_time(record.submitted)}",
         f"- {markdown_line(record.about or record.experiment)}",
         *([f"- sweep: {markdown_line(place_text(record))}"] if record.sweep else []),
+        *overrides_line(record),
         *([f"- why: {markdown_line(record.why)}"] if record.why else []),
         *([f"- {markdown_line(_difference(record))}"] if record.compare_to else []),
         *([f"- {markdown_line(_code_difference(record))}"] if record.code_against else []),
@@ -157,6 +158,12 @@ def markdown_line(text: str, width: int = _TEXT_WIDTH) -> str:
     line = re.sub(r"<(?=[A-Za-z/!?])", r"\\<", shorten(text, width))
     line = re.sub(r"^([0-9]+)([.)])", r"\1\\\2", line)
     return re.sub(r"^(?=[-#>+*=|~`_[])", r"\\", line)
+
+
+def overrides_line(record: JobRecord) -> list[str]:
+    """The item on what the command line changed; none where it changed nothing."""
+    text = overrides_text(record)
+    return [f"- overrides: {markdown_line(text)}"] if text else []
 
 
 def _difference(record: JobRecord) -> str:
