@@ -64,13 +64,13 @@ def test_verdicts_and_later_evaluations_reach_a_new_store(lab: Project, monkeypa
     paths = add_job(lab, "local-20260203-091422-001", "finished")
     (sent,) = sync(lab)
     assert sent == Synced(paths.id, "sent", 600, "FINISHED")
-    judge(lab, paths.id, "bad", "because it looks too far ahead", ["agent.horizon=18"])
+    judge(lab, paths.id, "bad", "because it looks too far ahead", ["agent.horizon=3"])
     append_jsonl(paths.evals, {"time": "2026-02-04T10:00:00+00:00", "step": 300, "mode": "plan", "return_mean": -7.5})
     for store in ("mlruns/mlflow", "second"):
         monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{lab.root}/{store}.db")
         assert [job.what for job in sync(lab)] == ["sent"]
         _, run = the_run(lab, paths)
-        assert (run.data.tags["verdict"], run.data.tags["verdict_cause"]) == ("bad", "agent.horizon=18")
+        assert (run.data.tags["verdict"], run.data.tags["verdict_cause"]) == ("bad", "agent.horizon=3")
         assert run.data.metrics["later/return_mean"] == -7.5
         assert "it looks too far ahead" in run.data.tags["mlflow.note.content"]
         assert [job.what for job in sync(lab)] == ["level"]

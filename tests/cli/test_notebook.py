@@ -12,6 +12,8 @@ import pytest
 
 from tdmpc_lab.app.journal import write_array_note, write_note
 from tdmpc_lab.cli.main import main
+from tdmpc_lab.config.schema import AgentConfig, EnvConfig, SlurmConfig, Spec
+from tdmpc_lab.config.serialize import dump_yaml
 from tdmpc_lab.files import append_jsonl
 from tdmpc_lab.jobs.paths import Project
 from tdmpc_lab.jobs.record import JobRecord, write_record
@@ -93,6 +95,47 @@ def test_what_is_refused_changes_nothing(
     assert message in capsys.readouterr().err
     assert lab.note(ID).read_bytes() == before
     assert not lab.job("1971498").folder.exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["--cause", "agent.horizon=18"], f"--cause agent.horizon=18: {ID} had agent.horizon=3"),
+        (["--cause", "agent.horizon = 18"], f"--cause agent.horizon=18: {ID} had agent.horizon=3"),
+        (["--cause", "agent.horizon=3", "--cause", "agent.lr=1"], f"--cause agent.lr=1: {ID} had agent.lr=0.001"),
+        (["--cause", "slurm.gpus=8"], f"--cause slurm.gpus=8: {ID} had slurm.gpus=2"),
+    ],
+)
+def test_a_cause_that_the_job_did_not_have_is_refused(
+    lab: Project, capsys: pytest.CaptureFixture[str], words: list[str], told: str
+) -> None:
+    spec = Spec(
+        name="quick",
+        env=EnvConfig(id="Pendulum-v1"),
+        agent=AgentConfig(horizon=3, lr=1e-3),
+        slurm=SlurmConfig(gpus=2),
+    )
+    lab.job(ID).resolved.write_text(dump_yaml(spec))
+    before = lab.note(ID).read_bytes()
+    assert main(["verdict", ID, "bad", "because", "x", *words]) == 2
+    assert told in capsys.readouterr().err
+    assert main(["verdict", ID, "bad", f"x [cause: {words[-1].replace(' ', '')}]"]) == 2
+    assert told in capsys.readouterr().err
+    assert lab.note(ID).read_bytes() == before
+    assert main(["verdict", ID, "bad", "x", "--cause", "agent.horizon=3", "--cause", "agent.lr=1e-3"]) == 0
+    assert main(["verdict", ID, "bad", "x", "--cause", "slurm.gpus=2"]) == 0
+
+
+def test_a_cause_of_an_array_is_a_setting_of_one_of_its_tasks(lab: Project, capsys: pytest.CaptureFixture[str]) -> None:
+    for task, horizon in (("7_0", 4), ("7_1", 6)):
+        make_job(lab, task)
+        spec = Spec(name="quick", env=EnvConfig(id="Pendulum-v1"), agent=AgentConfig(horizon=horizon))
+        lab.job(task).resolved.write_text(dump_yaml(spec))
+    write_array_note(lab, "7")
+    assert main(["verdict", "7", "bad", "too far", "--cause", "agent.horizon=6"]) == 0
+    assert main(["verdict", "7", "bad", "too far", "--cause", "agent.horizon=5"]) == 2
+    assert "7 had agent.horizon=4 or agent.horizon=6" in capsys.readouterr().err
+    assert main(["verdict", "7_0", "bad", "too far", "--cause", "agent.horizon=6"]) == 2
 
 
 def test_a_judgement_is_one_of_three(lab: Project, capsys: pytest.CaptureFixture[str]) -> None:

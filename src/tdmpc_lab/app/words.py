@@ -12,7 +12,7 @@ from pathlib import Path
 
 from tdmpc_lab.app.journal import mlflow_description, verdict_tags, write_note
 from tdmpc_lab.app.status import scheduler_states
-from tdmpc_lab.errors import ExternalError, LabError, NoteError, UsageError
+from tdmpc_lab.errors import ExternalError, LabError, NoteError, SpecError, UsageError
 from tdmpc_lab.jobs.events import read_events
 from tdmpc_lab.jobs.ids import is_job_id
 from tdmpc_lab.jobs.paths import Project
@@ -57,7 +57,7 @@ def judge(
     """Put a verdict into the tool's block of the note, in place of an earlier one; returns it and the note.
 
     Raises:
-        UsageError: there is no reason.
+        UsageError: there is no reason, or the job did not have the setting that is named as the cause.
         SpecError: a cause names a key, or gives it a value, that no config can hold.
         NoteError: the note's markers are broken or it can't be written.
     """
@@ -67,7 +67,10 @@ def judge(
     wanted = [part for text in (*causes, *named) for part in split_causes(text)]
     if not because.strip() or because.strip().lower() == "because":
         raise UsageError('a verdict needs its reason: tdmpc-lab verdict ID bad "because …"')
-    line = format_verdict(judgement, because, check_causes(list(dict.fromkeys(wanted))))
+    checked = check_causes(list(dict.fromkeys(wanted)))
+    for cause in checked:
+        _refuse_foreign_cause(project, job_id, cause)
+    line = format_verdict(judgement, because, checked)
     ensure_note(project, job_id)
     path = project.note(job_id)
 
@@ -78,6 +81,29 @@ def judge(
 
     note = change_note(path, change, lock_of(project, job_id))
     return parse_verdict(line, by_command=True), note
+
+
+def _refuse_foreign_cause(project: Project, job_id: str, cause: str) -> None:
+    """Raise UsageError for a setting that the job, or every task of the array, had otherwise: new jobs with the setting
+    would be warned of for what it never did. A job whose config can't be read is taken at the person's word."""
+    from tdmpc_lab.config.causes import other_value
+    from tdmpc_lab.config.loader import load_resolved
+
+    had = []
+    for task in project.tasks_of(job_id) or [job_id]:
+        try:
+            config = project.job(task).resolved
+            other = other_value(load_resolved(config), cause) if config.exists() else None
+        except (SpecError, OSError):
+            other = None
+        if other is None:
+            return
+        had.append(other)
+    told = " or ".join(dict.fromkeys(had))
+    raise UsageError(
+        f"--cause {cause}: {job_id} had {told}. A cause is a setting that the judged job had, and new jobs with it are "
+        "warned of: give that one, or leave --cause out and say in the reason what would have been better"
+    )
 
 
 def edit(project: Project, job_id: str) -> bytes:

@@ -42,7 +42,7 @@ def _add_verdict(sub: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         action="append",
         default=[],
         metavar="key=value",
-        help="the setting that did it, such as agent.horizon=18; may be given several times",
+        help="the setting of the job that did it, such as agent.horizon=18; may be given several times",
     )
     add_json(p)
     p.set_defaults(run=notebook.verdict, rest="because")

@@ -30,7 +30,7 @@ examples:
   tdmpc-lab submit experiments/quickstart.yaml train.seed=2 agent.horizon=5
   tdmpc-lab status
   tdmpc-lab note last "the puck sticks to the wall"
-  tdmpc-lab verdict last bad "because it looks too far ahead" --cause agent.horizon=18
+  tdmpc-lab verdict last bad "because it looks too far ahead" --cause agent.horizon=5
   tdmpc-lab ui
 
 exit codes: 0 done, 1 the job or a check failed, 2 the spec or the command line is wrong (nothing was done),
