@@ -26,6 +26,8 @@ train: {steps: 100, envs: 2, seed_steps: 60, batch_size: 4, log_every: 50, threa
 eval: {every: 100, episodes: 2, video_every: 100}
 """
 
+AGENTS = "a job id or the path of a checkpoint or of a folder with one"
+
 
 @pytest.fixture
 def lab(project: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
@@ -113,7 +115,11 @@ def test_eval_of_a_checkpoint_and_of_an_untrained_spec(lab: Project, job: str, c
         (["eval", "no.pt"], "no such checkpoint"),
         (["eval", "no.yaml"], "no such file"),
         (["eval", "spec.pt"], "can't be read as a checkpoint"),
-        (["rewards", "experiments/hockey.yaml", "--player", "stron"], "did you mean 'strong'"),
+        (
+            ["rewards", "experiments/hockey.yaml", "--player", "stron"],
+            "--player stron is not known: did you mean 'strong'",
+        ),
+        (["rewards", "experiments/hockey.yaml", "--player", "me"], "write one of weak, strong, random or none\n"),
         (["rewards", "experiments/hockey.yaml", "--out", "a.jpg"], ".png, .svg or .pdf"),
         (["rewards", "experiments/hockey.yaml", "reward.shapin=on"], "did you mean 'shaping'"),
     ],
@@ -249,6 +255,14 @@ def test_every_spec_of_the_project_is_valid_and_its_environment_there():
     [
         (["eval.opponents=[self]"], "command line: eval.opponents: found self; past copies change"),
         (["eval.opponents=[stron]"], "command line: eval.opponents: opponent 'stron' is not known: did you mean 'stro"),
+        (
+            ["eval.opponents=[nobody]"],
+            f"opponent 'nobody' is not known: write one of weak, strong, random, none, {AGENTS}\n",
+        ),
+        (
+            ["env.opponent=nobody"],
+            "env.opponent: 'nobody' is not known: write one of weak, strong, random, none, self, a",
+        ),
         (["phases=[{opponent: stron}]"], "command line: phases.0.env.opponent: 'stron' is not known: did you mean 'st"),
         (["env={id: Pendulum-v1, opponent: weak}", "reward={}"], "env.opponent: is for laser hockey"),
         (["env.id=Pendulum-v1", "env.opponent=null"], "reward.shaping: is for laser hockey"),

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 from tdmpc_lab.agent import Agent
+from tdmpc_lab.app.opponents import SCRIPTED
 from tdmpc_lab.cli.main import main
 from tdmpc_lab.config.loader import load_resolved_text, load_spec
-from tdmpc_lab.envs.hockey import HockeyEnv
+from tdmpc_lab.envs.hockey import OPPONENT_NAMES, HockeyEnv
 from tdmpc_lab.envs.hockey.keyboard import KeyboardPlayer
 from tdmpc_lab.training.load import header, load_agent, save_copy
 
@@ -75,6 +76,52 @@ def test_what_can_not_be_played(
         monkeypatch.delenv(name, raising=False)
     assert main(["play", str(checkpoint)]) == 3
     assert "there is no display" in capsys.readouterr().err
+
+
+BOTS = "weak, strong, random, none"
+OTHERS = "a job id or the path of a checkpoint or of a folder with one"
+
+
+@pytest.mark.parametrize(
+    ("command", "name", "told"),
+    [
+        ("play", "nobody", f"--opponent nobody is not known: write one of {BOTS}, human, {OTHERS}"),
+        ("eval", "nobody", f"--opponent nobody is not known: write one of {BOTS}, {OTHERS}"),
+        ("eval", "human", f"write one of {BOTS}, {OTHERS}; a person plays with: tdmpc-lab play … --human"),
+        ("play", "hunan", "--opponent hunan is not known: did you mean 'human'?"),
+        ("play", "weak:plan", "--opponent weak:plan is not known: did you mean 'weak'?"),
+        ("play", "self", "--opponent self: an agent's past copies play in its training only; name the job or the"),
+        ("eval", "self:plan", "--opponent self:plan: an agent's past copies play in its training only"),
+        ("play", "1971498", "--opponent 1971498: no job 1971498"),
+        ("eval", "no.pt", "--opponent no.pt: no.pt: no such checkpoint"),
+        ("eval", "other.pt", "--opponent 'other.pt' plays another game"),
+        ("play", "other.pt", "--opponent 'other.pt' plays another game"),
+        ("play", "torn.pt", "--opponent 'torn.pt': torn.pt: can't be read as a checkpoint"),
+    ],
+)
+def test_an_opponent_is_told_of_as_it_was_given(
+    checkpoint: Path, capsys: pytest.CaptureFixture[str], command: str, name: str, told: str
+) -> None:
+    spec = load_resolved_text(SPEC, "spec")
+    other = Agent(3, 1, episode_length=20, agent=spec.agent, planner=spec.planner, seed=3, device="cpu")
+    save_copy(Path("other.pt"), other, header(SPEC, 3, 1, 20), 70)
+    Path("torn.pt").write_text("torn")
+    assert main([command, str(checkpoint), "--opponent", name]) == 2
+    output = capsys.readouterr()
+    assert told in output.err
+    assert "env.opponent" not in output.err and "{weak" not in output.err
+    assert output.out == ""
+
+
+def test_an_agent_and_a_person_are_opponents(checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    call = ["play", str(checkpoint), "--games", "1", "--policy", "--opponent"]
+    assert main([*call, f"{checkpoint.name}:policy"]) == 0
+    assert main([*call, "human"]) == 0
+    assert capsys.readouterr().out.splitlines()[1].startswith("game 1 against you: ")
+
+
+def test_the_bots_are_those_of_the_game() -> None:
+    assert SCRIPTED == OPPONENT_NAMES
 
 
 def test_the_keys_are_those_of_the_original(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 from tdmpc_lab.app.journal import mlflow_description, write_note
 from tdmpc_lab.app.mirroring import add_evaluation
-from tdmpc_lab.app.opponents import agent_files, find_checkpoint
+from tdmpc_lab.app.opponents import agent_files, check_option, find_checkpoint, told_of_option
 from tdmpc_lab.app.specs import find_spec
 from tdmpc_lab.config.loader import load_spec
-from tdmpc_lab.config.phases import SELF, Mode, split_mode
+from tdmpc_lab.config.phases import Mode
 from tdmpc_lab.config.schema import EvalConfig
 from tdmpc_lab.config.serialize import dump_yaml
 from tdmpc_lab.errors import CheckpointError, EnvironmentSpecError, LabError, UsageError
@@ -76,7 +76,7 @@ def evaluate(
     nothing.
 
     Raises:
-        UsageError: no such job, checkpoint or spec; opponents for an environment that has none.
+        UsageError: no such job, checkpoint or spec; an opponent that is not known, or for an environment without any.
         CheckpointError, EnvironmentSpecError: an agent can't be read, or plays another game.
         TrainingError: an environment fails, or the video can't be made.
     """
@@ -85,7 +85,8 @@ def evaluate(
     found = load_target(project, target, device)
     seed = found.loaded.spec.train.seed if seed is None else seed
     evaluator = _evaluator(project, found, opponents, episodes, mode, seed, device)
-    evaluation = evaluator.run(found.loaded.agent, film=video is not None, progress=progress)
+    with told_of_option(given=bool(opponents)):
+        evaluation = evaluator.run(found.loaded.agent, film=video is not None, progress=progress)
     assert evaluation is not None  # nobody stops it
     rows = _rows(evaluation, found, mode, seed)
     if found.job is not None:
@@ -149,8 +150,7 @@ def _evaluator(
     if opponents and not has_opponents(spec.env.id):
         raise UsageError(f"--opponent: '{spec.env.id}' is played alone; leave it out")
     for name in opponents:
-        if split_mode(name)[0] == SELF:
-            raise UsageError("--opponent self: name the job or the checkpoint to play against")
+        check_option(project, name)
     # whom the job was trained against is whom it kept; who is named here is meant as he is now
     worlds = Worlds(spec, agent_files(project, None if opponents else target.job), mode=mode, device=device)
     named = tuple(opponents) or (() if spec.eval is None else spec.eval.opponents)

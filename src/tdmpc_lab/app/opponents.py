@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import difflib
 import hashlib
 import re
 import shutil
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,7 +21,11 @@ if TYPE_CHECKING:
     from tdmpc_lab.envs.hockey.opponents import Opponent
     from tdmpc_lab.training.opponents import OpponentFiles
 
-BOTS = ("weak", "strong", "random", "none", SELF)
+SCRIPTED = ("weak", "strong", "random", "none")
+BOTS = (*SCRIPTED, SELF)
+HUMAN = "human"
+"""A person at the keyboard, in a window only."""
+_KEY = "env.opponent "
 
 
 def agents_named(spec: Spec) -> list[str]:
@@ -119,6 +126,50 @@ def agent_files(project: Project, frozen: JobPaths | None = None) -> OpponentFil
             return None  # the message about a misspelt bot is the better one
 
     return find
+
+
+def check_option(project: Project, name: str, *, human: bool = False) -> None:
+    """See that an opponent given as `--opponent NAME` is one; `human` tells whether a person can play here.
+
+    Raises UsageError, with what the command takes.
+    """
+    ref, _ = split_mode(name)
+    if ref == SELF:
+        raise UsageError(
+            f"--opponent {name}: an agent's past copies play in its training only; name the job or the "
+            "checkpoint to play against"
+        )
+    if name in SCRIPTED or (human and name == HUMAN):
+        return
+    try:
+        found = agent_files(project)(ref)
+    except UsageError as error:
+        raise UsageError(f"--opponent {name}: {error}") from error
+    if found is None:
+        where = "; a person plays with: tdmpc-lab play … --human" if name == HUMAN else ""
+        raise UsageError(f"--opponent {name} {not_known(name, [HUMAN] if human else [])}{where}")
+
+
+def not_known(name: str, more: Sequence[str] = (), *, agents: bool = True) -> str:
+    """`is not known: did you mean 'strong'?`, or which names there are: the bots', `more`, and `agents`."""
+    names = [*SCRIPTED, *more]
+    near = difflib.get_close_matches(split_mode(name)[0], names, n=1)
+    if near:
+        return f"is not known: did you mean '{near[0]}'?"
+    paths = ["a job id", "the path of a checkpoint or of a folder with one"] if agents else []
+    *first, last = [*names, *paths]
+    return f"is not known: write one of {', '.join(first)} or {last}"
+
+
+@contextlib.contextmanager
+def told_of_option(*, given: bool) -> Iterator[None]:
+    """What is wrong with an opponent `given` as `--opponent` is told of that, not of the key that it stands for."""
+    try:
+        yield
+    except EnvironmentSpecError as error:
+        if not given or not str(error).startswith(_KEY):
+            raise
+        raise EnvironmentSpecError(f"--opponent {str(error).removeprefix(_KEY)}") from error
 
 
 def _frozen(job: JobPaths, name: str) -> Path:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from tdmpc_lab.app.evaluate import Target, load_target
-from tdmpc_lab.app.opponents import agent_files
+from tdmpc_lab.app.opponents import HUMAN, agent_files, check_option, told_of_option
 from tdmpc_lab.config.phases import Mode
 from tdmpc_lab.errors import ExternalError, UsageError
 from tdmpc_lab.jobs.paths import Project
@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from tdmpc_lab.envs import ControlEnv
     from tdmpc_lab.envs.hockey.opponents import Opponent
     from tdmpc_lab.training.load import LoadedAgent
-
-HUMAN = "human"
 
 
 @dataclass(frozen=True)
@@ -40,7 +38,7 @@ def play(
     `opponent` is a bot, a job id, a checkpoint, or `human` for the keyboard.
 
     Raises:
-        UsageError: no such agent; an opponent for an environment that has none.
+        UsageError: no such agent; an opponent that is not known, or one for an environment that has none.
         CheckpointError, EnvironmentSpecError: an agent can't be read, or plays another game.
         ExternalError: there is no display.
         TrainingError: the environment fails.
@@ -52,7 +50,10 @@ def play(
     env_id = found.loaded.spec.env.id
     if opponent is not None and not has_opponents(env_id):
         raise UsageError(f"--opponent: '{env_id}' is played alone; leave it out")
-    env = _windowed(project, found, opponent, device)
+    if opponent is not None:
+        check_option(project, opponent, human=True)
+    with told_of_option(given=opponent is not None):
+        env = _windowed(project, found, opponent, device)
     try:
         for number in range(games):
             yield _show(env, found.loaded, mode, seed + number)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tdmpc_lab.app.opponents import agent_files
+from tdmpc_lab.app.opponents import SCRIPTED, agent_files, not_known
 from tdmpc_lab.app.specs import find_spec
 from tdmpc_lab.config.loader import load_spec
 from tdmpc_lab.config.phases import phases_of
@@ -86,8 +86,11 @@ def show_rewards(
 
 
 def _play(project: Project, spec: Spec, phase: int, player: str, games: int) -> list[PlayedEpisode]:
+    from tdmpc_lab.envs import has_opponents
     from tdmpc_lab.training.play import play_episodes
 
+    if player not in SCRIPTED and has_opponents(spec.env.id):
+        raise UsageError(f"--player {player} {not_known(player, agents=False)}")
     wanted = set(_OUTCOMES) - {None}
     return play_episodes(spec, agent_files(project), phase=phase - 1, player=player, most=games, wanted=wanted)
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from tdmpc_lab.app.opponents import stand_in
+from tdmpc_lab.app.opponents import SCRIPTED, not_known, stand_in
 from tdmpc_lab.config.diff import diff
 from tdmpc_lab.config.fieldtypes import spec_types
 from tdmpc_lab.config.loader import LoadedSpec, load_resolved, load_spec, load_sweep
@@ -159,7 +159,6 @@ def _evaluation_error(project: Project, spec: Spec, frozen: JobPaths | None) -> 
     if not names:
         return None
     from tdmpc_lab.envs import has_opponents
-    from tdmpc_lab.envs.hockey.opponents import make_opponent
 
     if not has_opponents(spec.env.id):
         return f"for laser hockey (env.id: hockey), and '{spec.env.id}' is another environment: leave it out"
@@ -167,9 +166,11 @@ def _evaluation_error(project: Project, spec: Spec, frozen: JobPaths | None) -> 
         if split_mode(name)[0] == SELF:
             return "found self; past copies change, so nothing could be compared: name a bot, a job or a checkpoint"
         try:
-            make_opponent(name, lambda name: stand_in(project, name, frozen))
+            known = name in SCRIPTED or stand_in(project, name, frozen) is not None
         except EnvironmentSpecError as error:
             return str(error)
+        if not known:
+            return f"opponent {name!r} {not_known(name)}"
     return None
 
 

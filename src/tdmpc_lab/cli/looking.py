@@ -60,7 +60,7 @@ def _show(report: Report, *, policy: bool) -> None:
 
 def play(args: Namespace) -> int:
     """`play JOB|CHECKPOINT`: the windows close at the end, and on Ctrl-C."""
-    from tdmpc_lab.app.play import HUMAN
+    from tdmpc_lab.app.opponents import HUMAN
     from tdmpc_lab.app.play import play as run
 
     project = project_here()

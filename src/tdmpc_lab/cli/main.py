@@ -231,7 +231,11 @@ def _add_looking(sub: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
 
     p = sub.add_parser("play", help="watch a trained agent in a window, or play against it")
     p.add_argument("target", metavar="JOB|CHECKPOINT", help="a job id, `last`, a checkpoint or a folder with one")
-    p.add_argument("--opponent", metavar="NAME", help="weak, strong, …, a job id or a checkpoint. Default: the spec's")
+    p.add_argument(
+        "--opponent",
+        metavar="NAME",
+        help="weak, strong, random, none, a job id or a checkpoint. Default: the spec's",
+    )
     p.add_argument("--human", action="store_true", help="you play against it, with the keyboard")
     p.add_argument("--games", type=_positive, default=3, metavar="N", help="episodes (default 3)")
     p.add_argument("--policy", action="store_true", help="the policy's actions, without planning: quicker")
