@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -76,6 +77,81 @@ def test_what_can_not_be_played(
         monkeypatch.delenv(name, raising=False)
     assert main(["play", str(checkpoint)]) == 3
     assert "there is no display" in capsys.readouterr().err
+
+
+@pytest.fixture
+def exported(checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> Path:
+    """`models/hockey`, as `export` leaves it."""
+    assert main(["export", str(checkpoint), "models/hockey"]) == 0
+    capsys.readouterr()
+    return Path("models/hockey")
+
+
+ALLOWED = "allowed: a job id, a checkpoint (*.pt) or a folder with one"
+
+
+@pytest.mark.parametrize(
+    ("target", "told"),
+    [
+        ("models/hocky", "models/hocky: no such file or folder; did you mean models/hockey?"),
+        ("modles/hockey", "modles/hockey: no such file or folder; did you mean models/hockey?"),
+        ("hocky", "'hocky' is neither a job id nor a file or folder; did you mean models/hockey?"),
+        ("modls", "'modls' is neither a job id nor a file or folder; did you mean models/hockey?"),
+        ("models/hockey/agnt.pt", "models/hockey/agnt.pt: no such checkpoint; did you mean models/hockey/agent.pt?"),
+        ("models", "models: this folder holds no agent itself; did you mean models/hockey?"),
+        ("experiments", f"experiments: this folder holds no agent; {ALLOWED}"),
+        ("some/where", f"some/where: no such file or folder; {ALLOWED}"),
+        ("jobs/1971498/", "jobs/1971498: this is the folder of a job; give its id: 1971498"),
+        ("xyz", "'xyz' is no job id: an id looks like 1971498, "),
+        ("xyz", "nor is there a file or folder of this name"),
+        ("1971499", "no job 1971499 in "),
+    ],
+)
+def test_where_no_agent_is(exported: Path, capsys: pytest.CaptureFixture[str], target: str, told: str) -> None:
+    Path("jobs/1971498").mkdir(parents=True)
+    Path("jobs/1971498/job.json").write_text("{}")
+    for words in (["eval", target], ["play", target], ["export", target, "elsewhere"]):
+        assert main(words) == 2
+        assert told in capsys.readouterr().err
+    assert not Path("elsewhere").exists()
+    assert main(["eval", "models/hockey", "--opponent", target]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"error: --opponent {target}")
+    assert told in error or "is not known: write one of" in error  # a word may also be a bot
+
+
+def test_a_path_is_looked_for_from_everywhere_in_the_project(
+    exported: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir("experiments")
+    assert main(["export", "models/hocky", "elsewhere"]) == 2
+    assert "did you mean models/hockey?" in capsys.readouterr().err
+    assert main(["export", "models/hockey", "elsewhere"]) == 0
+
+
+def test_a_mistyped_path_in_a_spec(exported: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["submit", "models/hockey/spec.yaml", "--cluster", "local", "env.opponent=models/hocky"]
+    assert main(words) == 2
+    told = "env.opponent: 'models/hocky' is no agent: models/hocky: no such file or folder; did you mean models/hockey?"
+    assert told in capsys.readouterr().err
+
+
+def test_a_spec_beside_its_trained_agent(exported: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    spec = str(exported / "spec.yaml")
+    assert main(["eval", spec, "--episodes", "2", "--policy", "--json"]) == 0
+    output = capsys.readouterr()
+    hint = f"hint: this is the untrained agent of {spec}; the trained one beside it: tdmpc-lab eval {exported}\n"
+    assert hint in output.err
+    assert json.loads(output.out)["agent"] == f"the agent of {spec} before any training"
+    assert main(["play", spec, "--games", "1", "--policy"]) == 0
+    assert f"the trained one beside it: tdmpc-lab play {exported}\n" in capsys.readouterr().err
+    assert main(["export", spec, "elsewhere"]) == 2
+    assert f"{spec}: this is a spec, no agent; did you mean {exported}/agent.pt?" in capsys.readouterr().err
+    (exported / "agent.pt").unlink()
+    assert main(["eval", spec, "--episodes", "2", "--policy"]) == 0
+    assert "hint" not in capsys.readouterr().err
+    assert main(["export", spec, "elsewhere"]) == 2
+    assert f"{spec}: this is a spec, no agent; {ALLOWED}" in capsys.readouterr().err
 
 
 BOTS = "weak, strong, random, none"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -10,6 +11,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tdmpc_lab.app.agent_paths import trained_beside
 from tdmpc_lab.app.journal import mlflow_description, write_note
 from tdmpc_lab.app.mirroring import add_evaluation
 from tdmpc_lab.app.opponents import agent_files, check_option, find_checkpoint, told_of_option
@@ -98,11 +100,17 @@ def evaluate(
     return Report(found, rows, video)
 
 
-def load_target(project: Project, target: str, device: str) -> Target:
-    """The agent meant by a job id, a checkpoint's path or a spec. Raises as `evaluate`."""
+def load_target(project: Project, target: str, device: str, command: str = "eval") -> Target:
+    """The agent meant by a job id, a checkpoint's path or a spec. Raises as `evaluate`.
+
+    Of a spec beside an exported agent it is told by which `command` that agent is had.
+    """
     from tdmpc_lab.training.load import load_agent
 
     if target.endswith((".yaml", ".yml")):
+        if (beside := trained_beside(find_spec(project, target))) is not None:
+            again = shlex.join(["tdmpc-lab", command, str(beside)])
+            print(f"hint: this is the untrained agent of {target}; the trained one beside it: {again}", file=sys.stderr)
         return Target(_untrained(project, target, device), None, f"the agent of {target} before any training")
     checkpoint = find_checkpoint(project, target).resolve()
     job = _job_of(project, checkpoint)

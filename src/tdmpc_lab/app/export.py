@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from tdmpc_lab.app.agent_paths import AGENT
 from tdmpc_lab.app.opponents import find_checkpoint
 from tdmpc_lab.errors import UsageError
 from tdmpc_lab.files import write_atomic
 from tdmpc_lab.jobs.paths import Project
 
-AGENT, SPEC = "agent.pt", "spec.yaml"
+SPEC = "spec.yaml"
 
 
 def export_agent(project: Project, target: str, folder: Path, *, force: bool) -> tuple[Path, int]:

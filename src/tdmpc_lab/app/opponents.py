@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tdmpc_lab.app.agent_paths import is_path, no_agent, spec_for_agent
 from tdmpc_lab.config.phases import SELF, opponent_weights, phases_of, split_mode
 from tdmpc_lab.config.schema import Spec
 from tdmpc_lab.errors import EnvironmentSpecError, UsageError
@@ -39,17 +40,23 @@ def find_checkpoint(project: Project, text: str) -> Path:
     """The checkpoint meant by a path (of a folder the newest in it) or a job id (its newest one).
 
     Raises:
-        UsageError: there is no such job or file, or the job or the folder has no checkpoint.
+        UsageError: there is no such job or file, or the job or the folder has no checkpoint; with the nearest that
+            there is.
     """
     path = Path(text)
     for place in (path, project.root / path):
+        if place.is_file() and place.suffix in (".yaml", ".yml"):
+            raise UsageError(spec_for_agent(text, place))
         if place.is_file():
             return place
         if place.is_dir() and (found := sorted(place.glob("*.pt"))):
             return found[-1]
-    if path.suffix == ".pt":
-        raise UsageError(f"{text}: no such checkpoint")
-    job = project.require_job(text)
+    try:
+        job = project.require_job(text)
+    except UsageError as error:
+        if is_job_id(text) or project.jobs_like(text):
+            raise
+        raise UsageError(no_agent(project, text, str(error))) from error
     checkpoints = sorted(job.checkpoints.glob("step_*.pt"))
     if not checkpoints:
         raise UsageError(f"job {job.id} has no checkpoint (yet): there is no agent to load")
@@ -110,7 +117,7 @@ def frozen_opponents(job: JobPaths) -> OpponentFiles:
 def agent_files(project: Project, frozen: JobPaths | None = None) -> OpponentFiles:
     """Where agents named in a spec or on the command line lie: among the copies of the job `frozen`, else anywhere.
 
-    The result raises UsageError for a job without a checkpoint, and for a checkpoint that is not there.
+    The result raises UsageError for a job without a checkpoint, and for a path where no agent is.
     """
 
     def find(name: str) -> Path | None:
@@ -121,7 +128,7 @@ def agent_files(project: Project, frozen: JobPaths | None = None) -> OpponentFil
         try:
             return find_checkpoint(project, name)
         except UsageError:
-            if is_job_id(name) or name.endswith(".pt"):
+            if is_job_id(name) or is_path(project, name):
                 raise
             return None  # the message about a misspelt bot is the better one
 

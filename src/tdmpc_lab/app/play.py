@@ -46,7 +46,7 @@ def play(
     from tdmpc_lab.envs import has_opponents
 
     _require_display()
-    found = load_target(project, target, device)
+    found = load_target(project, target, device, "play")
     env_id = found.loaded.spec.env.id
     if opponent is not None and not has_opponents(env_id):
         raise UsageError(f"--opponent: '{env_id}' is played alone; leave it out")

@@ -243,12 +243,16 @@ class Project:
                 return self.job(text)
             raise UsageError(f"no job {text} in {self.jobs}; {_suggest(text, self.job_ids())}")
         ids = self.job_ids()
-        matches = [i for i in ids if is_local_id(i) and (i.startswith(text) or i.endswith(text))]
-        if len(text) < _SHORTHAND_LENGTH or not matches:
+        matches = _shorthand(text, ids)
+        if not matches:
             raise UsageError(f"{text!r} is no job id: {ID_HELP}; {_suggest(text, ids)}")
         if len(matches) > 1:
             raise UsageError(f"{text!r} fits {len(matches)} jobs: {_newest(matches)}; write one id in full")
         return self.job(matches[0])
+
+    def jobs_like(self, text: str) -> list[str]:
+        """The local jobs that a shorthand as `require_job` takes it may mean."""
+        return _shorthand(text, self.job_ids())
 
     def require_jobs(self, texts: Sequence[str]) -> list[JobPaths]:
         """The jobs meant, each once: an array's id, and `7_[0-2]` as squeue writes it, mean its tasks.
@@ -269,6 +273,12 @@ class Project:
             return []
         names = [name for name in self.folder_names() if name.startswith(f"{array_id}_")]
         return sorted((name for name in names if self.job(name).record.exists()), key=natural_key)
+
+
+def _shorthand(text: str, ids: list[str]) -> list[str]:
+    if len(text) < _SHORTHAND_LENGTH:
+        return []
+    return [i for i in ids if is_local_id(i) and (i.startswith(text) or i.endswith(text))]
 
 
 def _suggest(text: str, ids: list[str]) -> str:
