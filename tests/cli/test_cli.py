@@ -48,7 +48,9 @@ def test_commands_and_options_are_what_scripts_rely_on():
         ),
         "resume": sorted([*launching, "--steps", "--no-snapshot"]),
         "rerun": sorted([*launching, "--dry-run"]),
-        "eval": sorted(["--device", "--episodes", "--help", "--json", "--opponent", "--policy", "--video", "-h"]),
+        "eval": sorted(
+            ["--device", "--episodes", "--help", "--json", "--opponent", "--policy", "--seed", "--video", "-h"]
+        ),
         "play": sorted(["--device", "--games", "--help", "--human", "--opponent", "--policy", "--seed", "-h"]),
         "export": ["--force", "--help", "-h"],
         "rewards": sorted(["--at", "--episodes", "--help", "--json", "--out", "--phase", "--player", "-h"]),
