@@ -152,7 +152,7 @@ def test_a_failing_job_leaves_its_traceback_in_note_and_status(root):
 
 
 def test_a_killed_job_is_not_called_running_and_can_be_resumed(root):
-    lab(root, "submit", "experiments/moody.yaml", "env.options={kill_at: 97}", "--cluster", "local", "--wait", check=1)
+    lab(root, "submit", "experiments/moody.yaml", "env.options={kill_at: 137}", "--cluster", "local", "--wait", check=1)
     status = one_job(root)
     assert status["state"] == "FAILED"
     assert "without an outcome" in status["cause"]
