@@ -6,9 +6,12 @@ AMX among them where there is none: its instructions are then done one by one (a
 from __future__ import annotations
 
 import copy
+import itertools
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from agent_fixtures import TINY, TINY_PLANNER, observations, perturbed, random_batch
@@ -19,7 +22,11 @@ from tdmpc_lab.agent.activations import mish
 from tdmpc_lab.agent.native.library import BACKENDS, Backend, Library
 from tdmpc_lab.agent.native.rollouts import NativeRollouts
 from tdmpc_lab.agent.native.training import NativeTrainingModel
+from tdmpc_lab.agent.planner import MPPI
 from tdmpc_lab.agent.rollouts import ModelRollouts, Rolled, Rollouts
+from tdmpc_lab.config.schema import Spec
+from tdmpc_lab.envs import make_env
+from tdmpc_lab.training.load import load_agent
 
 pytestmark = pytest.mark.xdist_group("native")
 
@@ -255,6 +262,49 @@ def test_the_reference_agent_ranks_sequences_as_in_float32(library):
     assert torch.corrcoef(torch.stack([found, wanted]))[0, 1] > 0.99
     elites = [set(values.topk(32).indices.tolist()) for values in (found, wanted)]
     assert len(elites[0] & elites[1]) >= 0.95 * 32
+
+
+def states_of_games(agent: Agent, spec: Spec) -> Tensor:
+    """Every tenth observation (N, 18) of a few games."""
+    found = []
+    for seed, opponent in enumerate(("weak", "strong", "weak", "strong")):
+        env = make_env(replace(spec.env, opponent=opponent, self_play=None))
+        observation, over = env.reset(seed), False
+        for step in itertools.count():
+            if step % 10 == 0:
+                found.append(observation.copy())
+            if over:
+                break
+            result = env.step(agent.act_prior(observation[None])[0])
+            observation, over = result.obs, result.terminated or result.truncated
+        env.close()
+    return torch.from_numpy(np.stack(found))
+
+
+@torch.no_grad()
+def test_the_shipped_agent_ranks_sequences_as_in_float32(library):
+    """A trained agent at states of real games."""
+    if library.backends[0] == "emulation":
+        pytest.skip("emulated tiles are too slow for so many")
+    loaded = load_agent(Path(__file__).parents[2] / "models" / "hockey" / "agent.pt", device="cpu")
+    agent, spec = loaded.agent, loaded.spec
+    z = agent.model.encoder(states_of_games(agent, spec))
+    generator = Generator().manual_seed(0)
+    actions = torch.randn(len(z), 128, spec.agent.horizon, 4, generator=generator).clamp(-1, 1)
+    noise, heads = torch.randn(len(z), 128, 4, generator=generator), torch.tensor([2, 0])
+    constants = {"horizon": spec.agent.horizon, "discount": agent.discount}
+    values = []
+    for rollouts in (
+        ModelRollouts(agent.model, **constants),
+        NativeRollouts(library, library.backends[0], agent.model, **constants),
+    ):
+        rolled = rollouts.roll(rollouts.start(z), actions)
+        values.append(MPPI(spec.planner, **constants).sequence_value(rollouts, rolled, noise, heads))
+    correlations = [float(torch.corrcoef(torch.stack(pair))[0, 1]) for pair in zip(*values, strict=True)]
+    assert np.mean(correlations) > 0.995
+    assert min(correlations) > 0.98
+    best = [[set(row.topk(spec.planner.elites).indices.tolist()) for row in of] for of in values]
+    assert np.mean([len(a & b) / spec.planner.elites for a, b in zip(*best, strict=True)]) > 0.95
 
 
 def test_an_agent_that_has_learned_ranks_sequences_as_in_float32(library, backend):
