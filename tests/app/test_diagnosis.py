@@ -88,7 +88,12 @@ def test_a_healthy_agent(spec: Spec) -> None:
         ("termination", {"termination_recall": 0.2}, "20% of these foreseen 3 steps", "agent.termination_weight"),
         ("termination", {"terminated": 0.0}, "no episode ended by itself", "agent.termination_weight"),
         ("actions", {"action_stuck": 0.9}, "stuck at the ends", "agent.entropy_weight"),
-        ("actions", {"policy_std": 7.0}, "its spread 7 of at most 7.4", "agent.entropy_weight"),
+        (
+            "actions",
+            {"policy_std": 7.0, "eval/policy_return_mean": -10.0},
+            "its spread 7 of at most 7.4: alone it acts at the ends, or by chance",
+            "agent.entropy_weight",
+        ),
         ("planner", {"eval/policy_return_mean": 7.0}, "planning makes it worse", "planner.samples"),
         ("replay", {"never_sampled": 0.4}, "40% of the episodes are never sampled", "agent.horizon below 3"),
         ("replay", {"replay/steps": 600.0}, "the newest 600 steps only", "train.replay_capacity"),
@@ -110,6 +115,12 @@ def test_values_of_a_young_agent_are_on_their_way(spec: Spec) -> None:
     """A return of −140 and a value of −60 halfway there: nothing is overestimated, and time mends it."""
     changed = {"value_bias": 80.0, "value_predicted": -60.0, "value_realised": -140.0}
     assert judged(spec, changed, step=20_000)["value"].level == "ok"
+
+
+def test_a_wide_spread_that_costs_nothing_is_only_told(spec: Spec) -> None:
+    found = judged(spec, {"policy_std": 7.0})["actions"]
+    assert found.level == "ok"
+    assert "its spread 7 of at most 7.4" in found.found
 
 
 def test_planning_is_told_with_the_games_won_both_ways(spec: Spec) -> None:

@@ -42,6 +42,8 @@ UPDATES = 0.1
 """Updates per step."""
 WORSE = 0.5
 """Standard deviations of an evaluation's returns by which planning is worse than the policy alone."""
+FAR_BEHIND = 3.0
+"""The same, the other way round: the policy alone has learned next to nothing of it."""
 DEAD = 1e-9
 """Gradient norm of a part that nothing reaches any more."""
 PINNED = 0.8
@@ -210,16 +212,24 @@ def _actions(figures: Figures, spec: Spec) -> Iterator[Sign]:
         return
     found = f"{taken:.0%} of the entries near ±1, {policy:.0%} of the policy's means"
     limit = math.exp(spec.agent.log_std_max)
-    if std is not None and std > PINNED * limit:
-        found += f", its spread {std:.2g} of at most {limit:.2g}: it acts at the ends, or by chance"
+    pinned = std is not None and std > PINNED * limit
+    found += f", its spread {std:.2g} of at most {limit:.2g}" if pinned else ""
+    if pinned and _behind_planning(figures) > FAR_BEHIND:
         remedy = "agent.entropy_weight (lower: it drives the spread up, and 0 is allowed); agent.lr (lower)"
-        yield Sign("warning", "actions", found, remedy)
+        yield Sign("warning", "actions", f"{found}: alone it acts at the ends, or by chance", remedy)
     elif stuck is not None and stuck > SATURATION:
         # of both: a policy that is sure of itself is no trouble where planning corrects it
         remedy = "agent.entropy_weight (higher); fine where the best play is full throttle"
         yield Sign("warning", "actions", f"{found}, {stuck:.0%} of both in one entry: stuck at the ends", remedy)
     else:
         yield Sign("ok", "actions", found)
+
+
+def _behind_planning(figures: Figures) -> float:
+    """By how many standard deviations of the returns the policy alone is worse than planning; 0 if not known."""
+    planned, alone = figures.get("eval/return_mean"), figures.get("eval/policy_return_mean")
+    spread = figures.get("eval/return_std")
+    return 0.0 if planned is None or alone is None or spread is None else (planned - alone) / max(spread, 1e-6)
 
 
 def _planner(figures: Figures) -> Iterator[Sign]:
@@ -232,7 +242,7 @@ def _planner(figures: Figures) -> Iterator[Sign]:
     found = f"return {planned:.3g} with planning, {alone:.3g} by the policy alone"
     found += "" if wins[0] is None or wins[1] is None else f"; won {wins[0]:.0%} and {wins[1]:.0%}"
     found += "" if distance is None else f" (actions {distance:.2f} apart)"
-    if planned < alone - WORSE * max(spread, 1e-6):
+    if _behind_planning(figures) < -WORSE:
         remedy = "the model misleads it (see world model), or too few planner.samples, planner.iterations"
         yield Sign("warning", "planner", f"{found}: planning makes it worse", remedy)
     else:
