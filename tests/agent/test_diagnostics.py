@@ -10,7 +10,7 @@ import pytest
 import torch
 from agent_fixtures import TINY, TINY_PLANNER, perturbed, tiny_agent
 
-from tdmpc_lab.agent import Agent, Episode, Replay
+from tdmpc_lab.agent import Agent, Episode, Replay, diagnostics
 from tdmpc_lab.agent.diagnostics import diagnose, model_errors
 
 HORIZON = 3
@@ -110,6 +110,13 @@ def test_termination_is_counted_at_the_depth_at_which_ends_are_learned(agent: Ag
     assert figures["diag/termination_recall"] == pytest.approx(right / ended)
     assert figures["diag/termination_recall_1"] == pytest.approx(one_ahead / 4)
     assert figures["diag/terminated"] == pytest.approx(5 / 66)
+
+
+def test_newest_episodes_that_are_all_too_short_tell_nothing_of_ends(agent: Agent, monkeypatch) -> None:
+    monkeypatch.setattr(diagnostics, "MOST_STEPS", 2)
+    figures = diagnose(agent, filled(episode(8, 1, terminated=True), episode(2, 2, terminated=True)), seed=1)
+    assert figures["diag/terminated"] == 0.5
+    assert not any("recall" in name or "precision" in name for name in figures)
 
 
 def test_a_head_that_knows_the_ends_it_was_shown_has_full_recall() -> None:

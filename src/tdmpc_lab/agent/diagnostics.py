@@ -133,11 +133,11 @@ def _termination(agent: Agent, steps: _Steps, lengths: Sequence[int]) -> dict[st
     """
     horizon = agent.config.horizon
     figures = {"diag/terminated": float(steps.terminated.float().mean())}
-    ends = torch.tensor(list(itertools.accumulate(lengths)))  # the first step behind each episode
-    long = [(int(end) - n, int(end) - horizon + 1) for end, n in zip(ends, lengths, strict=True) if n >= horizon]
-    if not long:
+    ends = itertools.accumulate(lengths)  # the first step behind each episode
+    runs = [torch.arange(end - n, end - horizon + 1) for end, n in zip(ends, lengths, strict=True) if n >= horizon]
+    if not runs:
         return figures
-    starts = torch.cat([torch.arange(first, behind) for first, behind in long]).to(agent.device)
+    starts = torch.cat(runs).to(agent.device)
     said, ended = _foretold(agent, steps, starts, horizon)
     right = float((said & ended).sum())
     if bool(said.any()):

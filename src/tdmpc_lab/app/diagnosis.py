@@ -250,12 +250,11 @@ def _planner(figures: Figures) -> Iterator[Sign]:
 
 
 def _replay(figures: Figures, spec: Spec) -> Iterator[Sign]:
-    never = figures.get("diag/never_sampled")
-    if never is None:
+    age, never = figures.get("diag/replay_age_mean"), figures.get("diag/never_sampled")
+    if age is None or never is None:
         return
-    age, held, updates = figures.get("diag/replay_age_mean"), figures.get("replay/steps"), figures.get("updates")
-    found = "" if age is None else f"samples are {age:,.0f} steps old on average, "
-    found += f"{never:.0%} of the episodes are never sampled"
+    held, updates = figures.get("replay/steps"), figures.get("updates")
+    found = f"samples are {age:,.0f} steps old on average, {never:.0%} of the episodes are never sampled"
     if never > NEVER:
         remedy = (
             f"agent.horizon below {spec.agent.horizon}: shorter episodes than that can't be learned from; "

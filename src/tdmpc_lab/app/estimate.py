@@ -92,7 +92,8 @@ def run_seconds(spec: Spec, plan_ms: float, update_ms: float, step_ms: float, ep
     evaluated = _evaluation_steps(spec.eval, steps, episode_length)
     updates = steps * spec.train.updates_per_step  # those of the first, random steps are made up for
     planned = (learning + evaluated) * plan_ms / spec.train.envs
-    return (planned + updates * update_ms + (steps + evaluated) * step_ms) / 1000
+    stepped = steps + 2 * evaluated  # an evaluation is played a second time, by the policy alone
+    return (planned + updates * update_ms + stepped * step_ms) / 1000
 
 
 def _evaluation_steps(evaluation: EvalConfig | None, steps: int, episode_length: int) -> int:

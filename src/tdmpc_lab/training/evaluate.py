@@ -161,13 +161,15 @@ class Evaluator:
     ) -> Evaluation | None:
         """Play all episodes with the agent as it is, without exploration noise; None once `stop` is set.
 
-        With `film` the first episode is filmed, where its environment makes pictures. `progress` is told how many
-        episodes of how many are done.
+        `mode` is for this time only. With `film` the first episode is filmed, where its environment makes pictures.
+        `progress` is told how many episodes of how many are done.
         """
         stop = StopFlag() if stop is None else stop
         results: list[EpisodeResult] = []
         pictures: Film | None = None
         for start in range(0, len(self._queue), self._side_by_side):
+            if stop:
+                return None
             batch = self._queue[start : start + self._side_by_side]
             envs: list[ControlEnv] = []
             try:

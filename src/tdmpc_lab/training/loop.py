@@ -310,8 +310,7 @@ class Trainer:
         self._meter.check(self._saver.last)
         film = self.videos is not None and self.videos.due(self.step)
         evaluation = self.evaluator.run(self.agent, self.stop, film=film)
-        alone = self.evaluator.run(self.agent, self.stop, mode="policy")
-        if evaluation is None or alone is None:
+        if evaluation is None or (alone := self.evaluator.run(self.agent, self.stop, mode="policy")) is None:
             return False
         self._log("eval", evaluation.row() | alone.policy_row())
         if film:
