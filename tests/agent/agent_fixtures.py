@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import torch
 from torch import Generator
@@ -53,6 +55,12 @@ def random_batch(horizon: int = 3, batch: int = 4, seed: int = 2) -> Batch:
         terminated=terminated,
         truncated=torch.zeros(horizon, batch),
     )
+
+
+def batch_on(batch: Batch, device: str) -> Batch:
+    """The same batch on another device."""
+    found = {f.name: getattr(batch, f.name) for f in dataclasses.fields(batch)}
+    return Batch(**{name: None if tensor is None else tensor.to(device) for name, tensor in found.items()})
 
 
 def numbered_episode(number: int, steps: int, *, terminated: bool = False, dims: tuple[int, int] = (5, 2)) -> Episode:

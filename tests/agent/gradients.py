@@ -15,19 +15,20 @@ def gradients(agent: Agent, batch: Batch, nets: object) -> tuple[dict[str, Tenso
     learner, model = agent.learner, agent.model
     learner.nets = nets
     learner.generator.manual_seed(3)
+    draws = learner.draw(batch)
     with torch.no_grad():
         next_z = nets.encoder(batch.observations[1:])
-        target = learner.td_target(next_z, batch.rewards, batch.terminated)
-    latents, losses = learner.model_losses(batch, next_z, target)
+        target = learner.td_target(next_z, batch, draws)
+    latents, losses = learner.model_losses(batch, next_z, target, draws)
+    loss, metrics = learner.policy_loss(latents.detach(), batch, draws)
     found = {}
-    for loss, parts in ((losses["loss/total"], PARTS[:-1]), (None, PARTS[-1:])):
+    for one, parts in ((losses["loss/total"], PARTS[:-1]), (loss, PARTS[-1:])):
         model.zero_grad()
-        scale = learner.scale.value.clone()
-        (learner.policy_loss(latents.detach())[0] if loss is None else loss).backward()
-        learner.scale.value.copy_(scale)
+        one.backward()
         for part in parts:
-            found[part] = torch.cat([p.grad.flatten() for p in getattr(model, part).parameters()])
-    return found, {name: value.item() for name, value in losses.items()}
+            if (module := getattr(model, part)) is not None:
+                found[part] = torch.cat([p.grad.flatten() for p in module.parameters()])
+    return found, {name: value.item() for name, value in (losses | metrics).items()}
 
 
 class AsTheyAre:

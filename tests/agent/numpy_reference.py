@@ -35,9 +35,7 @@ class Sequential:
         self.layers = []
         numbers = sorted({int(k[len(prefix) :].split(".")[0]) for k in state if k.startswith(prefix)})
         for n in numbers:
-            weight = state[f"{prefix}{n}.weight"].double().numpy()
-            bias = state[f"{prefix}{n}.bias"].double().numpy()
-            self.layers.append((weight, bias))
+            self.layers.append((state[f"{prefix}{n}.weight"], state[f"{prefix}{n}.bias"]))
 
     def __call__(self, x):
         """Linear layers have 2-D weights, norms 1-D; the activation follows every norm (or every inner Linear)."""
@@ -53,19 +51,25 @@ class Sequential:
         return x
 
 
+def weights_of(model):
+    """A model's state as float64 arrays."""
+    return {k: v.detach().cpu().double().numpy() for k, v in model.state_dict().items()}
+
+
 class Reference:
     """All parts of a `WorldModel`, evaluated for one vector at a time."""
 
-    def __init__(self, model, config):
-        state = {k: v.detach().cpu() for k, v in model.state_dict().items()}
+    def __init__(self, model, config, state=None):
+        """`state`: weights in the place of the model's own."""
+        state = weights_of(model) if state is None else state
         self.config = config
-        self.encoder_net = Sequential(state, "encoder.net.", "mish")
+        self.encoder_net = Sequential(state, "encoder.net.", "mish", ends_in_plain_norm=config.encoder_norm)
         self.dynamics_net = Sequential(state, "dynamics.net.", "mish", ends_in_plain_norm=True)
         self.reward_net = Sequential(state, "reward.net.", "mish")
         self.termination_net = Sequential(state, "termination.mlp.", "relu")
         self.policy_net = Sequential(state, "policy.net.", "mish")
-        self.heads = {k: v.double().numpy() for k, v in state.items() if k.startswith(("policy.mean", "policy.log"))}
-        self.q_state = {k: v.double().numpy() for k, v in state.items() if k.startswith(("q.", "q_target."))}
+        self.heads = {k: v for k, v in state.items() if k.startswith(("policy.mean", "policy.log"))}
+        self.q_state = {k: v for k, v in state.items() if k.startswith(("q.", "q_target."))}
         self.bins = np.linspace(config.bin_low, config.bin_high, config.bins)
 
     def encode(self, observation):
@@ -128,13 +132,83 @@ class Reference:
         value = min(self.decode(self.q_logits(z, action, h, "q_target")) for h in heads)
         return reward + discount * (1 - terminated) * value
 
-    def losses(self, observations, actions, rewards, terminated, targets):
+    def targets(self, batch, draws, discount):
+        """TD targets (H, B) of `td_steps` steps; `batch` and `draws` are dictionaries of arrays."""
+        config, (window, size) = self.config, batch["rewards"].shape
+        horizon = window - config.td_steps + 1
+        valid = batch.get("valid", np.ones((window, size)))
+        found = np.zeros((horizon, size))
+        for b in range(size):
+            for t in range(horizon):
+                for k in range(config.td_steps):
+                    at = t + k
+                    found[t, b] += discount**k * batch["rewards"][at, b]
+                    last = k + 1 == config.td_steps or not valid[at + 1, b]
+                    if batch["terminated"][at, b]:
+                        break
+                    if last:
+                        z = self.encode(batch["observations"][at + 1, b])
+                        action, _, _ = self.policy(z, draws["target"][at, b])
+                        heads = draws["target_heads"]
+                        value = min(self.decode(self.q_logits(z, action, h, "q_target")) for h in heads)
+                        found[t, b] += discount ** (k + 1) * value
+                        break
+        return found
+
+    def policy_loss(self, latents, batch, draws, scale):
+        """Of latents (H + 1, B, L); `scale` is the one to be used."""
+        config, (states, size) = self.config, latents.shape[:2]
+        valid = batch.get("valid", np.ones((states - 1, size)))
+        total = 0.0
+        for t in range(states):
+            for b in range(size):
+                if t > 0 and not valid[t - 1, b]:
+                    continue
+                action, gaussian, squashed = self.policy(latents[t, b], draws["policy"][t, b])
+                q = np.mean([self.decode(self.q_logits(latents[t, b], action, h)) for h in draws["policy_heads"]])
+                entropy = -squashed if config.entropy == "squashed" else -gaussian * len(action)
+                objective = q / scale + config.entropy_weight * entropy
+                known = t + 1 < states and valid[t, b] and config.policy_prior != "value"
+                if known and not batch["random"][t, b]:
+                    objective += self.prior(action, batch, t, b, scale)
+                total -= config.rho**t * objective / states / size
+        return total
+
+    def prior(self, action, batch, t, b, scale):
+        if self.config.policy_prior == "cloned":
+            return -((action - batch["actions"][t, b]) ** 2).mean()
+        if scale <= 2:
+            return 0.0
+        log_density = 0.0
+        for a, mean, std in zip(action, batch["plan_mean"][t, b], batch["plan_std"][t, b], strict=True):
+            spread = max(std, 0.05)
+            log_density += -0.5 * ((a - mean) / spread) ** 2 - np.log(spread) - 0.5 * np.log(2 * np.pi)
+        return len(action) ** 2 / 61 * log_density / scale
+
+    def model_loss(self, batch, targets, next_z):
+        """The total of a batch with ends and masks, the targets and the encoded next observations held fixed."""
+        horizon, config = len(targets), self.config
+        valid = batch.get("valid", np.ones(batch["rewards"].shape))
+        found = self.losses(
+            *(batch[name][: horizon + (name == "observations")] for name in ("observations", "actions", "rewards")),
+            batch["terminated"][:horizon],
+            targets,
+            next_z=next_z,
+            valid=valid,
+        )
+        weights = {name: getattr(config, f"{name}_weight") for name in ("consistency", "reward", "value")}
+        weights["termination"] = config.termination_weight if config.termination else 0.0
+        return sum(weights[name] * found[name] for name in weights)
+
+    def losses(self, observations, actions, rewards, terminated, targets, *, next_z=None, valid=None):
         """The four unweighted losses of a batch, time first, without dropout."""
         config, (horizon, batch) = self.config, actions.shape[:2]
         total = {"consistency": 0.0, "reward": 0.0, "value": 0.0, "termination": 0.0}
         for b in range(batch):
             z = self.encode(observations[0, b])
             for t in range(horizon):
+                if valid is not None and not valid[t, b]:
+                    break
                 weight = config.rho**t / horizon / batch
                 a = actions[t, b]
                 total["reward"] += weight * self.cross_entropy(self.reward_logits(z, a), rewards[t, b])
@@ -142,15 +216,17 @@ class Reference:
                     ce = self.cross_entropy(self.q_logits(z, a, h), targets[t, b])
                     total["value"] += weight * ce / config.q_heads
                 z = self.dynamics(z, a)
-                wanted = self.encode(observations[t + 1, b])
+                wanted = self.encode(observations[t + 1, b]) if next_z is None else next_z[t, b]
                 total["consistency"] += weight * ((z - wanted) ** 2).mean()
+                if not config.termination:
+                    continue
                 p = 1 / (1 + np.exp(-self.termination_logit(z)))
                 label = terminated[t, b]
                 bce = -(label * np.log(p) + (1 - label) * np.log(1 - p))
                 total["termination"] += bce / horizon / batch
         return total
 
-    def sequence_value(self, observation, actions, discount, heads, eps):
+    def sequence_value(self, observation, actions, discount, heads, eps, pessimism=0.0):
         """Estimated return of one action sequence (H, A) from one observation."""
         z = self.encode(observation)
         value, done = 0.0, False
@@ -158,7 +234,8 @@ class Reference:
             if not done:
                 value += discount**t * self.decode(self.reward_logits(z, a))
             z = self.dynamics(z, a)
-            done = done or 1 / (1 + np.exp(-self.termination_logit(z))) > 0.5
+            done = done or (self.config.termination and 1 / (1 + np.exp(-self.termination_logit(z))) > 0.5)
         a, _, _ = self.policy(z, eps)
-        terminal = np.mean([self.decode(self.q_logits(z, a, h)) for h in heads])
+        values = [self.decode(self.q_logits(z, a, h)) for h in range(self.config.q_heads)]
+        terminal = np.mean([values[h] for h in heads]) - pessimism * np.std(values)
         return value + discount ** len(actions) * (0.0 if done else terminal)

@@ -87,18 +87,18 @@ def test_device_names():
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_cuda_agrees_with_the_cpu():
     """Same weights; plan values and one update agree within float32's reordering."""
-    from agent_fixtures import random_batch
+    from agent_fixtures import batch_on, random_batch
 
     cpu, gpu = (Agent(5, 2, agent=TINY, planner=TINY_PLANNER, seed=1, device=d) for d in ("cpu", "cuda"))
     perturbed(cpu.model)
     gpu.model.load_state_dict(cpu.model.state_dict())
     batch = random_batch()
-    on_gpu = dataclasses.replace(batch, **{f.name: getattr(batch, f.name).cuda() for f in dataclasses.fields(batch)})
+    on_gpu = batch_on(batch, "cuda")
     targets = batch.rewards
     for agent, data, target in ((cpu, batch, targets), (gpu, on_gpu, targets.cuda())):
         with torch.no_grad():
             next_z = agent.model.encoder(data.observations[1:])
-        _, agent.losses = agent.learner.model_losses(data, next_z, target)
+        _, agent.losses = agent.learner.model_losses(data, next_z, target, agent.learner.draw(data))
     for name, value in cpu.losses.items():
         assert gpu.losses[name].item() == pytest.approx(value.item(), rel=1e-3), name
     assert gpu.update(on_gpu)["loss/total"].isfinite()

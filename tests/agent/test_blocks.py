@@ -12,7 +12,7 @@ from torch import Generator
 
 from tdmpc_lab.agent import Agent, AgentConfig
 from tdmpc_lab.agent.bench import random_batch as sized_batch
-from tdmpc_lab.agent.blocks import dropped_entries
+from tdmpc_lab.agent.networks import dropped_entries
 from tdmpc_lab.agent.training_model import TrainingModel
 
 MIDDLE = AgentConfig(latent_dim=128, hidden_dim=128, horizon=3, termination_dim=64, dropout=0.0, discount=0.95)
@@ -100,9 +100,13 @@ def test_dropout_in_training_keeps_the_mean_and_its_gradient() -> None:
     z, a = torch.rand(3, 16, generator=Generator().manual_seed(0)), torch.zeros(3, 2)
     plain = nets.q(z, a)
     torch.testing.assert_close(plain, agent.model.q(z, a))
-    one = nets.q(z, a, dropout=Generator().manual_seed(1))
-    assert torch.equal(one, nets.q(z, a, dropout=Generator().manual_seed(1)))
-    many = torch.stack([nets.q(z, a, dropout=Generator().manual_seed(k)).detach() for k in range(400)])
+
+    def dropped(seed):
+        return dropped_entries((5, 3, 400), 0.25, Generator().manual_seed(seed))
+
+    one = nets.q(z, a, dropped=dropped(1))
+    torch.testing.assert_close(one, agent.model.q(z, a, dropped=dropped(1)))
+    many = torch.stack([nets.q(z, a, dropped=dropped(k)).detach() for k in range(400)])
     assert (many.mean(0) - plain).abs().mean() < 0.5 * many.std(0).mean()
     one.sum().backward()  # the biases behind dropped entries get no gradient
     none = (agent.model.q.norm_biases[0].grad == 0).float().mean().item()

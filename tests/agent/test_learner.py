@@ -9,8 +9,6 @@ from agent_fixtures import TINY, perturbed, random_batch, tiny_agent
 from numpy_reference import Reference
 from torch import Generator
 
-from tdmpc_lab.agent import Batch
-
 
 def learner_and_reference(config=TINY):
     agent = tiny_agent(config=config)
@@ -24,14 +22,14 @@ def test_td_target_by_hand_with_termination_and_truncation():
     batch = random_batch(horizon=3, batch=3)
     terminated = torch.zeros(3, 3)
     terminated[2, 0] = 1.0  # episode 0 ends for good, episode 1 is cut off at the same step, episode 2 goes on
-    learner.generator.manual_seed(11)
+    batch = dataclasses.replace(batch, terminated=terminated)
+    draws = learner.draw(batch)
     with torch.no_grad():
         next_z = learner.nets.encoder(batch.observations[1:])
-    target = learner.td_target(next_z, batch.rewards, terminated)
+    target = learner.td_target(next_z, batch, draws)
 
-    draws = Generator().manual_seed(11)
-    eps = torch.randn(3, 3, 2, generator=draws).double().numpy()
-    heads = learner.model.two_heads(draws).tolist()
+    eps = draws.target.double().numpy()
+    heads = draws.target_heads.tolist()
     for t in range(3):
         for b in range(3):
             expected = reference.td_target(
@@ -53,7 +51,7 @@ def test_losses_equal_the_slow_reference():
     targets = torch.linspace(-4, 9, 12).view(3, 4)
     with torch.no_grad():
         next_z = learner.nets.encoder(batch.observations[1:])
-    _, ours = learner.model_losses(batch, next_z, targets)
+    _, ours = learner.model_losses(batch, next_z, targets, learner.draw(batch))
     theirs = reference.losses(
         *(t.double().numpy() for t in (batch.observations, batch.actions, batch.rewards, batch.terminated, targets))
     )
@@ -66,11 +64,11 @@ def test_losses_equal_the_slow_reference():
 def test_policy_loss_by_hand():
     learner, reference = learner_and_reference()
     latents = torch.softmax(torch.randn(4, 6, 2, 8, generator=Generator().manual_seed(1)), -1).flatten(-2)
-    learner.generator.manual_seed(7)
-    loss, _ = learner.policy_loss(latents)
-    draws = Generator().manual_seed(7)
-    eps = torch.randn(4, 6, 2, generator=draws).double().numpy()
-    heads = learner.model.two_heads(draws).tolist()
+    batch = random_batch(batch=6)
+    draws = learner.draw(batch)
+    loss, metrics = learner.policy_loss(latents, batch, draws)
+    eps = draws.policy.double().numpy()
+    heads = draws.policy_heads.tolist()
     q, entropy = np.zeros((4, 6)), np.zeros((4, 6))
     for t in range(4):
         for b in range(6):
@@ -82,7 +80,8 @@ def test_policy_loss_by_hand():
     scale = 1 + 0.01 * (max(1.0, high - low) - 1)
     expected = np.mean([0.5**t * -(q[t] / scale + 1e-4 * entropy[t]).mean() for t in range(4)])
     assert loss.item() == pytest.approx(expected, rel=1e-3, abs=1e-5)
-    assert learner.scale.value.item() == pytest.approx(scale, rel=1e-4)
+    assert metrics["policy/scale"].item() == pytest.approx(scale, rel=1e-4)
+    assert learner.scale.value.item() == 1.0, "a loss changes nothing"
 
 
 def test_encoder_gets_no_gradient_from_the_targets():
@@ -92,14 +91,15 @@ def test_encoder_gets_no_gradient_from_the_targets():
     encoder = learner.model.encoder
     with torch.no_grad():
         next_z = encoder(batch.observations[1:])
-    target = learner.td_target(next_z, batch.rewards, batch.terminated)
+    draws = learner.draw(batch)
+    target = learner.td_target(next_z, batch, draws)
     assert not target.requires_grad
     # the same numbers as constants must give the same encoder gradient as the update computes them
-    _, losses = learner.model_losses(batch, next_z, target)
+    _, losses = learner.model_losses(batch, next_z, target, draws)
     losses["loss/total"].backward()
     with_targets = [p.grad.clone() for p in encoder.parameters()]
     encoder.zero_grad()
-    _, losses = learner.model_losses(batch, torch.tensor(next_z.tolist()), torch.tensor(target.tolist()))
+    _, losses = learner.model_losses(batch, torch.tensor(next_z.tolist()), torch.tensor(target.tolist()), draws)
     losses["loss/total"].backward()
     for a, p in zip(with_targets, encoder.parameters(), strict=True):
         torch.testing.assert_close(a, p.grad, rtol=1e-4, atol=1e-7)
@@ -107,7 +107,7 @@ def test_encoder_gets_no_gradient_from_the_targets():
     observations = batch.observations.clone().requires_grad_()
     with torch.no_grad():
         next_z = encoder(observations[1:])
-    _, losses = learner.model_losses(dataclasses.replace(batch, observations=observations), next_z, target)
+    _, losses = learner.model_losses(dataclasses.replace(batch, observations=observations), next_z, target, draws)
     losses["loss/total"].backward()
     assert observations.grad[0].abs().sum() > 0
     assert observations.grad[1:].abs().sum() == 0
@@ -117,7 +117,8 @@ def test_gradients_are_blocked_where_they_must_be():
     learner, _ = learner_and_reference()
     model = learner.model
     latents = torch.rand(4, 6, 16, generator=Generator().manual_seed(1), requires_grad=True)
-    loss, _ = learner.policy_loss(latents.detach())
+    draws = learner.draw(random_batch(batch=6))
+    loss, _ = learner.policy_loss(latents.detach(), random_batch(batch=6), draws)
     loss.backward()
     assert all(p.grad is None for p in model.q.parameters())
     assert all(p.grad is None for p in model.model_parameters())
@@ -128,7 +129,7 @@ def test_gradients_are_blocked_where_they_must_be():
     batch = random_batch()
     with torch.no_grad():
         next_z = model.encoder(batch.observations[1:])
-    _, losses = learner.model_losses(batch, next_z, batch.rewards)
+    _, losses = learner.model_losses(batch, next_z, batch.rewards, learner.draw(batch))
     losses["loss/total"].backward()
     assert all(p.grad is None for p in model.policy.parameters())
     assert all(p.grad is None for p in model.q_target.parameters())
@@ -223,7 +224,7 @@ def test_state_dict_continues_exactly():
 
 def test_update_accepts_a_batch_of_one_and_horizon_one():
     agent = tiny_agent(config=dataclasses.replace(TINY, horizon=1))
-    losses = agent.update(Batch(*(getattr(random_batch(1, 1), f.name) for f in dataclasses.fields(Batch))))
+    losses = agent.update(random_batch(1, 1))
     assert losses["loss/total"].isfinite()
 
 

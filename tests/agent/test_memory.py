@@ -64,7 +64,7 @@ def estimate(agent: Agent, config: AgentConfig, planner: PlannerConfig, batch: i
 def test_the_estimate_is_near_what_lives_at_once(config: AgentConfig, samples: int, batch: int, envs: int) -> None:
     planner = PlannerConfig(samples=samples, iterations=2, elites=16, policy_trajectories=8)
     agent = Agent(OBSERVATION, ACTION, agent=config, planner=planner, device="cpu")
-    data = random_batch(OBSERVATION, ACTION, config.horizon, batch, agent.device)
+    data = random_batch(OBSERVATION, ACTION, config, batch, agent.device)
     agent.update(data)  # Adam's moments are made at the first
     assert agent.rollouts.action_dim == ACTION  # the copies that plan are made here
     found = estimate(agent, config, planner, batch, envs)

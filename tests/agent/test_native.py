@@ -92,7 +92,7 @@ def with_rounded_products(model: WorldModel) -> WorldModel:
     for weight in model.q.weights:
         weight.copy_(rounded(weight))
 
-    def q(z: Tensor, action: Tensor, *, heads: Tensor, dropout: None, frozen: bool) -> Tensor:
+    def q(z: Tensor, action: Tensor, *, heads: Tensor, dropped: None, frozen: bool) -> Tensor:
         values = []
         for head in heads:
             h = torch.cat([z, action], dim=-1)

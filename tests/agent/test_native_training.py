@@ -102,7 +102,7 @@ def test_losses_and_gradients_are_those_of_the_modules(library, backend, size) -
     config, observation_dim, action_dim, rows = SIZES[size]
     agent = Agent(observation_dim, action_dim, agent=config, seed=1, device="cpu")
     perturbed(agent.model, 0.05)
-    batch = random_batch(observation_dim, action_dim, config.horizon, rows, agent.device)
+    batch = random_batch(observation_dim, action_dim, config, rows, agent.device)
     expected, losses = gradients(agent, batch, AsTheyAre(agent.model))
     found, ours = gradients(agent, batch, NativeTrainingModel(library, backend, agent.model))
     for part in PARTS:
@@ -122,7 +122,7 @@ def test_gradients_are_within_a_hundredth(library, backend, learned) -> None:
     config = replace(MIDDLE, entropy_weight=0.0) if learned else MIDDLE
     agent = Agent(18, 4, agent=config, seed=1, device="cpu")
     perturbed(agent.model, scale=0.02)
-    batch = random_batch(18, 4, 3, 256, agent.device)
+    batch = random_batch(18, 4, agent.config, 256, agent.device)
     native = NativeTrainingModel(library, backend, agent.model)
     agent.learner.nets = native
     for _ in range(40 if learned else 0):
@@ -139,7 +139,7 @@ def test_gradients_are_within_a_hundredth(library, backend, learned) -> None:
 def test_dropout_takes_out_the_same_entries(library, backend, rate) -> None:
     agent = Agent(18, 4, agent=replace(MIDDLE, dropout=rate, q_heads=3), seed=1, device="cpu")
     perturbed(agent.model, scale=0.1)
-    batch = random_batch(18, 4, 3, 70, agent.device)
+    batch = random_batch(18, 4, agent.config, 70, agent.device)
     expected, losses = gradients(agent, batch, TrainingModel(agent.model))
     found, ours = gradients(agent, batch, NativeTrainingModel(library, backend, agent.model))
     other, _ = gradients(agent, batch, NativeTrainingModel(library, backend, agent.model))
@@ -213,7 +213,7 @@ def test_chosen_heads_get_the_gradients_and_the_others_none(library, backend) ->
 @pytest.mark.parametrize("part", ["observation", "weight"])
 def test_nan_is_not_hidden(library, backend, part) -> None:
     agent = Agent(5, 2, agent=TINY, device="cpu")
-    batch = random_batch(5, 2, 3, 40, agent.device)
+    batch = random_batch(5, 2, agent.config, 40, agent.device)
     with torch.no_grad():
         (batch.observations[0] if part == "observation" else agent.model.dynamics.net[0].weight)[0, 0] = torch.nan
     found, losses = gradients(agent, batch, NativeTrainingModel(library, backend, agent.model))
@@ -245,7 +245,7 @@ def test_an_agent_learns_with_them(library, backend, monkeypatch) -> None:
     losses = []
     for kind in ("native", "native", "torch"):
         agent = Agent(18, 4, agent=replace(MIDDLE, dropout=0.01), seed=1, device="cpu")
-        batch = random_batch(18, 4, 3, 64, agent.device)
+        batch = random_batch(18, 4, agent.config, 64, agent.device)
         agent.nets = (
             NativeTrainingModel(library, backend, agent.model) if kind == "native" else TrainingModel(agent.model)
         )

@@ -7,7 +7,7 @@ from agent_fixtures import TINY, observations, perturbed, tiny_model
 from numpy_reference import Reference
 from torch import Generator
 
-from tdmpc_lab.agent.networks import QEnsemble, QFunction, SimNorm, init_weights
+from tdmpc_lab.agent.networks import QEnsemble, QFunction, SimNorm, dropped_entries, init_weights
 from tdmpc_lab.agent.world_model import WorldModel, parameter_counts
 from tdmpc_lab.config.schema import AgentConfig
 
@@ -131,21 +131,24 @@ def test_two_heads_are_different_and_all_are_drawn():
     assert set(pairs) == {(a, b) for a in range(5) for b in range(a + 1, 5)}
 
 
-def test_dropout_only_with_a_generator_and_at_its_rate():
+def test_dropout_only_where_entries_are_given_and_at_its_rate():
     config = AgentConfig(latent_dim=16, hidden_dim=400, hidden_layers=1, bins=5, dropout=0.25)
     model = perturbed(WorldModel(5, 2, config, seed=0))
     z = model.encoder(observations(3, 5))
     a = torch.zeros(3, 2)
     assert torch.equal(model.q(z, a), model.q(z, a))
-    one = model.q(z, a, dropout=Generator().manual_seed(1))
+
+    def dropped(seed):
+        return dropped_entries((5, 3, 400), 0.25, Generator().manual_seed(seed))
+
+    one = model.q(z, a, dropped=dropped(1))
     assert not torch.equal(one, model.q(z, a))
-    assert torch.equal(one, model.q(z, a, dropout=Generator().manual_seed(1)))
+    assert torch.equal(one, model.q(z, a, dropped=dropped(1)))
+    mask = torch.zeros(5 * 3 * 400, dtype=torch.bool).index_fill(0, dropped(1), True).view(5, 3, 400)
+    assert torch.equal(one, model.q(z, a, dropped=mask)), "positions, as on a CPU, and masks mean the same"
     # E[dropout(h)] = h: averaged over many masks the hidden layer's linear read-out comes back
-    mean = torch.stack([model.q(z, a, dropout=Generator().manual_seed(k)) for k in range(400)]).mean(0)
-    spread = torch.stack([model.q(z, a, dropout=Generator().manual_seed(k)) for k in range(400)]).std(0)
+    many = torch.stack([model.q(z, a, dropped=dropped(k)) for k in range(400)])
+    mean, spread = many.mean(0), many.std(0)
     assert spread.mean() > 0
-    without = QEnsemble([QFunction(16, 2, 400, 1, 5, 0.0) for _ in range(5)])
-    without.load_state_dict(model.q.state_dict())
-    assert torch.equal(without(z, a, dropout=Generator().manual_seed(1)), model.q(z, a))
     # Mish bends the mean a little; the bound is far below one mask's spread
     assert (mean - model.q(z, a)).abs().mean() < 0.5 * spread.mean()

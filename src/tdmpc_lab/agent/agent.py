@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -13,7 +14,7 @@ from torch import Generator, Tensor
 
 from tdmpc_lab.agent.captured_update import CapturedUpdate
 from tdmpc_lab.agent.device import resolve_device
-from tdmpc_lab.agent.learner import Learner
+from tdmpc_lab.agent.learner import Learner, Mirror
 from tdmpc_lab.agent.native.choose import Kernels, choose, make_nets, make_rollouts
 from tdmpc_lab.agent.planner import MPPI
 from tdmpc_lab.agent.precision import ChosenPrecision, choose_precision, machine
@@ -39,6 +40,7 @@ class PlanState:
     """What planning carries from step to step for a group of E environments: warm start and random draws."""
 
     mean: Tensor  # (E, H, A), zeros where an episode starts
+    std: Tensor  # (E, A) of the last plan's first action; beside its mean what the policy may learn from
     generator: Generator
     nan_values: Tensor  # () NaN value estimates so far
 
@@ -56,6 +58,8 @@ class Agent:
         agent, planner: settings; the defaults are the reference agent.
         seed: fixes the weights and every random draw of learning.
         device: `auto | cpu | cuda | cuda:N`.
+        mirror: signs (O,) and (A,) of observation and action under a symmetry of the task, by which batches are then
+            mirrored; None to leave them.
 
     Raises:
         ConfigError: settings that do not fit together, or an unknown device name.
@@ -72,6 +76,7 @@ class Agent:
         planner: PlannerConfig | None = None,
         seed: int = 1,
         device: str | torch.device = "auto",
+        mirror: tuple[Sequence[float], Sequence[float]] | None = None,
     ) -> None:
         agent = AgentConfig() if agent is None else agent
         planner = PlannerConfig() if planner is None else planner
@@ -82,7 +87,8 @@ class Agent:
         self.model = WorldModel(observation_dim, action_dim, agent, seed=seed).to(self.device)
         self.planner = MPPI(planner, horizon=agent.horizon, discount=self.discount)
         self.generator = Generator(self.device).manual_seed(seed)
-        self.learner = Learner(self.model, agent, discount=self.discount, generator=self.generator)
+        signs = None if mirror is None else Mirror(*(torch.tensor(s, device=self.device) for s in mirror))
+        self.learner = Learner(self.model, agent, discount=self.discount, generator=self.generator, mirror=signs)
         self.use_precision(choose_precision(agent.precision, self.device, agent.hidden_dim))
 
     def use_precision(self, precision: ChosenPrecision) -> None:
@@ -106,6 +112,7 @@ class Agent:
             horizon=self.config.horizon,
             discount=self.discount,
             dtype=self.precision.planning,
+            pessimism=self.planner.config.pessimism,
         )
 
     @cached_property
@@ -120,8 +127,9 @@ class Agent:
     def plan_state(self, envs: int, *, seed: int) -> PlanState:
         """A fresh planning state for `envs` environments, with random draws of its own."""
         mean = torch.zeros(envs, self.config.horizon, self.model.action_dim, device=self.device)
+        std = torch.zeros(envs, self.model.action_dim, device=self.device)
         generator = Generator(self.device).manual_seed(seed)
-        return PlanState(mean, generator, torch.zeros((), dtype=torch.long, device=self.device))
+        return PlanState(mean, std, generator, torch.zeros((), dtype=torch.long, device=self.device))
 
     def act(
         self,
@@ -150,6 +158,7 @@ class Agent:
                 captured=self.kernels.captured,
             )
             state.mean[rows] = plan.mean
+            state.std[rows] = plan.std[:, 0]
             state.nan_values += plan.nan_values.sum()
         return plan.action.cpu().numpy()
 

@@ -91,7 +91,7 @@ def bench(
     """
     subject = Agent(observation_dim, action_dim, agent=agent, planner=planner, device=device)
     perturb_heads(subject)
-    batch = random_batch(observation_dim, action_dim, agent.horizon, batch_size, subject.device)
+    batch = random_batch(observation_dim, action_dim, agent, batch_size, subject.device)
     observations = np.random.default_rng(0).normal(size=(envs, observation_dim)).astype(np.float32)
     state = subject.plan_state(envs, seed=0)
     plans, updates = [], []
@@ -141,20 +141,27 @@ def product_ceiling(device: torch.device, precision: str) -> float:
     return 2 * size**3 / min(times[1:]) / 1e6
 
 
-def random_batch(observation_dim: int, action_dim: int, horizon: int, size: int, device: torch.device) -> Batch:
-    """A batch of noise of the right shapes."""
+def random_batch(observation_dim: int, action_dim: int, config: AgentConfig, size: int, device: torch.device) -> Batch:
+    """A batch of noise of the right shapes, with what the agent's losses need."""
     generator = Generator().manual_seed(0)
 
     def normal(*shape: int) -> Tensor:
         return torch.randn(*shape, generator=generator).to(device)
 
-    zeros = torch.zeros(horizon, size, device=device)
+    steps = config.horizon + config.td_steps - 1
+    zeros = torch.zeros(steps, size, device=device)
+    actions = normal(steps, size, action_dim).clamp(-1, 1)
+    planned = config.policy_prior != "value"
     return Batch(
-        observations=normal(horizon + 1, size, observation_dim),
-        actions=normal(horizon, size, action_dim).clamp(-1, 1),
-        rewards=normal(horizon, size),
+        observations=normal(steps + 1, size, observation_dim),
+        actions=actions,
+        rewards=normal(steps, size),
         terminated=zeros,
         truncated=zeros,
+        valid=torch.ones_like(zeros) if steps > config.horizon else None,
+        random=zeros if planned else None,
+        plan_mean=actions if planned else None,
+        plan_std=torch.ones_like(actions) if planned else None,
     )
 
 

@@ -12,11 +12,10 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Generator, Tensor
+from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 NORM_EPS = 1e-5
-_SIGMAS = 8.0  # so many standard deviations more dropout positions than expected are drawn: enough for any batch
 
 
 class Casts:
@@ -78,30 +77,12 @@ def ensemble_block(
 
     Args:
         low: weight and bias in the products' type.
-        dropped: see `dropped_entries`; None for no dropout.
+        dropped: see `networks.dropped_entries`; None for no dropout.
         keep: share of entries kept; the others are divided by it.
     """
     return _EnsembleBlock.apply(  # type: ignore[no-any-return, no-untyped-call]
         x, weight, bias, norm_weight, norm_bias, *low, dropped, keep, torch.is_grad_enabled()
     )
-
-
-def dropped_entries(shape: tuple[int, ...], rate: float, generator: Generator) -> Tensor:
-    """Which entries of a tensor dropout takes out, each by itself with probability `rate`.
-
-    On a CPU their positions in the flattened tensor: the gaps between them are geometric, so that many random numbers
-    suffice as there are positions. Elsewhere a mask: the number of positions would have to be known to the host.
-    """
-    device = generator.device
-    if device.type != "cpu":
-        return torch.rand(shape, generator=generator, device=device) < rate
-    count = 1
-    for size in shape:
-        count *= size
-    expected = count * rate
-    gaps = torch.empty(int(expected + _SIGMAS * (expected**0.5 + 1)) + 1, dtype=torch.float64)
-    positions = gaps.geometric_(rate, generator=generator).cumsum(0).long() - 1
-    return positions[positions < count]
 
 
 def _take_out_(x: Tensor, dropped: Tensor) -> None:

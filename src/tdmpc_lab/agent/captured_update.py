@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -36,19 +37,21 @@ class CapturedUpdate:
             self._ran[shape] += 1
             with side_stream(batch.actions.device):
                 return self._learner.update(batch)
-        inputs = [getattr(batch, field.name) for field in fields(batch)]
+        inputs = [tensor for field in fields(batch) if (tensor := getattr(batch, field.name)) is not None]
         if shape not in self._calls:
             self._learner.nets.forget_copies()  # so that all of them are made within the graph
             with self._capturable():
                 generators = [self._learner.generator]
-                self._calls[shape] = StaticCall(self._update, inputs, warm_up=0, generators=generators)
+                given = [field.name for field in fields(batch) if getattr(batch, field.name) is not None]
+                update = partial(self._update, given)
+                self._calls[shape] = StaticCall(update, inputs, warm_up=0, generators=generators)
         (values,) = self._calls[shape](*inputs)
         # a replay does not tell that it wrote to the weights; who keeps copies of them asks for the version
         torch.autograd.graph.increment_version(list(self._learner.model.parameters()))
         return dict(zip(self._names, values.unbind(), strict=True))
 
-    def _update(self, *inputs: Tensor) -> tuple[Tensor]:
-        losses = self._learner.update(Batch(*inputs))
+    def _update(self, given: Sequence[str], *inputs: Tensor) -> tuple[Tensor]:
+        losses = self._learner.update(Batch(**dict(zip(given, inputs, strict=True))))
         self._names = tuple(losses)
         return (torch.stack(list(losses.values())),)
 

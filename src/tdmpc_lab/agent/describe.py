@@ -44,9 +44,10 @@ class Architecture:
         for s in self.sections:
             lines += [f"{s.number}. {s.title}:", f"   {s.purpose}", s.layers]
             lines += [f"   Trainable Parameters: {self.counts[s.key]:,}", ""]
+        parts = " + ".join(["Encoder", "Dynamics", "Reward", *(["Termination"] if self.agent.termination else []), "Q"])
         lines += [
             "PARAMETER SUMMARY:",
-            f"  World Model (Encoder + Dynamics + Reward + Termination + Q): {self.counts['world_model']:,}",
+            f"  World Model ({parts}): {self.counts['world_model']:,}",
             f"  Policy Network: {self.counts['policy']:,}",
             f"  Target Q Network: {self.counts['q_target']:,}",
             f"  TOTAL TRAINABLE PARAMETERS: {self.counts['total']:,}",
@@ -134,13 +135,7 @@ def describe(
             "reward",
             _listing(model.reward),
         ),
-        Section(
-            "3a",
-            "TERMINATION MODEL",
-            "Predicts termination probability given latent state",
-            "termination",
-            _listing(model.termination),
-        ),
+        *_termination(model),
         Section("4", "Q ENSEMBLE", f"{agent.q_heads} Q-networks for value estimation", "q", ensemble_listing),
         Section(
             "5",
@@ -161,6 +156,13 @@ def describe(
     if discount is None and episode_length is not None:
         discount = discount_for(episode_length)
     return Architecture(sections, parameter_counts(model), agent, planner, observation_dim, action_dim, discount)
+
+
+def _termination(model: WorldModel) -> list[Section]:
+    if model.termination is None:
+        return []
+    purpose = "Predicts termination probability given latent state"
+    return [Section("3a", "TERMINATION MODEL", purpose, "termination", _listing(model.termination))]
 
 
 def _listing(module: nn.Module) -> str:

@@ -54,8 +54,9 @@ def diagnose(agent: Agent, replay: Replay, *, seed: int) -> dict[str, float]:
     steps = _steps(agent, episodes)
     return {
         **model_errors(agent, batch),
+        **_latents(agent, steps),
         **_values(agent, steps, _whole(episodes, VALUE_STEPS)),
-        **_termination(agent, steps, [len(e) for e in episodes]),
+        **({} if agent.model.termination is None else _termination(agent, steps, [len(e) for e in episodes])),
         **_actions(agent, steps),
         "diag/planner_distance": _planner_distance(agent, steps, generator, seed),
         **replay.ages(),
@@ -66,25 +67,36 @@ def model_errors(agent: Agent, batch: Batch) -> dict[str, float]:
     """The latent and the reward predicted d steps ahead, for d = 1 … H, against what came.
 
     `diag/model_error_d` is the mean squared error of the latent over its variance in the batch: 0 is perfect, 1 no
-    better than always predicting the mean latent. Steps that end an episode are left out of it: they come at d = H
-    alone, as no sub-sequence goes on behind an end, and `diag/model_error_end` is theirs. `diag/reward_error_d` is the
-    mean absolute error of the reward.
+    better than always predicting the mean latent. Steps that end an episode are left out of it, for without
+    `train.past_ends` they come at d = H alone; `diag/model_error_end` is theirs, at the greatest depth at which there
+    is one. `diag/reward_error_d` is the mean absolute error of the reward. What lies behind an end counts nowhere.
     """
-    model = agent.model
-    encoded = model.encoder(batch.observations)  # (H + 1, B, L)
+    model, horizon = agent.model, agent.config.horizon
+    encoded = model.encoder(batch.observations[: horizon + 1])  # (H + 1, B, L)
     z = encoded[0]
     figures: dict[str, float] = {}
-    for d, action in enumerate(batch.actions, start=1):
+    for d, action in enumerate(batch.actions[:horizon], start=1):
         reward = model.predict_reward(z, action)  # (B,)
         z = model.dynamics(z, action)
         error = (z - encoded[d]).square().mean(-1) / _variance(encoded[d]).clamp(min=1e-12)  # (B,)
+        there = torch.ones_like(reward, dtype=torch.bool) if batch.valid is None else batch.valid[d - 1] > 0
         ends = batch.terminated[d - 1] > 0
-        if not bool(ends.all()):
-            figures[f"diag/model_error_{d}"] = float(error[~ends].mean())
+        if bool((there & ~ends).any()):
+            figures[f"diag/model_error_{d}"] = float(error[there & ~ends].mean())
         if bool(ends.any()):
             figures["diag/model_error_end"] = float(error[ends].mean())
-        figures[f"diag/reward_error_{d}"] = float((reward - batch.rewards[d - 1]).abs().mean())
+        if bool(there.any()):
+            figures[f"diag/reward_error_{d}"] = float((reward - batch.rewards[d - 1]).abs()[there].mean())
     return figures
+
+
+def _latents(agent: Agent, steps: _Steps) -> dict[str, float]:
+    """How far latents of different states differ: the variance of a SimNorm group, summed over its entries.
+
+    0 where all states look alike; at most 1 − 1/V for groups of V entries.
+    """
+    z = agent.model.encoder(steps.observations)
+    return {"diag/latent_variance": float(_variance(z)) * agent.config.simnorm_dim}
 
 
 def _variance(z: Tensor) -> Tensor:
@@ -154,6 +166,7 @@ def _foretold(agent: Agent, steps: _Steps, starts: Tensor, depth: int) -> tuple[
     z = agent.model.encoder(steps.observations[starts])
     for d in range(depth):
         z = agent.model.dynamics(z, steps.actions[starts + d])
+    assert agent.model.termination is not None
     return agent.model.termination(z) > 0, steps.terminated[starts + depth - 1]  # logit 0 is probability 0.5
 
 

@@ -72,7 +72,7 @@ def compare(device: str) -> str:
         agent.kernels = Kernels("tested", captured=captured)
         perturb_heads(agent)
         agents.append(agent)
-    batch = random_batch(7, 3, config.horizon, 64, agents[0].device)
+    batch = random_batch(7, 3, config, 64, agents[0].device)
     starts = [_weights(agent) for agent in agents]
     for _ in range(UPDATES):
         for agent in agents:

@@ -75,7 +75,7 @@ def _update_floats(agent: AgentConfig, batch: int) -> int:
     dynamics = rows * (hidden + latent + agent.latent_dim)
     reward = rows * (hidden + heads)
     q = agent.q_heads * rows * (hidden + agent.hidden_dim + heads)  # one more for the dropout of the first layer
-    termination = rows * 2 * _KEPT_PER_UNIT * agent.termination_dim
+    termination = rows * 2 * _KEPT_PER_UNIT * agent.termination_dim * agent.termination
     return encoder + dynamics + reward + q + termination
 
 

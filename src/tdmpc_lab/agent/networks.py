@@ -5,6 +5,7 @@ Shapes: B any number of leading dimensions, L latent, A action, O observation, K
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from itertools import pairwise
 
@@ -65,12 +66,15 @@ def hidden_layers(input_dim: int, hidden_dim: int, count: int) -> list[nn.Module
 
 
 class Encoder(nn.Module):
-    """Observation to latent: (..., O) → (..., L)."""
+    """Observation to latent: (..., O) → (..., L). With `norm` a LayerNorm stands before the SimNorm."""
 
-    def __init__(self, observation_dim: int, latent_dim: int, hidden_dim: int, layers: int, simnorm_dim: int) -> None:
+    def __init__(
+        self, observation_dim: int, latent_dim: int, hidden_dim: int, layers: int, simnorm_dim: int, *, norm: bool
+    ) -> None:
         super().__init__()
         blocks = hidden_layers(observation_dim, hidden_dim, layers)
-        self.net = nn.Sequential(*blocks, nn.Linear(hidden_dim, latent_dim), SimNorm(simnorm_dim))
+        norms = [nn.LayerNorm(latent_dim)] if norm else []
+        self.net = nn.Sequential(*blocks, nn.Linear(hidden_dim, latent_dim), *norms, SimNorm(simnorm_dim))
 
     def forward(self, observation: Tensor) -> Tensor:
         return self.net(observation)  # type: ignore[no-any-return]
@@ -137,8 +141,7 @@ class QEnsemble(nn.Module):
     """N Q functions computed as one batched product per layer: (..., L), (..., A) → (N, ..., K).
 
     The parameters of layer i of all heads lie in one tensor: weight (N, in, out), bias (N, 1, out).
-    Dropout draws from a generator handed in by the caller, so nothing here depends on global random state,
-    and a call without one has no dropout.
+    What dropout takes out is handed in by the caller, so a call is a function of its arguments and the weights.
     """
 
     def __init__(self, functions: list[QFunction]) -> None:
@@ -175,14 +178,14 @@ class QEnsemble(nn.Module):
         action: Tensor,
         *,
         heads: Tensor | None = None,
-        dropout: Generator | None = None,
+        dropped: Tensor | None = None,
         frozen: bool = False,
     ) -> Tensor:
         """Logits (n, ..., K) of the chosen heads.
 
         Args:
             heads: indices (n,) of the heads wanted; all when None.
-            dropout: generator of the dropout masks; no dropout when None.
+            dropped: what dropout takes out after the first LayerNorm, see `dropped_entries`; None for no dropout.
             frozen: block gradients into the heads (they still flow to z and action).
         """
         x = torch.cat([z, action], dim=-1)
@@ -192,12 +195,38 @@ class QEnsemble(nn.Module):
         for i, (weight, bias, norm_weight, norm_bias) in enumerate(self._layers(heads, frozen)):
             h = torch.baddbmm(bias, h, weight)
             h = torch.addcmul(norm_bias, F.layer_norm(h, h.shape[-1:], eps=self.eps), norm_weight)
-            if i == 0 and dropout is not None and self.dropout > 0:
-                kept = torch.rand(h.shape, generator=dropout, device=h.device) >= self.dropout
-                h = h * kept / (1 - self.dropout)
+            if i == 0 and dropped is not None:
+                h = taken_out(h, dropped) / (1 - self.dropout)
             h = mish(h)
         last_weight, last_bias = (_chosen(p[-1], heads, frozen) for p in (self.weights, self.biases))
         return torch.baddbmm(last_bias, h, last_weight).reshape(n, *lead, -1)
+
+
+_SIGMAS = 8.0  # so many standard deviations more dropout positions than expected are drawn: enough for any batch
+
+
+def dropped_entries(shape: tuple[int, ...], rate: float, generator: Generator) -> Tensor:
+    """Which entries of a tensor dropout takes out, each by itself with probability `rate`.
+
+    On a CPU their positions in the flattened tensor, ascending: the gaps between them are geometric, so that many
+    random numbers suffice as there are positions. Elsewhere a mask: the number of positions would have to be known to
+    the host.
+    """
+    device = generator.device
+    if device.type != "cpu":
+        return torch.rand(shape, generator=generator, device=device) < rate
+    count = math.prod(shape)
+    expected = count * rate
+    gaps = torch.empty(int(expected + _SIGMAS * (expected**0.5 + 1)) + 1, dtype=torch.float64)
+    positions = gaps.geometric_(rate, generator=generator).cumsum(0).long() - 1
+    return positions[positions < count]
+
+
+def taken_out(x: Tensor, dropped: Tensor) -> Tensor:
+    """x with zeros where `dropped_entries` says."""
+    if dropped.dtype == torch.bool:
+        return x.masked_fill(dropped.view(x.shape), 0.0)
+    return x.reshape(-1).index_fill(0, dropped, 0.0).view(x.shape)
 
 
 def _chosen(parameter: Tensor, heads: Tensor | None, frozen: bool) -> Tensor:

@@ -59,13 +59,13 @@ class PackedModel:
         self.dynamics[-1] = self._to_latent(*list(model.dynamics.net)[-2:])
         self.reward = self._layers(model.reward.net)
         self.policy = self._layers(model.policy.net)
-        self.termination = self._layers(model.termination.mlp)
+        self.termination = [] if model.termination is None else self._layers(model.termination.mlp)
         self.q = self._ensemble()
         heads = (model.policy.mean_head, model.policy.log_std_head)
         self.policy_weight = self._stacked([h.weight for h in heads], torch.float32).t()  # (hidden, 2A)
         self.policy_bias = self._stacked([h.bias for h in heads], torch.float32)
         parts = (model.dynamics, model.reward, model.termination, model.q, model.policy)
-        self._parameters = [p for part in parts for p in part.parameters()]
+        self._parameters = [p for part in parts if part is not None for p in part.parameters()]
         self._stamp: tuple[int, ...] | None = None
 
     @torch.no_grad()

@@ -5,6 +5,7 @@ Shapes: E environments, N sequences per environment, M = E · N rows, H horizon,
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -36,10 +37,19 @@ class Start:
 class PackedRollouts:
     """`Rollouts` with packed weights: the same as `ModelRollouts` to the rounding of `dtype`."""
 
-    def __init__(self, model: WorldModel, *, horizon: int, discount: float, dtype: torch.dtype = torch.float32) -> None:
+    def __init__(
+        self,
+        model: WorldModel,
+        *,
+        horizon: int,
+        discount: float,
+        dtype: torch.dtype = torch.float32,
+        pessimism: float = 0.0,
+    ) -> None:
         self.packed = PackedModel(model, dtype)
         self.horizon = horizon
         self.discount = discount
+        self.pessimism = pessimism
         self.dtype = dtype
         self.action_dim = model.action_dim
         self.q_heads = model.q.heads
@@ -104,8 +114,16 @@ class PackedRollouts:
         values = []
         for x, eps in zip(rows.split(self._rows), noise.split(self._rows), strict=True):  # type: ignore[no-untyped-call]
             x[:, self.latent_dim :] = self._action(self._policy(x), eps)
-            values.append(0.5 * (self._q(x, chosen[0]) + self._q(x, chosen[1])))
+            values.append(self._terminal_value(x, chosen))
         return torch.cat(values).view(last.shape[:2])
+
+    def _terminal_value(self, x: Tensor, chosen: Sequence[int | Tensor]) -> Tensor:
+        """At x (M, L + A), of the two heads chosen: (M,)."""
+        if self.pessimism == 0:
+            return 0.5 * (self._q(x, chosen[0]) + self._q(x, chosen[1]))
+        every = torch.stack([self._q(x, head) for head in range(self.q_heads)])
+        first, second = (every[head].view(-1) for head in chosen)
+        return 0.5 * (first + second) - self.pessimism * every.std(0, correction=0)
 
     def _roll_block(self, start: Start, actions: Tensor) -> Rolled:
         envs, count = actions.shape[:2]
@@ -153,8 +171,11 @@ class PackedRollouts:
                 parts.append(torch.addmm(layer.bias, x[max(first, 1) : last].flatten(0, 1), layer.weight))
             h = parts[0] if len(parts) == 1 else torch.cat(parts)
             rewards.append(self._decoded(self._hidden(h, packed.reward[:-1]), packed.reward[-1]).view(-1, rows))
-            logits.append(self._termination(x[first + 1 : last + 1].flatten(0, 1)).view(-1, rows))
+            if packed.termination:
+                logits.append(self._termination(x[first + 1 : last + 1].flatten(0, 1)).view(-1, rows))
         reward = torch.cat(rewards)  # (H, M)
+        if not packed.termination:
+            return (self._factors * reward).sum(0), torch.ones_like(reward[-1])
         alive = (torch.cat(logits) <= 0).float().cumprod(0)  # logit 0 is probability 0.5
         before = torch.cat([torch.ones_like(alive[:1]), alive[:-1]])
         return (self._factors * before * reward).sum(0), alive[-1]

@@ -18,13 +18,31 @@ import torch
 from numpy.typing import NDArray
 from torch import Generator, Tensor
 
+from tdmpc_lab.config.schema import ReplayDraw
 from tdmpc_lab.errors import CheckpointError, ConfigError
 
 FloatArray = NDArray[np.float32]
+HalfArray = NDArray[np.float16]
 BoolArray = NDArray[np.bool_]
 
 _TENSORS = ("observations", "actions", "rewards", "terminated", "truncated")
+_PLANS = ("random", "plan_mean", "plan_std")
 DEVICE_SHARE = 0.5  # of the device's free memory; the rest is left for networks, gradients and planning
+
+
+@dataclass(frozen=True)
+class Plans:
+    """How the actions of an episode of T steps, or of a part of one, were chosen."""
+
+    random: BoolArray  # (T,) at random, without a plan
+    mean: HalfArray  # (T, A) of the planner's final distribution of the action, before its noise; 0 where random
+    std: HalfArray  # (T, A) its standard deviation
+
+    @classmethod
+    def unknown(cls, steps: int, action_dim: int) -> Plans:
+        """Of steps that nothing is known of: they count as random."""
+        zeros = np.zeros((steps, action_dim), dtype=np.float16)
+        return cls(np.ones(steps, dtype=np.bool_), zeros, zeros)
 
 
 @dataclass(frozen=True)
@@ -36,6 +54,7 @@ class Episode:
     rewards: FloatArray  # (T,)
     terminated: BoolArray  # (T,) the task ended here: no value beyond
     truncated: BoolArray  # (T,) cut off here, e.g. by a time limit: value goes on
+    plans: Plans | None = None
 
     def __len__(self) -> int:
         return len(self.rewards)
@@ -43,13 +62,31 @@ class Episode:
 
 @dataclass(frozen=True)
 class Batch:
-    """B sub-sequences of H steps, time first, on the training device."""
+    """B sub-sequences of W steps, time first, on the training device: H to learn from, and those that only the targets
+    of more than one step reach.
 
-    observations: Tensor  # (H + 1, B, O)
-    actions: Tensor  # (H, B, A)
-    rewards: Tensor  # (H, B)
-    terminated: Tensor  # (H, B) as float, 1 where the task ended
-    truncated: Tensor  # (H, B) as float; never used for bootstrapping
+    Behind an episode's end the last observation is repeated, and all else is 0.
+    """
+
+    observations: Tensor  # (W + 1, B, O)
+    actions: Tensor  # (W, B, A)
+    rewards: Tensor  # (W, B)
+    terminated: Tensor  # (W, B) as float, 1 where the task ended
+    truncated: Tensor  # (W, B) as float; never used for bootstrapping
+    valid: Tensor | None = None  # (W, B) as float, 0 behind an episode's end; None where no sub-sequence runs over one
+    random: Tensor | None = None  # (W, B) as float; this and the next as in `Plans`, None where they are not kept
+    plan_mean: Tensor | None = None  # (W, B, A)
+    plan_std: Tensor | None = None  # (W, B, A)
+
+    def mask(self, steps: int) -> Tensor | None:
+        """`valid` of the first steps; None where all of them are."""
+        return None if self.valid is None else self.valid[:steps]
+
+    def mask_of_states(self, states: int) -> Tensor | None:
+        """The same for the first states (states, B): the one that an episode ended in is the last that counts."""
+        if self.valid is None:
+            return None
+        return torch.cat([torch.ones_like(self.valid[:1]), self.valid[: states - 1]])
 
 
 @dataclass(frozen=True)
@@ -60,9 +97,9 @@ class Placement:
     reason: str
 
 
-def replay_bytes(capacity: int, observation_dim: int, action_dim: int) -> int:
+def replay_bytes(capacity: int, observation_dim: int, action_dim: int, *, plans: bool = False) -> int:
     """Memory the replay's tensors take, in bytes."""
-    return capacity * (4 * (observation_dim + action_dim + 1) + 2)
+    return capacity * (4 * (observation_dim + action_dim + 1) + 2 + plans * (2 * 2 * action_dim + 1))
 
 
 def choose_placement(device: torch.device, needed: int, free: int | None, *, host_only: bool = False) -> Placement:
@@ -88,10 +125,12 @@ def choose_placement(device: torch.device, needed: int, free: int | None, *, hos
 
 @dataclass(frozen=True)
 class _SequenceIndex:
-    """Sub-sequences numbered through all episodes held, and where number i starts in the ring."""
+    """Sub-sequences numbered through all episodes that have any, oldest first."""
 
     ends: Tensor  # (episodes,) sub-sequences in this and all older episodes
-    offset: Tensor  # (episodes,) slot of the episode's first step minus the sub-sequences before it
+    counts: Tensor  # (episodes,) sub-sequences in this one
+    starts: Tensor  # (episodes,) slot of its first step
+    steps: Tensor  # (episodes,) its steps
     total: int
 
 
@@ -107,6 +146,10 @@ class Replay:
         capacity: slots; an episode of T steps takes T + 1.
         horizon: steps of a sampled sub-sequence; shorter episodes are kept out of the sampling and counted.
         device: where batches are wanted.
+        td_steps: the rewards that a target sums: a batch has so many steps less one more than the horizon.
+        draw: over all sub-sequences uniformly, or an episode and then a start in it.
+        past_ends: any step may start a sub-sequence, which may run over its episode's end.
+        plans: keep how actions were chosen (`Plans`).
         host_only: keep the tensors in host memory even if the device has room.
 
     Raises:
@@ -123,13 +166,21 @@ class Replay:
         device: torch.device,
         seed: int = 0,
         host_only: bool = False,
+        td_steps: int = 1,
+        draw: ReplayDraw = "uniform",
+        past_ends: bool = False,
+        plans: bool = False,
     ) -> None:
         if capacity < horizon + 1:
             raise ConfigError(f"replay capacity {capacity} does not hold one sub-sequence of horizon {horizon}")
         self.capacity = capacity
         self.horizon = horizon
+        self.shortest = 1 if past_ends else horizon
+        """Steps of the shortest episode that can be learned from."""
+        self.window = horizon + td_steps - 1
+        self.draw = draw
         self.device = device
-        needed = replay_bytes(capacity, observation_dim, action_dim)
+        needed = replay_bytes(capacity, observation_dim, action_dim, plans=plans)
         free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else None
         self.placement = choose_placement(device, needed, free, host_only=host_only)
         where = self.placement.device
@@ -138,6 +189,12 @@ class Replay:
         self._rewards = torch.zeros(capacity, device=where)
         self._terminated = torch.zeros(capacity, dtype=torch.bool, device=where)
         self._truncated = torch.zeros(capacity, dtype=torch.bool, device=where)
+        self.keeps_plans = plans
+        self._names = _TENSORS + (_PLANS if plans else ())
+        if plans:
+            self._random = torch.zeros(capacity, dtype=torch.bool, device=where)
+            self._plan_mean = torch.zeros(capacity, action_dim, dtype=torch.float16, device=where)
+            self._plan_std = torch.zeros(capacity, action_dim, dtype=torch.float16, device=where)
         self._drawn = torch.zeros(capacity, dtype=torch.bool, device=where)  # a sub-sequence sampled began here
         self._left_unseen = torch.zeros((), dtype=torch.long, device=where)  # episodes dropped, never sampled
         self._generator = Generator(where).manual_seed(seed)
@@ -159,7 +216,7 @@ class Replay:
     @property
     def sequences(self) -> int:
         """Different sub-sequences that can be sampled now."""
-        return sum(max(0, steps - self.horizon + 1) for _, steps in self._episodes)
+        return sum(max(0, steps - self.shortest + 1) for _, steps in self._episodes)
 
     def add(self, episode: Episode) -> None:
         """Store a finished episode, overwriting the oldest ones where there is no room.
@@ -178,11 +235,16 @@ class Replay:
         self._rewards[inner] = self._to_device(episode.rewards)
         self._terminated[inner] = self._to_device(episode.terminated)
         self._truncated[inner] = self._to_device(episode.truncated)
+        if self.keeps_plans:
+            plans = episode.plans or Plans.unknown(steps, self._actions.shape[1])
+            self._random[inner] = self._to_device(plans.random)
+            self._plan_mean[inner] = self._to_device(plans.mean)
+            self._plan_std[inner] = self._to_device(plans.std)
         self._episodes.append((self._head, steps))
         self._head = (self._head + steps + 1) % self.capacity
         self._index = None
         self.episodes_added += 1
-        self.episodes_too_short += steps < self.horizon
+        self.episodes_too_short += steps < self.shortest
 
     def _check(self, episode: Episode) -> None:
         steps = len(episode)
@@ -204,7 +266,7 @@ class Replay:
             if found != shape:
                 raise ConfigError(f"episode.{name} has shape {found}, expected {shape}")
 
-    def _to_device(self, array: FloatArray | BoolArray) -> Tensor:
+    def _to_device(self, array: FloatArray | HalfArray | BoolArray) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(array)).to(self._rewards.device)
 
     def _evict(self, slots: int) -> None:
@@ -217,39 +279,65 @@ class Replay:
             used -= steps + 1
 
     def sample(self, batch_size: int, *, generator: Generator | None = None) -> Batch:
-        """Draw `batch_size` sub-sequences, uniform over all that lie within one episode.
+        """Draw `batch_size` sub-sequences; none goes on in another episode.
 
         Args:
             generator: for draws that are to leave the replay's own alone; on the replay's device.
 
         Raises:
-            ConfigError: no episode is as long as the horizon yet.
+            ConfigError: no episode is long enough yet.
         """
         index = self._sequence_index()
         if index.total == 0:
             raise ConfigError(
-                f"the replay holds {self.episodes} episodes, none of at least {self.horizon} steps (the horizon)"
+                f"the replay holds {self.episodes} episodes, none of at least {self.shortest} steps"
+                + (" (the horizon)" if self.shortest == self.horizon else "")
             )
-        where = self._rewards.device
-        drawn = torch.randint(index.total, (batch_size,), generator=generator or self._generator, device=where)
-        start = drawn + index.offset[torch.searchsorted(index.ends, drawn, right=True)]
+        episode, first = self._draw(index, batch_size, generator or self._generator)
         if generator is None:  # others learn nothing from it
-            self._drawn[start.remainder(self.capacity)] = True
-        steps = torch.arange(self.horizon + 1, device=where).unsqueeze(1)
-        slots = (start.unsqueeze(0) + steps).remainder(self.capacity)  # (H + 1, B)
-        inner = slots[:-1]
+            self._drawn[(index.starts[episode] + first).remainder(self.capacity)] = True
+        return self._gather(index.starts[episode], index.steps[episode], first)
+
+    def _draw(self, index: _SequenceIndex, size: int, generator: Generator) -> tuple[Tensor, Tensor]:
+        """Which episodes of the index (B,), and at which of their steps (B,)."""
+        where = self._rewards.device
+        if self.draw == "episode":
+            episode = torch.randint(len(index.counts), (size,), generator=generator, device=where)
+            share = torch.rand(size, generator=generator, device=where, dtype=torch.float64)
+            return episode, (share * index.counts[episode]).long()
+        number = torch.randint(index.total, (size,), generator=generator, device=where)
+        episode = torch.searchsorted(index.ends, number, right=True)
+        return episode, number - (index.ends - index.counts)[episode]
+
+    def _gather(self, starts: Tensor, steps: Tensor, first: Tensor) -> Batch:
+        """The sub-sequences that begin at step `first` (B,) of episodes of `steps` (B,) steps in the slots `starts`."""
+        at = first + torch.arange(self.window + 1, device=first.device).unsqueeze(1)  # (W + 1, B)
+        slots = (starts + at.minimum(steps)).remainder(self.capacity)
+        valid = None
+        if self.shortest < self.horizon or self.window > self.horizon:
+            valid = (at[:-1] < steps).float()
+
+        def inner(tensor: Tensor) -> Tensor:
+            values = tensor[slots[:-1]].float()
+            if valid is not None:  # the slot of a last observation holds what an older episode left there
+                values *= valid if values.dim() == 2 else valid.unsqueeze(-1)
+            return self._out(values)
+
+        plans = {name: inner(getattr(self, f"_{name}")) for name in _PLANS if name in self._names}
         return Batch(
             self._out(self._observations[slots]),
-            self._out(self._actions[inner]),
-            self._out(self._rewards[inner]),
-            self._out(self._terminated[inner].float()),
-            self._out(self._truncated[inner].float()),
+            inner(self._actions),
+            inner(self._rewards),
+            inner(self._terminated),
+            inner(self._truncated),
+            None if valid is None else self._out(valid),
+            **plans,
         )
 
     def newest(self, steps: int) -> list[Episode]:
         """The newest episodes, newest first, until they have `steps` steps or more; fewer where there are no more."""
         found: list[Episode] = []
-        tensors = {name: getattr(self, f"_{name}") for name in _TENSORS}
+        tensors = self._held_tensors()
         for start, length in reversed(self._episodes):
             if steps <= 0:
                 break
@@ -260,21 +348,24 @@ class Replay:
     def ages(self) -> dict[str, float]:
         """How old what can be sampled is, in steps taken since; and the share of all episodes so far never sampled.
 
-        Those are episodes shorter than the horizon, and those dropped before a draw met them.
+        Those are episodes too short to be learned from, and those dropped before a draw met them.
         """
         later = sampled = weighted = oldest = 0
         for _, steps in reversed(self._episodes):
-            count = max(0, steps - self.horizon + 1)
+            count = max(0, steps - self.shortest + 1)
             sampled += count
             weighted += count * later
             oldest = later if count else oldest
             later += steps
-        short = sum(steps < self.horizon for _, steps in self._episodes)
+        short = sum(steps < self.shortest for _, steps in self._episodes)
         return {
             "diag/replay_age_mean": weighted / max(sampled, 1),
             "diag/replay_age_max": float(oldest),
             "diag/never_sampled": (short + int(self._left_unseen)) / max(self.episodes_added, 1),
         }
+
+    def _held_tensors(self) -> dict[str, Tensor]:
+        return {name: getattr(self, f"_{name}") for name in self._names}
 
     def _out(self, tensor: Tensor) -> Tensor:
         return tensor.to(self.device, non_blocking=True)
@@ -282,12 +373,14 @@ class Replay:
     def _sequence_index(self) -> _SequenceIndex:
         """The index for the episodes held now; made anew after an episode was added."""
         if self._index is None:
-            counts = torch.tensor([max(0, steps - self.horizon + 1) for _, steps in self._episodes])
-            starts = torch.tensor([start for start, _ in self._episodes])
-            ends = counts.long().cumsum(0)
-            offset = starts.long() - (ends - counts.long())
+            usable = [(start, steps) for start, steps in self._episodes if steps >= self.shortest]
+            starts, steps = torch.tensor(usable, dtype=torch.long).reshape(-1, 2).unbind(1)
+            counts = steps - self.shortest + 1
             where = self._rewards.device
-            self._index = _SequenceIndex(ends.to(where), offset.to(where), int(counts.sum()))
+            ends = counts.cumsum(0)
+            self._index = _SequenceIndex(
+                ends.to(where), counts.to(where), starts.to(where), steps.to(where), int(counts.sum())
+            )
         return self._index
 
     @property
@@ -324,7 +417,7 @@ class Replay:
 
         `steps` (E,) are their lengths; an episode takes one row more than its steps in every other tensor.
         """
-        tensors = {name: getattr(self, f"_{name}") for name in _TENSORS}
+        tensors = self._held_tensors()
         chosen = list(self._episodes)[max(0, first - self.oldest) :]
         return _pack(tensors, chosen, self.capacity, self.episodes_added - len(chosen))
 
@@ -340,7 +433,7 @@ class Replay:
         """
         episodes = [(int(start), int(steps)) for start, steps in state["episodes"].tolist()]
         oldest = int(state["episodes_added"]) - len(episodes)
-        parts = [_held(part, oldest) for part in state["parts"]]
+        parts = [_held(part, oldest, self._names) for part in state["parts"]]
         self._check_parts(parts, [steps for _, steps in episodes])
         if state["capacity"] == self.capacity:
             self._episodes = deque(episodes)
@@ -349,7 +442,7 @@ class Replay:
             for part in parts:
                 first = torch.tensor(list(itertools.islice(starts, len(part["steps"]))), dtype=torch.long)
                 slots = _slots(first, part["steps"], self.capacity).to(self._rewards.device)
-                for name in _TENSORS:
+                for name in self._names:
                     getattr(self, f"_{name}")[slots] = part[name].to(self._rewards.device)
         else:  # another capacity: the ring is laid anew, the oldest episodes leaving first
             self._episodes.clear()
@@ -414,11 +507,15 @@ def _pack(
     return {"first": first, "steps": steps.clone(), **rows}
 
 
-def _held(part: Mapping[str, Any], oldest: int) -> dict[str, Any]:
-    """The part without its episodes before number `oldest`."""
+def _held(part: Mapping[str, Any], oldest: int, names: Sequence[str]) -> dict[str, Any]:
+    """The tensors `names` of the part, without its episodes before number `oldest`. A part without plans gets unknown
+    ones."""
     skipped = min(max(0, oldest - int(part["first"])), len(part["steps"]))
     begin = int(part["steps"][:skipped].sum()) + skipped
-    rows = {name: part[name][begin:] for name in _TENSORS}
+    rows = {name: part[name][begin:] for name in names if name in part}
+    if len(rows) < len(names):
+        plans = Plans.unknown(*rows["actions"].shape)
+        rows |= zip(_PLANS, map(torch.from_numpy, (plans.random, plans.mean, plans.std)), strict=True)
     return {"first": int(part["first"]) + skipped, "steps": part["steps"][skipped:], **rows}
 
 
@@ -428,5 +525,7 @@ def _unpack(part: Mapping[str, Any]) -> Iterator[Episode]:
     for steps in part["steps"].tolist():
         inner = slice(begin, begin + steps)
         observations = part["observations"][begin : begin + steps + 1].numpy()
-        yield Episode(observations, *(part[name][inner].numpy() for name in _TENSORS[1:]))
+        plans = Plans(*(part[name][inner].numpy() for name in _PLANS)) if "random" in part else None
+        actions, rewards, terminated, truncated = (part[name][inner].numpy() for name in _TENSORS[1:])
+        yield Episode(observations, actions, rewards, terminated, truncated, plans)
         begin += steps + 1

@@ -50,14 +50,18 @@ class Rollouts(Protocol):
         """Follow action sequences (E, N, H, A)."""
 
     def terminal(self, last: Tensor, noise: Tensor, heads: Tensor) -> Tensor:
-        """Mean of the online heads `heads` (2,) at the latents `last` (E, N, …) and the policy's draw: (E, N)."""
+        """Mean of the online heads `heads` (2,) at the latents `last` (E, N, …) and the policy's draw: (E, N).
+
+        Lowered by `pessimism` standard deviations (of the population) over all heads, where that is not 0.
+        """
 
 
 class ModelRollouts:
     """The networks of a `WorldModel`, called one after the other."""
 
-    def __init__(self, model: WorldModel, *, horizon: int, discount: float) -> None:
+    def __init__(self, model: WorldModel, *, horizon: int, discount: float, pessimism: float = 0.0) -> None:
         self.model = model
+        self.pessimism = pessimism
         self.horizon = horizon
         self.discount = discount
         self.action_dim = model.action_dim
@@ -93,13 +97,17 @@ class ModelRollouts:
             action = actions[:, :, t]
             value = value + self.discount**t * alive * self.model.predict_reward(state, action)
             state = self.model.dynamics(state, action)  # (E, N, L)
-            alive = alive * (self.model.termination(state) <= 0)  # logit 0 is probability 0.5
+            if self.model.termination is not None:
+                alive = alive * (self.model.termination(state) <= 0)  # logit 0 is probability 0.5
         return Rolled(value, alive, state)
 
     def terminal(self, last: Tensor, noise: Tensor, heads: Tensor) -> Tensor:
         """See `Rollouts`."""
         action = self._policy(last, noise)
-        return self.model.q_values(last, action, heads).mean(0)
+        if self.pessimism == 0:
+            return self.model.q_values(last, action, heads).mean(0)
+        values = self.model.q_values(last, action, torch.arange(self.q_heads, device=heads.device))
+        return values[heads].mean(0) - self.pessimism * values.std(0, correction=0)
 
     def _policy(self, state: Tensor, noise: Tensor) -> Tensor:
         mean, log_std = self.model.policy(state)

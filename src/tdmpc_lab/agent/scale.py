@@ -21,10 +21,10 @@ class RunningScale(nn.Module):
         self.register_buffer("percentiles", torch.tensor(PERCENTILES), persistent=False)
 
     @torch.no_grad()
-    def update(self, q: Tensor) -> None:
-        """Move towards the percentile range of `q` (any shape)."""
+    def moved(self, q: Tensor) -> Tensor:
+        """The value moved towards the percentile range of `q` (any shape); the present one stays."""
         ordered = q.flatten().sort().values  # torch.quantile does the same, slower
         place = self.percentiles * (len(ordered) - 1)
         below = place.floor()
         low, high = torch.lerp(ordered[below.long()], ordered[place.ceil().long()], place - below)
-        self.value.lerp_((high - low).clamp(min=1.0), self.tau)
+        return self.value.lerp((high - low).clamp(min=1.0), self.tau)

@@ -10,10 +10,10 @@ from collections.abc import Mapping, Sequence
 
 import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own convention
-from torch import Generator, Tensor, nn
+from torch import Tensor, nn
 
 from tdmpc_lab.agent.activations import group_softmax
-from tdmpc_lab.agent.blocks import Casts, block, dropped_entries, ensemble_block, ensemble_linear, linear
+from tdmpc_lab.agent.blocks import Casts, block, ensemble_block, ensemble_linear, linear
 from tdmpc_lab.agent.clipped_step import ClippedStep
 from tdmpc_lab.agent.networks import QEnsemble
 from tdmpc_lab.agent.regression import DiscreteRegression
@@ -31,14 +31,11 @@ class TrainingModel:
 
     def encoder(self, observation: Tensor) -> Tensor:
         """(..., O) to (..., L)."""
-        return group_softmax(self._through(self.model.encoder.net, observation).float(), self._group)
+        return self._latent(list(self.model.encoder.net)[:-1], observation)
 
     def dynamics(self, z: Tensor, action: Tensor) -> Tensor:
         """(..., L), (..., A) to (..., L)."""
-        logits = self._through(self.model.dynamics.net, self._together(z, action))
-        norm = self.model.dynamics.net[-1]
-        logits = F.layer_norm(logits.float(), logits.shape[-1:], norm.weight, norm.bias, norm.eps)  # type: ignore
-        return group_softmax(logits, self._group)
+        return self._latent(list(self.model.dynamics.net), self._together(z, action))
 
     def unroll(self, z: Tensor, actions: Tensor) -> Tensor:
         """z (B, L) and actions (H, B, A) to the latents after each of them: (H, B, L)."""
@@ -50,17 +47,19 @@ class TrainingModel:
 
     def reward(self, z: Tensor, action: Tensor) -> Tensor:
         """Logits (..., K)."""
-        return self._through(self.model.reward.net, self._together(z, action)).float()
+        return self._through(list(self.model.reward.net), self._together(z, action)).float()
 
     def termination(self, z: Tensor) -> Tensor:
-        """Logits (...); the last layer in float32: an end is rare, and its small probability lies in a large logit."""
+        """Logits (...), of a model that has the head. The last layer is in float32: an end is rare, and its small
+        probability lies in a large logit."""
+        assert self.model.termination is not None
         *hidden, last = self.model.termination.mlp
-        return last(self._through(nn.Sequential(*hidden), z).float()).squeeze(-1)  # type: ignore[no-any-return]
+        return last(self._through(hidden, z).float()).squeeze(-1)  # type: ignore[no-any-return]
 
     def policy(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """Raw mean and log standard deviation, (..., A) each; both heads in float32."""
         policy = self.model.policy
-        h = self._through(policy.net, z).float()
+        h = self._through(list(policy.net), z).float()
         return policy.mean_head(h), policy.bounded_log_std(policy.log_std_head(h))
 
     def q(
@@ -69,7 +68,7 @@ class TrainingModel:
         action: Tensor,
         *,
         heads: Tensor | None = None,
-        dropout: Generator | None = None,
+        dropped: Tensor | None = None,
         frozen: bool = False,
         target: bool = False,
     ) -> Tensor:
@@ -82,11 +81,8 @@ class TrainingModel:
             layer = (ensemble.weights[i], ensemble.biases[i], ensemble.norm_weights[i], ensemble.norm_biases[i])
             weight, bias, norm_weight, norm_bias = (_chosen(p, heads, frozen) for p in layer)
             low = self._low(ensemble, i, heads)
-            if i == 0 and dropout is not None and ensemble.dropout > 0:
-                shape = (low[0].shape[0], h.shape[0], low[0].shape[2])
-                dropped = dropped_entries(shape, ensemble.dropout, dropout)
-                keep = 1 - ensemble.dropout
-                h = ensemble_block(h, weight, bias, norm_weight, norm_bias, low, dropped, keep)
+            if i == 0 and dropped is not None:
+                h = ensemble_block(h, weight, bias, norm_weight, norm_bias, low, dropped, 1 - ensemble.dropout)
             else:
                 h = ensemble_block(h, weight, bias, norm_weight, norm_bias, low)
         weight, bias = (_chosen(p[-1], heads, frozen) for p in (ensemble.weights, ensemble.biases))
@@ -100,11 +96,11 @@ class TrainingModel:
         heads: Tensor,
         *,
         target: bool = False,
-        dropout: Generator | None = None,
+        dropped: Tensor | None = None,
         frozen: bool = False,
     ) -> Tensor:
         """Decoded values (n, ...) of the chosen heads."""
-        logits = self.q(z, action, heads=heads, dropout=dropout, frozen=frozen, target=target)
+        logits = self.q(z, action, heads=heads, dropped=dropped, frozen=frozen, target=target)
         return self.regression.decode(logits)
 
     def forget_copies(self) -> None:
@@ -117,6 +113,14 @@ class TrainingModel:
         """What takes the optimizer's steps; see `ClippedStep`."""
         return ClippedStep(optimizer, parts, max_norm)
 
+    def _latent(self, net: list[nn.Module], x: Tensor) -> Tensor:
+        """A network that ends in a Linear, or in one with a LayerNorm, followed by SimNorm."""
+        logits = self._through(net, x).float()
+        norm = net[-1]
+        if isinstance(norm, nn.LayerNorm):
+            logits = F.layer_norm(logits, logits.shape[-1:], norm.weight, norm.bias, norm.eps)
+        return group_softmax(logits, self._group)
+
     def _together(self, z: Tensor, action: Tensor) -> Tensor:
         dtype = self._casts.dtype
         return torch.cat([z.to(dtype), action.to(dtype)], dim=-1)
@@ -125,10 +129,9 @@ class TrainingModel:
         weight, bias = (self._casts(p[layer]) for p in (ensemble.weights, ensemble.biases))
         return (weight, bias) if heads is None else (weight[heads], bias[heads])
 
-    def _through(self, net: nn.Sequential, x: Tensor) -> Tensor:
+    def _through(self, modules: list[nn.Module], x: Tensor) -> Tensor:
         """All blocks and Linears of a network, each Linear that a ReLU follows with it; SimNorm and a norm at the
         end are left to the caller."""
-        modules = list(net)
         for i, module in enumerate(modules):
             if not isinstance(module, nn.Linear):
                 continue

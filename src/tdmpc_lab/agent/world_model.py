@@ -23,7 +23,8 @@ from tdmpc_lab.config.schema import AgentConfig
 
 
 class WorldModel(nn.Module):
-    """Encoder, dynamics, reward, termination, Q ensemble with target, and policy prior.
+    """Encoder, dynamics, reward, termination (None where `agent.termination` is off), Q ensemble with target, and
+    policy prior.
 
     Shapes: observation (..., O), action (..., A), z (..., L), logits (..., K), N heads.
     """
@@ -34,10 +35,10 @@ class WorldModel(nn.Module):
         self.observation_dim = observation_dim
         self.action_dim = action_dim
         self.latent_dim = latent
-        self.encoder = Encoder(observation_dim, latent, hidden, layers, config.simnorm_dim)
+        self.encoder = Encoder(observation_dim, latent, hidden, layers, config.simnorm_dim, norm=config.encoder_norm)
         self.dynamics = Dynamics(latent, action_dim, hidden, layers, config.simnorm_dim)
         self.reward = Reward(latent, action_dim, hidden, layers, config.bins)
-        self.termination = Termination(latent, config.termination_dim)
+        self.termination = Termination(latent, config.termination_dim) if config.termination else None
         functions = [q_function(action_dim, config) for _ in range(config.q_heads)]
         self.policy = Policy(
             latent,
@@ -52,7 +53,8 @@ class WorldModel(nn.Module):
 
         if self.reward.net[0].weight.device.type != "meta":  # a model for counting has nothing to fill in
             generator = Generator().manual_seed(seed)
-            for part in (self.encoder, self.dynamics, self.reward, self.termination, *functions, self.policy):
+            ends = () if self.termination is None else (self.termination,)
+            for part in (self.encoder, self.dynamics, self.reward, *ends, *functions, self.policy):
                 init_weights(part, generator)
             for net in (self.reward.net, *(f.net for f in functions)):
                 zero_last_layer(net)
@@ -62,7 +64,7 @@ class WorldModel(nn.Module):
     def model_parameters(self) -> list[nn.Parameter]:
         """Everything the world-model loss trains, the encoder first: all but policy and target."""
         parts = (self.encoder, self.dynamics, self.reward, self.termination, self.q)
-        return [p for part in parts for p in part.parameters()]
+        return [p for part in parts if part is not None for p in part.parameters()]
 
     def two_heads(self, generator: Generator) -> Tensor:
         """Indices (2,) of two different heads, drawn on the device without a host round trip."""
@@ -80,12 +82,12 @@ class WorldModel(nn.Module):
         heads: Tensor,
         *,
         target: bool = False,
-        dropout: Generator | None = None,
+        dropped: Tensor | None = None,
         frozen: bool = False,
     ) -> Tensor:
         """Decoded Q values (n, ...) of the chosen heads (n,) of the online or target ensemble."""
         ensemble = self.q_target if target else self.q
-        return self.regression.decode(ensemble(z, action, heads=heads, dropout=dropout, frozen=frozen))
+        return self.regression.decode(ensemble(z, action, heads=heads, dropped=dropped, frozen=frozen))
 
     @torch.no_grad()
     def update_target(self, tau: float) -> None:
@@ -111,6 +113,9 @@ def parameter_counts(model: WorldModel) -> dict[str, int]:
         "q_target": model.q_target,
         "policy": model.policy,
     }
-    counts = {name: sum(p.numel() for p in part.parameters() if p.requires_grad) for name, part in parts.items()}
+    counts = {
+        name: 0 if part is None else sum(p.numel() for p in part.parameters() if p.requires_grad)
+        for name, part in parts.items()
+    }
     world_model = sum(counts[name] for name in ("encoder", "dynamics", "reward", "termination", "q"))
     return counts | {"world_model": world_model, "total": world_model + counts["policy"]}

@@ -28,12 +28,12 @@ def look(project: Project, spec: Spec) -> Look | None:
 def too_short(spec: Spec, seen: Look) -> tuple[str, str, str] | None:
     """Episodes that can't hold a sub-sequence: what, why and what to do."""
     horizon, length = spec.agent.horizon, seen.episode_length
-    if length > horizon:
+    if length > horizon or spec.train.past_ends:
         return None
     return (
         f"agent.horizon={horizon}, and an episode has at most {length} steps",
         "an episode shorter than horizon + 1 steps is never sampled: nothing would be learned",
-        f"a horizon below {length}, or longer episodes (env.max_episode_steps)",
+        f"a horizon below {length}, longer episodes (env.max_episode_steps), or train.past_ends: on",
     )
 
 

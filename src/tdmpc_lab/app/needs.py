@@ -37,7 +37,8 @@ def replay_size(item: LoadedSpec, trial: Trial) -> int:
 
     train, sizes = item.spec.train, trial.sizes
     slots = min(train.replay_capacity, max(2 * train.steps, sizes.episode_length + 1))
-    return replay_bytes(slots, sizes.observation, sizes.action)
+    plans = item.spec.agent.policy_prior != "value"
+    return replay_bytes(slots, sizes.observation, sizes.action, plans=plans)
 
 
 def checkpoint_size(item: LoadedSpec, trial: Trial) -> int:

@@ -71,7 +71,7 @@ class Trials:
     def _environment(self, spec: Spec) -> tuple[Dimensions, int | None]:
         if self.sizes is not None:
             return self.sizes, None
-        key = ("environment", repr(spec.env))
+        key = ("environment", repr(spec.env), spec.train.mirror)
         if key not in self._tried:
             self._tried[key] = self._outcome(lambda: (environment_dimensions(spec.env), self._step(spec)))
         return self._result(key)  # type: ignore[return-value]

@@ -109,6 +109,14 @@ OpponentName = Annotated[
         300,
     ),
 ]
+AgentSource = Annotated[
+    str,
+    Text(
+        rf"^[^\s{_CONTROL}]+$",
+        "an agent: a job id, ID@STEP for its checkpoint of that step, the path of a checkpoint or of a folder with one",
+        300,
+    ),
+]
 OpponentWeight = Annotated[float, Bounds(ge=0.0)]
 OpponentWeights = Annotated[
     dict[OpponentName, OpponentWeight], Whole("the weights of a mixture are one value: write all of them")

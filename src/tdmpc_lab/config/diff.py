@@ -10,6 +10,7 @@ from enum import Enum
 from typing import Any, Final
 
 from tdmpc_lab.config.fieldtypes import KeyPath, section_types, spec_types, whole_keys
+from tdmpc_lab.config.retired import without_added
 from tdmpc_lab.config.schema import Spec
 from tdmpc_lab.config.serialize import flatten, plain, to_dict
 
@@ -64,7 +65,7 @@ def group_hash(spec: Spec, *, apart_from: Sequence[str] = ()) -> str:
     Evaluation counts as a difference: what was measured unlike can't be averaged over seeds. `apart_from` are further
     dotted keys that are not to count.
     """
-    values = _compared(spec)
+    values = without_added(_compared(spec))
     for key in (*NOT_IN_GROUP, *apart_from):
         *sections, name = key.split(".")
         inside: Any = values
@@ -77,7 +78,7 @@ def group_hash(spec: Spec, *, apart_from: Sequence[str] = ()) -> str:
 
 def config_hash(spec: Spec) -> str:
     """Sixteen hexadecimal digits that jobs share when they do the same: only names and resources may differ."""
-    return hashlib.sha256(_canonical(_compared(spec)).encode()).hexdigest()[:16]
+    return hashlib.sha256(_canonical(without_added(_compared(spec))).encode()).hexdigest()[:16]
 
 
 def _compared(spec: Spec) -> dict[str, Any]:

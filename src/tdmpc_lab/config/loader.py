@@ -31,7 +31,7 @@ from tdmpc_lab.config.overrides import parse_overrides
 from tdmpc_lab.config.phases import phase_problems
 from tdmpc_lab.config.plain import plain_layer
 from tdmpc_lab.config.profiles import profile_of
-from tdmpc_lab.config.retired import drop_retired
+from tdmpc_lab.config.retired import modernise
 from tdmpc_lab.config.rules import Rule, broken_rules
 from tdmpc_lab.config.schema import Spec
 from tdmpc_lab.config.serialize import to_dict
@@ -84,7 +84,8 @@ def load_spec(path: Path | str, overrides: Sequence[str] = (), *, profiles: Sequ
 
 
 def load_stored(path: Path | str, overrides: Sequence[str] = ()) -> LoadedSpec:
-    """`load_spec` for a file that `load_resolved` reads: one of an older version is read without keys that are gone."""
+    """`load_spec` for a file that `load_resolved` reads: one of an older version is read as it was
+    meant, see `tdmpc_lab.config.retired`."""
     return load_sweep(path, overrides, stored=True)[0]
 
 
@@ -99,7 +100,7 @@ def load_sweep(
     path = Path(path)
     text, files = read_layers(path)
     for layer in files if stored else ():
-        drop_retired(layer)
+        modernise(layer)
     layers = [parse_overrides(overrides), *files]
     sweep = take_sweep(layers[0], given_keys(overrides), files)
     for layer in (*layers, *(setting.layer for setting in sweep.settings)):
@@ -133,7 +134,7 @@ def load_resolved(path: Path | str) -> Spec:
     """
     _, files = read_layers(Path(path))
     for layer in files:
-        drop_retired(layer)
+        modernise(layer)
         validate_layer(layer)
     return _merged(files)
 
@@ -141,7 +142,7 @@ def load_resolved(path: Path | str) -> Spec:
 def load_resolved_text(text: str, source: str) -> Spec:
     """The same from the text of such a file; `source` is what errors call it. Raises SpecError."""
     layer = Layer.from_document(source, read_yaml(text.encode(), source))
-    drop_retired(layer)
+    modernise(layer)
     validate_layer(layer)
     return _merged([layer])
 

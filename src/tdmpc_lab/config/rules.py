@@ -20,6 +20,8 @@ class Rule:
     second: str
     holds: Callable[[Any, Any], bool]
     reason: str = ""
+    unless: str = ""
+    """A switch with which it need not hold."""
 
     @property
     def keys(self) -> tuple[str, str]:
@@ -72,7 +74,8 @@ RULES: tuple[Rule, ...] = (
         "at least",
         "agent.horizon",
         lambda limit, horizon: limit >= horizon,
-        "shorter episodes are never sampled",
+        "shorter episodes are never sampled (with train.past_ends they are)",
+        unless="train.past_ends",
     ),
 )
 
@@ -81,6 +84,8 @@ def broken_rules(values: Mapping[str, Any]) -> Iterator[Rule]:
     """The rules that do not hold. A rule is skipped where a key is missing or None (a default made later)."""
     for rule in RULES:
         first, second = values.get(rule.first), values.get(rule.second)
+        if rule.unless and values.get(rule.unless) is True:
+            continue
         if first is not None and second is not None and not rule.holds(first, second):
             yield rule
 

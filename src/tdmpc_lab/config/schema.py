@@ -14,6 +14,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from tdmpc_lab.config.constraints import (
     PYDANTIC_CONFIG,
     AfterJob,
+    AgentSource,
     Bind,
     Bounds,
     Constraint,
@@ -46,6 +47,9 @@ LintRule = Literal[
     "temporal-weight", "run-time", "changes", "episode-length", "reward-range", "gpu-memory", "memory", "partition-time"
 ]
 KernelWish = Literal["auto", "torch", "native"]
+Entropy = Literal["gaussian", "squashed"]
+PolicyPrior = Literal["value", "cloned", "planner"]
+ReplayDraw = Literal["uniform", "episode"]
 GraphWish = Literal["auto", "always", "never"]
 
 
@@ -176,6 +180,11 @@ class AgentConfig:
     """Hidden layers (Linear → LayerNorm → Mish) of each of them."""
     simnorm_dim: Annotated[int, Bounds(ge=2)] = 8
     """Group size of the softmax that normalises the latent (SimNorm)."""
+    encoder_norm: bool = False
+    """LayerNorm before the encoder's SimNorm: the published encoder has it, the reference print-out has not."""
+    termination: bool = True
+    """Whether there is a termination head. `off`: nothing is foreseen to end, as in the published DMControl agent; a
+    target still stops where an episode really terminated."""
     termination_dim: PositiveInt = 256
     """Width of the two hidden layers of the termination head."""
     q_heads: Annotated[int, Bounds(ge=2)] = 5
@@ -195,12 +204,18 @@ class AgentConfig:
     """Lower end of the policy's log standard deviation."""
     log_std_max: float = 2.0
     """Upper end of the policy's log standard deviation."""
+    policy_prior: PolicyPrior = "value"
+    """What the policy learns from beside the values: nothing (`value`); the actions that were taken (`cloned`: mean
+    squared distance of its sample, as in Newt); the planner's distribution of the first action (`planner`: its
+    log-density, as in TD-M(PC)²). Random steps are left out."""
     horizon: PositiveInt = 9
     """Steps planned ahead, and steps of a training sub-sequence."""
     discount: Annotated[float, Bounds(ge=0.0, lt=1.0)] | None = None
     """γ per step. Default: clip((T/5 − 1)/(T/5), 0.95, 0.995) for an episode of T steps."""
     rho: Annotated[float, Bounds(gt=0.0, le=1.0)] = 0.5
     """Temporal weight: step t of a sub-sequence counts ρ^t in the losses."""
+    td_steps: Annotated[int, Bounds(ge=1, le=5)] = 1
+    """Rewards summed in a TD target before the value is bootstrapped, fewer where the episode ends."""
     tau: Annotated[float, Bounds(gt=0.0, le=1.0)] = 0.01
     """Share by which the target Q ensemble moves towards the online one per update."""
     scale_tau: Annotated[float, Bounds(gt=0.0, le=1.0)] = 0.01
@@ -220,7 +235,11 @@ class AgentConfig:
     termination_weight: Annotated[float, Bounds(ge=0.0)] = 1.0
     """Weight of the termination loss."""
     entropy_weight: Annotated[float, Bounds(ge=0.0)] = 1e-4
-    """Weight of the scaled entropy in the policy loss."""
+    """Weight of the policy's entropy in its loss; 0 leaves it out."""
+    entropy: Entropy = "gaussian"
+    """Whose entropy: of the action after the head has bounded it (`squashed`, as in the paper), or that of the Gaussian
+    before it times the number of entries (`gaussian`, as in the present official code), which grows with the spread
+    without limit."""
     precision: Precision = "auto"
     """Type of the matrix products; sums, weights and all values are float32. `auto`: on CUDA `bfloat16`, or `float16`
     where the GPU has none; on a CPU `bfloat16` where a product is timed to be faster in it, else `float32`. With
@@ -254,6 +273,8 @@ class PlannerConfig:
     """Lower clamp of the sampling standard deviation."""
     std_max: Annotated[float, Bounds(gt=0.0)] = 2.0
     """Upper clamp of the sampling standard deviation, and its start value."""
+    pessimism: Annotated[float, Bounds(ge=0.0)] = 0.0
+    """Standard deviations over the Q heads by which the value at a plan's end is lowered."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -282,6 +303,18 @@ class TrainConfig:
     """Steps the replay holds; the oldest episodes are overwritten first."""
     replay_device: Literal["auto", "host"] = "auto"
     """Where the replay lies: `auto` is the training device if it fits there, else host memory."""
+    replay_draw: ReplayDraw = "uniform"
+    """How a sub-sequence is drawn: `uniform` over all there are, or an `episode` uniformly and then a start in it, as
+    in the official code: then steps of short episodes are seen more often."""
+    past_ends: bool = False
+    """Whether sub-sequences may run over an episode's end, masked behind it: then ends are learned at every depth, and
+    from episodes shorter than the horizon too."""
+    mirror: bool = False
+    """Whether each sub-sequence of a batch is mirrored with probability ½, for environments that declare a mirror
+    symmetry (laser hockey: up and down)."""
+    start_from: AgentSource | PositiveInt | None = None
+    """Whose networks, target, optimizers and running scale the training begins with, at step 0 with an empty replay: a
+    job id (its newest checkpoint), `ID@STEP`, a checkpoint's path or an exported folder. Copied at submit."""
     log_every: PositiveInt = 500
     """Steps between two rows of losses in the metrics."""
     checkpoint_every: PositiveInt = 25_000

@@ -6,7 +6,7 @@ Any gymnasium environment with continuous actions and vector observations become
 
 from __future__ import annotations
 
-from tdmpc_lab.envs.control import ControlEnv, GymnasiumEnv, StepResult
+from tdmpc_lab.envs.control import ControlEnv, GymnasiumEnv, MirrorSigns, StepResult
 from tdmpc_lab.envs.group import EnvGroup, Setting
 from tdmpc_lab.envs.make import has_opponents, make_env
 from tdmpc_lab.envs.seeds import evaluation_seeds, training_seed
@@ -15,6 +15,7 @@ __all__ = [
     "ControlEnv",
     "EnvGroup",
     "GymnasiumEnv",
+    "MirrorSigns",
     "Setting",
     "StepResult",
     "evaluation_seeds",

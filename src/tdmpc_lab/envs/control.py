@@ -10,12 +10,14 @@ import numpy.typing as npt
 
 from tdmpc_lab.envs.calls import calling
 from tdmpc_lab.envs.spaces import ActionScale
-from tdmpc_lab.errors import TrainingError
+from tdmpc_lab.errors import EnvironmentSpecError, TrainingError
 
 if TYPE_CHECKING:
     import gymnasium
 
 FloatArray = npt.NDArray[np.float32]
+MirrorSigns = tuple[tuple[float, ...], tuple[float, ...]]
+"""Signs, 1 or −1, of observation (O,) and action (A,): with these entries negated the task is the same."""
 
 
 class StepResult(NamedTuple):
@@ -54,6 +56,10 @@ class ControlEnv(Protocol):
     @property
     def frames_per_second(self) -> int:
         """Pictures a second that show an episode as quickly as it is."""
+
+    @property
+    def mirror_signs(self) -> MirrorSigns | None:
+        """The task's mirror symmetry; None where it declares none."""
 
     def reset(self, seed: int) -> FloatArray:
         """Start the episode of this seed and return its first observation, (observation_dim,).
@@ -121,6 +127,20 @@ class GymnasiumEnv:
     def episode_length(self) -> int:
         """Steps T after which an episode is truncated at the latest."""
         return self._episode_length
+
+    @property
+    def mirror_signs(self) -> MirrorSigns | None:
+        """What the environment says in an attribute `mirror_signs`. Raises EnvironmentSpecError if that is not such."""
+        declared = None if self._env is None else getattr(self._env.unwrapped, "mirror_signs", None)
+        if declared is None:
+            return None
+        sizes = (self.observation_dim, self.action_dim)
+        signs = [tuple(map(float, part)) for part in declared]
+        if [len(part) for part in signs] != list(sizes) or any(abs(sign) != 1 for part in signs for sign in part):
+            raise EnvironmentSpecError(
+                f"mirror_signs of '{self.name}' must be two sequences of 1 and −1, of {sizes[0]} and {sizes[1]} entries"
+            )
+        return signs[0], signs[1]
 
     @property
     def frames_per_second(self) -> int:

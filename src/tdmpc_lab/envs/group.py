@@ -49,6 +49,7 @@ class EnvGroup:
         first = self._envs[0]
         self.observation_dim = first.observation_dim
         self.action_dim = first.action_dim
+        self.mirror_signs = first.mirror_signs
         self.episode_length = first.episode_length
         self._episodes = [_NOT_STARTED] * count
         self._actions: list[list[FloatArray]] = [[] for _ in range(count)]

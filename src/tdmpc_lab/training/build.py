@@ -14,8 +14,9 @@ import torch
 from tdmpc_lab.agent import Agent, Replay
 from tdmpc_lab.config.schema import EvalConfig, Spec, TrainConfig
 from tdmpc_lab.cpus import available_cpus
-from tdmpc_lab.envs import EnvGroup, make_env
+from tdmpc_lab.envs import EnvGroup, MirrorSigns, make_env
 from tdmpc_lab.envs.hockey.opponents import FindOpponent
+from tdmpc_lab.errors import EnvironmentSpecError
 from tdmpc_lab.files import Guard
 from tdmpc_lab.training.checkpoints import CheckpointStore
 from tdmpc_lab.training.curriculum import Curriculum
@@ -61,12 +62,13 @@ def step_environment(spec: Spec, *, steps: int, find_opponent: FindOpponent | No
     """Run the first `steps` random steps of one episode of the spec's environment; returns how many there were.
 
     Raises:
-        EnvironmentSpecError: it can't be made or is not supported.
+        EnvironmentSpecError: it can't be made or is not supported, or batches are to be mirrored and it can't be.
         TrainingError: it fails at a step.
     """
     env = make_env(spec.env, find_opponent=find_opponent)
     rng = np.random.default_rng(spec.train.seed)
     try:
+        _mirror_signs(spec, env.mirror_signs)
         env.reset(spec.train.seed)
         for taken in range(1, steps + 1):
             result = env.step(rng.uniform(-1, 1, env.action_dim).astype(np.float32))
@@ -77,8 +79,22 @@ def step_environment(spec: Spec, *, steps: int, find_opponent: FindOpponent | No
         env.close()
 
 
-def build_agent(spec: Spec, observation_dim: int, action_dim: int, episode_length: int) -> Agent:
-    """The agent of a spec, on the device it names.
+def _mirror_signs(spec: Spec, declared: MirrorSigns | None) -> MirrorSigns | None:
+    """By which batches are mirrored; None where they are not. Raises EnvironmentSpecError where they can't be."""
+    if not spec.train.mirror:
+        return None
+    if declared is None:
+        raise EnvironmentSpecError(
+            f"train.mirror is on, and '{spec.env.id}' declares no mirror symmetry (an attribute mirror_signs: two "
+            "sequences of 1 and −1, one for the observation, one for the action): set train.mirror to off"
+        )
+    return declared
+
+
+def build_agent(
+    spec: Spec, observation_dim: int, action_dim: int, episode_length: int, mirror: MirrorSigns | None = None
+) -> Agent:
+    """The agent of a spec, on the device it names; `mirror` as `Agent` takes it.
 
     Raises:
         ConfigError, ExternalError: as `Agent`.
@@ -91,6 +107,7 @@ def build_agent(spec: Spec, observation_dim: int, action_dim: int, episode_lengt
         planner=spec.planner,
         seed=spec.train.seed,
         device=spec.train.device,
+        mirror=mirror,
     )
 
 
@@ -132,7 +149,8 @@ def build_trainer(
     worlds = Worlds(spec, places.opponents, pool=places.pool, guard=places.guard)
     envs = EnvGroup(worlds.make, train.envs, train.seed)
     envs.episode_length = int(worlds.made_of["episode_length"])  # of the longest phase, not of the one just made
-    agent = build_agent(spec, envs.observation_dim, envs.action_dim, envs.episode_length)
+    mirror = _mirror_signs(spec, envs.mirror_signs)
+    agent = build_agent(spec, envs.observation_dim, envs.action_dim, envs.episode_length, mirror)
     if places.checkpoints is not None:
         places.checkpoints.made_of = worlds.made_of
     replay = Replay(
@@ -143,6 +161,10 @@ def build_trainer(
         device=agent.device,
         seed=train.seed,
         host_only=train.replay_device == "host",
+        td_steps=spec.agent.td_steps,
+        draw=train.replay_draw,
+        past_ends=train.past_ends,
+        plans=spec.agent.policy_prior != "value",
     )
     return Trainer(
         agent=agent,

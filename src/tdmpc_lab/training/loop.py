@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,7 +22,7 @@ from tdmpc_lab.training.checkpoints import CheckpointStore, arrays_to_tensors, r
 from tdmpc_lab.training.curriculum import Curriculum
 from tdmpc_lab.training.evaluate import Evaluator, Film
 from tdmpc_lab.training.metrics import LossMeter, MetricSink, Row
-from tdmpc_lab.training.recorder import EpisodeRecorder
+from tdmpc_lab.training.recorder import EpisodeRecorder, StepPlan
 from tdmpc_lab.training.saving import Saver
 from tdmpc_lab.training.stop import StopFlag
 from tdmpc_lab.training.video import VideoFolder
@@ -144,13 +144,13 @@ class Trainer:
     def _collect(self) -> None:
         """One step in every environment; finished episodes enter the replay."""
         count = min(self.config.envs, self.config.steps - self.step)
-        actions = self._actions(count)
+        actions, plans = self._actions(count)
         results = self.envs.step(actions)
         self.step += count
         finished = []
-        for i, (action, result) in enumerate(zip(actions, results, strict=True)):
+        for i, (action, result, plan) in enumerate(zip(actions, results, plans, strict=True)):
             recorder = self._recorders[i]
-            recorder.add(action, result)
+            recorder.add(action, result, plan)
             self._observations[i] = result.obs
             if recorder.done:
                 self._finish_episode(i, recorder)
@@ -185,18 +185,24 @@ class Trainer:
         step, updates = self._base
         return updates + math.floor(self.config.updates_per_step * (self.step - step) + 1e-9) - self.updates
 
-    def _actions(self, count: int) -> FloatArray:
-        """Actions (count, A) for the first `count` environments: random during the seed steps, then planned."""
+    def _actions(self, count: int) -> tuple[FloatArray, Sequence[StepPlan | None]]:
+        """Actions (count, A) for the first `count` environments: random during the seed steps, then planned.
+
+        Also what each was drawn from, where it was planned and the replay keeps that.
+        """
         if self.step < self.seed_steps:
             drawn = torch.rand(count, self.agent.model.action_dim, generator=self._random)
-            return (2 * drawn - 1).numpy()
+            return (2 * drawn - 1).numpy(), [None] * count
         actions = self.agent.act(self._observations[:count], self._plan, explore=True)
         if not np.isfinite(actions).all():
             self._meter.check(self._saver.last)  # names the loss if one went wrong before
             raise NonFiniteError(
                 f"NaN or Inf in the planned action at step {self.step:,}; last good checkpoint: {self._saver.last()}"
             )
-        return actions
+        if not self.replay.keeps_plans:
+            return actions, [None] * count
+        mean, std = (x[:count].half().cpu().numpy() for x in (self._plan.mean[:, 0], self._plan.std))
+        return actions, [StepPlan(*plan) for plan in zip(mean, std, strict=True)]
 
     def _start_episode(self, i: int) -> None:
         self._observations[i] = self.envs.reset_one(i)

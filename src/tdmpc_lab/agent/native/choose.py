@@ -69,12 +69,14 @@ def _on_gpu(config: AgentConfig, device: torch.device) -> Kernels:
 
 
 def make_rollouts(
-    kernels: Kernels, model: WorldModel, *, horizon: int, discount: float, dtype: torch.dtype
+    kernels: Kernels, model: WorldModel, *, horizon: int, discount: float, dtype: torch.dtype, pessimism: float
 ) -> Rollouts:
     """What the planner asks, in the chosen kernels; `dtype` is what torch's products are in."""
     if kernels.library is None or kernels.backend is None:
-        return PackedRollouts(model, horizon=horizon, discount=discount, dtype=dtype)
-    return NativeRollouts(kernels.library, kernels.backend, model, horizon=horizon, discount=discount)
+        return PackedRollouts(model, horizon=horizon, discount=discount, dtype=dtype, pessimism=pessimism)
+    return NativeRollouts(
+        kernels.library, kernels.backend, model, horizon=horizon, discount=discount, pessimism=pessimism
+    )
 
 
 def make_nets(kernels: Kernels, model: WorldModel, dtype: torch.dtype) -> TrainingModel:

@@ -156,7 +156,8 @@ class PackedModel:
         self.backend = BACKENDS.index(backend)
         self.world_model = world_model
         parts = (world_model.dynamics, world_model.reward, world_model.termination, world_model.policy, world_model.q)
-        self._packer = Packer(library, backend, [p for part in parts for p in part.parameters()])
+        weights = [p for part in parts if part is not None for p in part.parameters()]
+        self._packer = Packer(library, backend, weights)
         self._lay_out()
 
     def refresh(self) -> None:
@@ -174,7 +175,7 @@ class PackedModel:
         nets = {
             "dynamics": sequential(world.dynamics.net, both),
             "reward": sequential(world.reward.net, both, fill=NEVER),
-            "termination": sequential(world.termination.mlp, alone),
+            "termination": [] if world.termination is None else sequential(world.termination.mlp, alone),
             "policy": _policy(world.policy, alone),
         }
         heads = [q_head(world.q, i, both) for i in range(world.q.heads)]

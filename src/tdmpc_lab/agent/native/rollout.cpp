@@ -200,6 +200,7 @@ void roll(const Model& m, const RollJob& job, int64_t row0, int rows, char* work
         });
         h = hidden(m, m.dynamics, s.state, rows, from, count, s, bias_d);
         next_state(m, h, rows, s);
+        if (m.termination.count == 0) continue;  // nothing ends
         h = hidden_of_all(m, m.termination, s.state, rows, s);
         last(m.termination, h, rows, s.products, [&](const Linear& w, int row, float* x) {
             alive[row] *= x[0] + w.bias[0] <= 0.0f ? 1.0f : 0.0f;  // logit 0 is probability 0.5

@@ -28,11 +28,21 @@ class NativeRollouts:
         ValueError: the model has more layers than the kernels are made for.
     """
 
-    def __init__(self, library: Library, backend: Backend, model: WorldModel, *, horizon: int, discount: float) -> None:
+    def __init__(
+        self,
+        library: Library,
+        backend: Backend,
+        model: WorldModel,
+        *,
+        horizon: int,
+        discount: float,
+        pessimism: float = 0.0,
+    ) -> None:
         self.backend = backend
         self.horizon = horizon
         self.action_dim = model.action_dim
         self.q_heads = model.q.heads
+        self.pessimism = pessimism
         self._library = library
         self._packed = PackedModel(library, backend, model)
         self._width = self._packed.model.latent_tiles * TILE
@@ -61,8 +71,15 @@ class NativeRollouts:
     def terminal(self, last: Tensor, noise: Tensor, heads: Tensor) -> Tensor:
         """See `Rollouts`; `last` is (E, N, L*) in bfloat16."""
         last, noise = last.contiguous(), noise.contiguous()
+        value = self._mean_of_two(last, noise, heads.tolist())
+        if self.pessimism == 0:
+            return value
+        every = torch.stack([self._mean_of_two(last, noise, [head, head]) for head in range(self.q_heads)])
+        return value - self.pessimism * every.std(0, correction=0)
+
+    def _mean_of_two(self, last: Tensor, noise: Tensor, heads: list[int]) -> Tensor:
         value = torch.empty(last.shape[:2])
-        job = TerminalJob(last.data_ptr(), noise.data_ptr(), value.data_ptr(), value.numel(), tuple(heads.tolist()))
+        job = TerminalJob(last.data_ptr(), noise.data_ptr(), value.data_ptr(), value.numel(), tuple(heads))
         self._run("terminal", job)
         return value
 

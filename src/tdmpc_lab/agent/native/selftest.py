@@ -24,6 +24,7 @@ from tdmpc_lab.agent.native.learning import NativeClippedStep
 from tdmpc_lab.agent.native.library import BACKENDS, Backend, Library
 from tdmpc_lab.agent.native.rollouts import NativeRollouts
 from tdmpc_lab.agent.native.training import NativeTrainingModel
+from tdmpc_lab.agent.networks import dropped_entries
 from tdmpc_lab.agent.rollouts import ModelRollouts, Rollouts
 from tdmpc_lab.agent.training_model import TrainingModel
 from tdmpc_lab.agent.world_model import WorldModel
@@ -99,13 +100,15 @@ def _gradients(nets: TrainingModel, model: WorldModel, observation: Tensor, acti
     """By each network's parameters, flat, of a sum of squares of all that comes out."""
     z = nets.encoder(observation)
     latents = nets.unroll(z, actions)
-    logits = nets.q(latents, actions, dropout=Generator().manual_seed(1))
+    shape = (model.q.heads, latents.shape[0] * latents.shape[1], model.q.weights[0].shape[2])
+    dropped = dropped_entries(shape, model.q.dropout, Generator().manual_seed(1))
+    logits = nets.q(latents, actions, dropped=dropped)
     mean, log_std = nets.policy(latents)
     values = [nets.regression.loss(logits, 3 * latents[..., 0]), nets.regression.decode(logits)]
     outputs = [nets.reward(latents, actions), logits, nets.termination(latents), mean, log_std, *values]
     total = sum((out.square().mean() for out in outputs), start=latents.square().mean())
     parts = (model.encoder, model.dynamics, model.reward, model.q, model.termination, model.policy)
-    wanted = [list(part.parameters()) for part in parts]
+    wanted = [list(part.parameters()) for part in parts if part is not None]
     found = iter(torch.autograd.grad(total, [p for part in wanted for p in part]))
     return [torch.cat([next(found).flatten() for _ in part]) for part in wanted]
 

@@ -11,10 +11,10 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import Generator, Tensor, nn
+from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from tdmpc_lab.agent.blocks import NORM_EPS, dropped_entries
+from tdmpc_lab.agent.blocks import NORM_EPS
 from tdmpc_lab.agent.clipped_step import ClippedStep
 from tdmpc_lab.agent.native.learning import NativeClippedStep, NativeRegression
 from tdmpc_lab.agent.native.library import BACKENDS, Backend, Gradient, Library, TrainJob, TrainLayer, TrainNet
@@ -257,7 +257,9 @@ class NativeTrainingModel(TrainingModel):
         self._encoder = net(model.encoder.net, (model.observation_dim,))
         self._dynamics = net(nn.Sequential(*model.dynamics.net, model.dynamics.simnorm), both)
         self._reward = net(model.reward.net, both)
-        self._termination = net(nn.Sequential(*list(model.termination.mlp)[:-1]), (latent,))
+        self._termination = None
+        if model.termination is not None:
+            self._termination = net(nn.Sequential(*list(model.termination.mlp)[:-1]), (latent,))
         self._policy = net(model.policy.net, (latent,))
         self._q, self._q_target = ensemble(model.q), ensemble(model.q_target)
 
@@ -279,6 +281,7 @@ class NativeTrainingModel(TrainingModel):
 
     def termination(self, z: Tensor) -> Tensor:
         """Logits (...)."""
+        assert self.model.termination is not None and self._termination is not None
         last = self.model.termination.mlp[-1]
         return last(_apply(self._termination, z)).squeeze(-1)  # type: ignore[no-any-return]
 
@@ -294,18 +297,14 @@ class NativeTrainingModel(TrainingModel):
         action: Tensor,
         *,
         heads: Tensor | None = None,
-        dropout: Generator | None = None,
+        dropped: Tensor | None = None,
         frozen: bool = False,
         target: bool = False,
     ) -> Tensor:
         """Logits (n, ..., K), as `TrainingModel.q`."""
         ensemble = self.model.q_target if target else self.model.q
         rows = z.reshape(1, -1, z.shape[-1])
-        dropped, keep = None, 1.0
-        if dropout is not None and ensemble.dropout > 0:
-            count = ensemble.heads if heads is None else heads.shape[0]
-            dropped = dropped_entries((count, rows.shape[1], ensemble.weights[0].shape[2]), ensemble.dropout, dropout)
-            keep = 1 - ensemble.dropout
+        keep = 1.0 if dropped is None else 1 - ensemble.dropout
         net = self._q_target if target else self._q
         extra = action.reshape(1, -1, action.shape[-1])
         logits = net(rows[0], extra, heads=heads, frozen=frozen or target, dropped=dropped, keep=keep)

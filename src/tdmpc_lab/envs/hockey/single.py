@@ -19,6 +19,10 @@ from tdmpc_lab.errors import EnvironmentSpecError
 FloatArray = npt.NDArray[np.float32]
 
 _ACTIONS = 4
+OBSERVATION_MIRROR = (1, -1, -1, 1, -1, -1, 1, -1, -1, 1, -1, -1, 1, -1, 1, -1, 1, 1)
+"""Up and down exchanged: y, angle, the velocity's y and spin of both players, y and its velocity of the puck."""
+ACTION_MIRROR = (1, -1, -1, 1)
+"""The same for force x, force y, torque, shoot."""
 _STREAM = 0x686F636B  # "hock" in ASCII; keeps what is drawn here apart from what the game draws from the seed
 
 
@@ -59,6 +63,7 @@ class OnePlayerHockey(Env[FloatArray, FloatArray]):
 
     metadata: dict[str, Any] = {"render_modes": ["human", "rgb_array"], "render_fps": FPS}  # noqa: RUF012
     has_opponents: ClassVar[bool] = True
+    mirror_signs: ClassVar[tuple[tuple[int, ...], tuple[int, ...]]] = (OBSERVATION_MIRROR, ACTION_MIRROR)
 
     def __init__(
         self,
