@@ -267,7 +267,7 @@ def test_crossed():
 def test_random_phase_covers_the_action_space():
     trainer = build_trainer(spec(), sink=MemorySink())
     trainer.envs.reset_all()
-    drawn = np.concatenate([trainer._actions(1) for _ in range(500)])
+    drawn = np.concatenate([trainer._actions(1)[0] for _ in range(500)])
     assert drawn.min() < -0.95
     assert drawn.max() > 0.95
     assert abs(drawn.mean()) < 0.1

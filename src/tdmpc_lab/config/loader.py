@@ -31,7 +31,7 @@ from tdmpc_lab.config.overrides import parse_overrides
 from tdmpc_lab.config.phases import phase_problems
 from tdmpc_lab.config.plain import plain_layer
 from tdmpc_lab.config.profiles import profile_of
-from tdmpc_lab.config.retired import modernise
+from tdmpc_lab.config.retired import ADDED, RETIRED
 from tdmpc_lab.config.rules import Rule, broken_rules
 from tdmpc_lab.config.schema import Spec
 from tdmpc_lab.config.serialize import to_dict
@@ -100,7 +100,7 @@ def load_sweep(
     path = Path(path)
     text, files = read_layers(path)
     for layer in files if stored else ():
-        modernise(layer)
+        _modernise(layer)
     layers = [parse_overrides(overrides), *files]
     sweep = take_sweep(layers[0], given_keys(overrides), files)
     for layer in (*layers, *(setting.layer for setting in sweep.settings)):
@@ -134,7 +134,7 @@ def load_resolved(path: Path | str) -> Spec:
     """
     _, files = read_layers(Path(path))
     for layer in files:
-        modernise(layer)
+        _modernise(layer)
         validate_layer(layer)
     return _merged(files)
 
@@ -142,7 +142,7 @@ def load_resolved(path: Path | str) -> Spec:
 def load_resolved_text(text: str, source: str) -> Spec:
     """The same from the text of such a file; `source` is what errors call it. Raises SpecError."""
     layer = Layer.from_document(source, read_yaml(text.encode(), source))
-    modernise(layer)
+    _modernise(layer)
     validate_layer(layer)
     return _merged([layer])
 
@@ -152,6 +152,16 @@ def spec_from_dict(data: Mapping[str, Any], source: str = "values") -> Spec:
     layer = plain_layer(data, source)
     validate_layer(layer)
     return _merged([layer])
+
+
+def _modernise(layer: Layer) -> None:
+    """Bring a layer up to date that an older version may have written, with every value that was in force."""
+    for path in RETIRED:
+        if holds(layer.data, path):
+            layer.data = without(layer.data, path)
+    for path, before in ADDED.items():
+        if not holds(layer.data, path):
+            layer.data = merge(nested(path, before), layer.data)
 
 
 def _name_by_file(layer: Layer, path: Path) -> None:

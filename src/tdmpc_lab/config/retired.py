@@ -1,4 +1,4 @@
-"""Stored specs, of jobs, checkpoints and exported agents, that are older than this version's schema."""
+"""What the specs of older versions mean, stored with jobs, checkpoints and exported agents. Standard library only."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from tdmpc_lab.config.fieldtypes import KeyPath
-from tdmpc_lab.config.layers import Layer, holds, merge, nested, without
 
 RETIRED: tuple[KeyPath, ...] = (
     ("planner", "cuda_graph"),  # became agent.cuda_graphs, which decides by itself
@@ -27,16 +26,6 @@ ADDED: Mapping[KeyPath, Any] = {
 }
 """Keys that came later, with what a spec without them did. A stored spec that lacks one means this value, whatever the
 schema's default becomes; and a config in which a key has this value has the hash it had before there was the key."""
-
-
-def modernise(layer: Layer) -> None:
-    """Bring a layer that an older version may have written, and that holds every value in force, up to date."""
-    for path in RETIRED:
-        if holds(layer.data, path):
-            layer.data = without(layer.data, path)
-    for path, before in ADDED.items():
-        if not holds(layer.data, path):
-            layer.data = merge(nested(path, before), layer.data)
 
 
 def without_added(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -74,7 +74,7 @@ RULES: tuple[Rule, ...] = (
         "at least",
         "agent.horizon",
         lambda limit, horizon: limit >= horizon,
-        "shorter episodes are never sampled (with train.past_ends they are)",
+        "shorter episodes are never sampled",
         unless="train.past_ends",
     ),
 )
