@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import io
 
 import numpy as np
@@ -9,14 +10,16 @@ from agent_fixtures import numbered_episode
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tdmpc_lab.agent.replay import Replay, choose_placement, replay_bytes
+from tdmpc_lab.agent.replay import Plans, Replay, choose_placement, replay_bytes
 from tdmpc_lab.errors import CheckpointError, ConfigError
 
 CPU = torch.device("cpu")
 
 
-def replay(capacity: int = 100, horizon: int = 3, seed: int = 0) -> Replay:
-    return Replay(capacity=capacity, observation_dim=5, action_dim=2, horizon=horizon, device=CPU, seed=seed)
+def replay(capacity: int = 100, horizon: int = 3, seed: int = 0, **switches) -> Replay:
+    return Replay(
+        capacity=capacity, observation_dim=5, action_dim=2, horizon=horizon, device=CPU, seed=seed, **switches
+    )
 
 
 def check_batch(batch, horizon):
@@ -71,6 +74,115 @@ def test_sampling_is_uniform_over_sub_sequences():
     assert len(counts) == 1 + 3 + 0 + 10
     assert all(abs(n - 2000) < 250 for n in counts.values())  # 5.6 standard deviations
     assert buffer.episodes_too_short == 1
+
+
+def test_an_episode_is_drawn_first_then_a_start_in_it():
+    """Of lengths 3, 5 and 12 a third of the draws each, whatever their length; too short ones never."""
+    buffer = replay(100, 3, draw="episode")
+    for number, steps in enumerate([3, 5, 2, 12]):
+        buffer.add(numbered_episode(number, steps))
+    episode, step = check_batch(buffer.sample(30_000), 3)
+    for number, starts in ((0, 1), (1, 3), (3, 10)):
+        drawn = step[episode == number]
+        assert abs(len(drawn) - 10_000) < 500  # 6 standard deviations
+        counts = drawn.bincount(minlength=starts)
+        assert len(counts) == starts
+        assert all(abs(int(n) - len(drawn) / starts) < 6 * (len(drawn) / starts) ** 0.5 for n in counts)
+    assert set(episode.tolist()) == {0, 1, 3}
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    st.lists(st.integers(1, 12), min_size=1, max_size=30),
+    st.integers(1, 5),
+    st.integers(1, 5),
+    st.booleans(),
+    st.sampled_from(["uniform", "episode"]),
+    st.integers(0, 5),
+)
+def test_what_stands_behind_an_end_is_padded_and_masked(lengths, horizon, td_steps, past_ends, draw, seed):
+    """Any lengths, any wrap-around: valid steps are neighbours of one episode, behind its last one all is padding."""
+    buffer = replay(30, horizon, seed, td_steps=td_steps, draw=draw, past_ends=past_ends)
+    for number, steps in enumerate(lengths):
+        buffer.add(numbered_episode(number, steps, terminated=number % 2 == 0))
+    if buffer.sequences == 0:
+        return
+    batch = buffer.sample(64)
+    window = horizon + td_steps - 1
+    assert batch.rewards.shape == (window, 64)
+    assert (batch.valid is None) == (not past_ends and td_steps == 1) or horizon == 1
+    valid = torch.ones(window, 64) if batch.valid is None else batch.valid
+    for b in range(64):
+        first = batch.observations[0, b, 0].item()
+        number, start = int(first // 1000), int(first % 1000)
+        count = min(window, lengths[number] - start)
+        assert valid[:, b].tolist() == [1.0] * count + [0.0] * (window - count)
+        assert count >= (1 if past_ends else horizon)
+        steps = [1000 * number + min(start + t, lengths[number]) for t in range(window + 1)]
+        assert batch.observations[:, b, 0].tolist() == steps
+        assert batch.actions[:, b, 0].tolist() == [-s for s in steps[:count]] + [0.0] * (window - count)
+        assert batch.rewards[:, b].tolist() == [float(start + t) for t in range(count)] + [0.0] * (window - count)
+        ended = [float(start + t + 1 == lengths[number] and t < count) for t in range(window)]
+        terminated = number % 2 == 0
+        assert batch.terminated[:, b].tolist() == [e * terminated for e in ended]
+        assert batch.truncated[:, b].tolist() == [e * (not terminated) for e in ended]
+
+
+def test_ends_are_met_at_every_depth_and_short_episodes_are_learned_from():
+    plain, past = replay(100, 3), replay(100, 3, past_ends=True)
+    for buffer in (plain, past):
+        for number, steps in enumerate([2, 9]):
+            buffer.add(numbered_episode(number, steps, terminated=True))
+    assert plain.sample(2000).terminated.sum(1).gt(0).tolist() == [False, False, True]
+    found = past.sample(11_000).terminated.sum(1)
+    # each of 11 starts 1,000 times: the end of both episodes first and second, that of the longer one third
+    assert all(abs(n - expected) < 250 for n, expected in zip(found.tolist(), [2000, 2000, 1000], strict=True))
+    assert (plain.sequences, past.sequences) == (7, 11)
+    assert (plain.episodes_too_short, past.episodes_too_short) == (1, 0)
+    assert plain.ages()["diag/never_sampled"] == 0.5
+    assert past.ages()["diag/never_sampled"] == 0.0
+
+
+def planned_episode(number, steps):
+    """Half of it at random, the other half planned with numbers that tell where they come from."""
+    random = np.arange(steps) % 2 == 0
+    mean = np.where(random[:, None], 0, 0.25 + np.arange(steps)[:, None] / 16).astype(np.float16).repeat(2, 1)
+    return dataclasses.replace(
+        numbered_episode(number, steps), plans=Plans(random, mean, (mean / 2).astype(np.float16))
+    )
+
+
+def test_plans_are_kept_beside_the_actions_and_survive_saving():
+    buffer = replay(60, 3, plans=True, past_ends=True)
+    for number in range(5):
+        buffer.add(planned_episode(number, 7 + number))
+    other = replay(60, 3, seed=9, plans=True, past_ends=True)
+    other.load_state_dict(buffer.state_dict())
+    for one in (buffer, other):
+        batch = one.sample(200)
+        step = batch.rewards
+        wanted = (step % 2 == 0).float() * batch.valid
+        assert torch.equal(batch.random, wanted)
+        mean = torch.where((batch.valid > 0) & (wanted == 0), 0.25 + step / 16, torch.zeros_like(step))
+        assert torch.equal(batch.plan_mean, mean.unsqueeze(-1).expand(-1, -1, 2))
+        assert torch.equal(batch.plan_std, (mean / 2).unsqueeze(-1).expand(-1, -1, 2))
+    smaller = replay(40, 3, plans=True)
+    smaller.load_state_dict(buffer.state_dict())
+    assert smaller.sample(200).plan_mean.max() > 0.25
+
+
+def test_steps_that_nothing_is_known_of_count_as_random():
+    """A checkpoint from before plans were kept, and the other way round one whose plans nobody asks for any more."""
+    old = replay(60)
+    old.add(numbered_episode(0, 9))
+    new = replay(60, plans=True)
+    new.load_state_dict(old.state_dict())
+    assert new.sample(50).random.min() == 1
+    new.add(planned_episode(1, 9))
+    assert new.sample(200).random.min() == 0
+    back = replay(60)
+    back.load_state_dict(new.state_dict())
+    assert back.sample(50).random is None
 
 
 def test_termination_and_truncation_are_kept_apart():

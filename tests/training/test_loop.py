@@ -1,16 +1,21 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from training_fixtures import AGENT, Countdown, comparable, run, spec, with_train
+from training_fixtures import AGENT, PLANNER, Countdown, comparable, run, spec, with_train
 
+from tdmpc_lab.agent import learner
+from tdmpc_lab.config.loader import load_resolved
 from tdmpc_lab.envs import make_env, training_seed
-from tdmpc_lab.errors import NonFiniteError, TrainingError
+from tdmpc_lab.errors import EnvironmentSpecError, NonFiniteError, TrainingError
 from tdmpc_lab.training import loop
-from tdmpc_lab.training.build import Places, build_trainer
+from tdmpc_lab.training.build import Places, build_trainer, step_environment
 from tdmpc_lab.training.checkpoints import CheckpointStore
 from tdmpc_lab.training.loop import crossed, seed_steps_for
 from tdmpc_lab.training.metrics import MemorySink
@@ -144,6 +149,107 @@ def test_a_stopped_run_goes_on_as_if_nothing_had_happened(tmp_path, stops, env):
     weights = [t.agent.model.state_dict() for t in (straight, trainer)]
     assert all(torch.equal(weights[0][k], weights[1][k]) for k in weights[0])
     assert {r["attempt"] for r in sink.rows} <= set(range(1, len(stops) + 2))
+
+
+SWITCHES = {
+    "squashed entropy, encoder norm": {"entropy": "squashed", "encoder_norm": True},
+    "no termination head": {"termination": False},
+    "drawn by episode, over ends": {"replay_draw": "episode", "past_ends": True},
+    "cloned": {"policy_prior": "cloned"},
+    "planner": {"policy_prior": "planner"},
+    "planner, over ends, three-step targets": {"policy_prior": "planner", "past_ends": True, "td_steps": 3},
+    "mirrored": {"mirror": True, "policy_prior": "cloned"},
+    "pessimism": {"pessimism": 0.5},
+}
+
+
+def with_switches(switches, **train):
+    """A spec with them, four environments and episodes of many lengths."""
+    sections = {"agent": AGENT, "planner": PLANNER, "train": spec("Tilted-v0", envs=4, **train).train}
+    for name, value in switches.items():
+        section = next(key for key, config in sections.items() if hasattr(config, name))
+        sections[section] = dataclasses.replace(sections[section], **{name: value})
+    return dataclasses.replace(spec("Tilted-v0", evaluate=True), **sections)
+
+
+@pytest.fixture(scope="module")
+def plain_weights():
+    return run(with_switches({}))[0].agent.model.state_dict()
+
+
+@pytest.mark.parametrize("switches", SWITCHES.values(), ids=SWITCHES)
+def test_every_switch_survives_a_stop_in_mid_episode(tmp_path, switches, plain_weights, monkeypatch):
+    """And changes what is learned: a switch that reaches nothing would survive too."""
+    monkeypatch.setattr(learner, "PRIOR_FROM_SCALE", 0.5)  # which values this small would not reach for long
+    a_spec = with_switches(switches)
+    straight, _, expected = run(a_spec)
+    sink, store = MemorySink(), CheckpointStore(tmp_path)
+    for attempt, at in enumerate([75, 90, 10**9], start=1):
+        flag = StopFlag()
+        trainer = build_trainer(a_spec, sink=sink, places=Places(store), stop=flag, attempt=attempt)
+        if (state := store.load_latest()) is not None:
+            assert any(recorder["rewards"] for recorder in state["recorders"])
+            trainer.load_state_dict(state)
+        StopAt(at).attach(trainer, flag)
+        trainer.run()
+    assert comparable(sink.rows) == comparable(expected)
+    weights = [t.agent.model.state_dict() for t in (straight, trainer)]
+    assert all(torch.equal(weights[0][k], weights[1][k]) for k in weights[0])
+    assert any(k not in weights[0] or not torch.equal(weights[0][k], plain_weights[k]) for k in plain_weights)
+    replays = [t.replay.state_dict()["parts"] for t in (straight, trainer)]
+    assert all(torch.equal(a[k], b[k]) for a, b in zip(*replays, strict=True) for k in a if k != "first")
+
+
+def test_what_actions_were_planned_by_reaches_the_replay():
+    """Random ones during the seed steps; then the plan's mean and deviation, of which the action is a draw."""
+    trainer, _, _ = run(with_switches({"policy_prior": "planner"}, steps=200))
+    (part,) = trainer.replay.state_dict()["parts"]
+    rows = torch.cat([torch.arange(int(n)) + i for n, i in _starts(part["steps"])])
+    random, mean, std = (part[name][rows] for name in ("random", "plan_mean", "plan_std"))
+    assert 0 < random.sum() < len(random)
+    assert (std[random] == 0).all()
+    assert (std[~random] >= 0.05 - 1e-3).all()
+    assert (std[~random] <= 2).all()
+    # an action is an elite's plus noise: mostly near the mean by the deviation
+    off = (part["actions"][rows] - mean.float()).abs()[~random] / std.float()[~random]
+    assert off.median() < 1.5
+    assert (mean[~random].abs().sum(-1) > 0).all()
+
+
+def _starts(steps):
+    begin = 0
+    for n in steps:
+        yield n, begin
+        begin += int(n) + 1
+
+
+def test_mirroring_needs_an_environment_that_declares_it():
+    with pytest.raises(EnvironmentSpecError, match=r"train\.mirror is on, and 'Countdown-v0' declares no mirror"):
+        build_trainer(spec("Countdown-v0", mirror=True), sink=MemorySink())
+    with pytest.raises(EnvironmentSpecError, match=r"train\.mirror is on"):
+        step_environment(spec("Countdown-v0", mirror=True), steps=1)
+    assert step_environment(spec("Tilted-v0", mirror=True), steps=1) == 1
+
+
+def test_a_job_of_before_the_switches_goes_on_as_it_would_have(tmp_path):
+    """A job of the version before, stopped at step 110: what it had written when it was at 220, its weights' losses."""
+    before = Path(__file__).parent / "job_before"
+    old = [json.loads(line) for line in (before / "metrics.jsonl").read_text().splitlines()]
+    shutil.copytree(before / "checkpoints", tmp_path / "checkpoints")
+    sink = MemorySink()
+    a_spec = load_resolved(before / "resolved.yaml")
+    trainer = build_trainer(a_spec, sink=sink, places=Places(CheckpointStore(tmp_path / "checkpoints")))
+    state = trainer.checkpoints.load_latest()
+    state["counters"]["metrics_mark"] = 0
+    trainer.load_state_dict(state)
+    assert trainer.run().step == 220
+    wanted = [row for row in old if row["step"] > 110 and "loss/total" in row]
+    found = {row["step"]: row for row in sink.rows if "loss/total" in row}
+    assert len(wanted) == 11
+    for row in wanted[:4]:  # by then rounding, which differs between processors, has not grown
+        for name, value in row.items():
+            if name.startswith(("loss/", "policy/", "td_target", "updates", "replay/")):
+                assert found[row["step"]][name] == pytest.approx(value, rel=2e-2, abs=1e-4), (row["step"], name)
 
 
 @pytest.mark.parametrize("at", [90, 120])

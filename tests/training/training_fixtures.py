@@ -39,7 +39,18 @@ class Countdown(gymnasium.Env):
         return np.array([self.count, self.goal], dtype=np.float32)
 
 
+class Tilted(Countdown):
+    """The same with a mirror symmetry declared: what is paid does not depend on the action's sign."""
+
+    mirror_signs = ((1, 1), (-1,))
+
+    def step(self, action):
+        observation, reward, *rest = super().step(action)
+        return observation, abs(reward), *rest
+
+
 gymnasium.register("Countdown-v0", Countdown, max_episode_steps=10)
+gymnasium.register("Tilted-v0", Tilted, max_episode_steps=10)
 
 
 def spec(env: str = "Pendulum-v1", *, evaluate: bool = False, agent: AgentConfig = AGENT, **train: Any) -> Spec:
