@@ -264,3 +264,37 @@ def test_the_training_is_the_same_with_it_and_without(agent: Agent) -> None:
     assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
     assert all(torch.equal(weights[name], tensor) for name, tensor in agent.model.state_dict().items())
     assert all(parameter.grad is None for parameter in agent.model.parameters())
+
+
+def test_latents_that_are_all_alike_have_no_variance(agent: Agent) -> None:
+    """One-hot groups that differ as much as can be have 1 − 1/V."""
+    replay = filled(episode(20, 1, terminated=True))
+    assert 0 < diagnose(agent, replay, seed=1)["diag/latent_variance"] < 1 - 1 / agent.config.simnorm_dim
+    with torch.no_grad():
+        for p in agent.model.encoder.parameters():
+            p.zero_()
+    assert diagnose(agent, replay, seed=1)["diag/latent_variance"] == pytest.approx(0.0, abs=1e-9)
+
+
+def test_what_lies_behind_an_end_is_in_no_figure(agent: Agent) -> None:
+    """Of sub-sequences that run over ends, padding of any kind gives the same errors."""
+    buffer = Replay(
+        capacity=200, observation_dim=5, action_dim=2, horizon=HORIZON, device=torch.device("cpu"), past_ends=True
+    )
+    for number in range(5):
+        buffer.add(episode(HORIZON + number, number, terminated=number % 2 == 0))
+    batch = buffer.sample(200)
+    assert batch.valid is not None
+    assert 0 < batch.valid.sum() < batch.valid.numel()
+    behind = 1 - batch.valid
+    later = torch.cat([torch.zeros_like(behind[:1]), behind]).unsqueeze(-1)
+    other = replace(
+        batch,
+        observations=batch.observations + later,
+        rewards=batch.rewards + 9 * behind,
+        actions=batch.actions + behind.unsqueeze(-1),
+    )
+    with torch.no_grad():
+        found, expected = model_errors(agent, other), model_errors(agent, batch)
+    assert found == pytest.approx(expected)
+    assert f"diag/model_error_{HORIZON}" in found

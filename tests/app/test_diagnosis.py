@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,8 @@ HEALTHY = {
     "grad_norm/model": 3.0,
     "grad_norm/encoder": 0.3,
     "grad_norm/policy": 0.1,
+    "diag/latent_variance": 0.2,
+    "random/return": -11.0,
 }
 STEP = 80_000
 
@@ -66,7 +69,17 @@ def judged(spec: Spec, changed: dict[str, float], step: int = STEP) -> dict[str,
 def test_a_healthy_agent(spec: Spec) -> None:
     found = judged(spec, {})
     assert {sign.level for sign in found.values()} == {"ok"}
-    assert list(found) == ["world model", "value", "bins", "termination", "actions", "planner", "replay", "gradients"]
+    assert list(found) == [
+        "world model",
+        "value",
+        "bins",
+        "termination",
+        "actions",
+        "policy",
+        "planner",
+        "replay",
+        "gradients",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -89,11 +102,24 @@ def test_a_healthy_agent(spec: Spec) -> None:
         ("termination", {"terminated": 0.0}, "no episode ended by itself", "agent.termination_weight"),
         ("actions", {"action_stuck": 0.9}, "stuck at the ends", "agent.entropy_weight"),
         (
-            "actions",
+            "policy",
             {"policy_std": 7.0, "eval/policy_return_mean": -10.0},
-            "its spread 7 of at most 7.4: alone it acts at the ends, or by chance",
-            "agent.entropy_weight",
+            "it acts by chance",
+            "agent.entropy: squashed",
         ),
+        (
+            "policy",
+            {"policy_std": 0.003, "policy_saturation": 1.0, "eval/policy_return_mean": -13.0, "grad_norm/policy": 5e-6},
+            "alone it keeps 0% of what planning gains over random play (return -13): 100% of its means are at the ends",
+            "agent.entropy: squashed",
+        ),
+        (
+            "policy",
+            {"eval/policy_return_mean": -6.0},
+            "it has learned little of what the planner finds",
+            "agent.policy_prior: cloned",
+        ),
+        ("world model", {"latent_variance": 0.002}, "all look alike to it", "agent.encoder_norm: on"),
         ("planner", {"eval/policy_return_mean": 7.0}, "planning makes it worse", "planner.samples"),
         ("replay", {"never_sampled": 0.4}, "40% of the episodes are never sampled", "agent.horizon below 3"),
         ("replay", {"replay/steps": 600.0}, "the newest 600 steps only", "train.replay_capacity"),
@@ -117,10 +143,33 @@ def test_values_of_a_young_agent_are_on_their_way(spec: Spec) -> None:
     assert judged(spec, changed, step=20_000)["value"].level == "ok"
 
 
-def test_a_wide_spread_that_costs_nothing_is_only_told(spec: Spec) -> None:
-    found = judged(spec, {"policy_std": 7.0})["actions"]
+def test_a_wide_spread_that_costs_nothing_is_only_reported(spec: Spec) -> None:
+    found = judged(spec, {"policy_std": 7.0})["policy"]
     assert found.level == "ok"
-    assert "its spread 7 of at most 7.4" in found.found
+    assert "its spread is 7 of at most 7.4" in found.found
+
+
+def test_a_policy_is_not_judged_before_planning_is_better_than_chance(spec: Spec) -> None:
+    changed = {"eval/return_mean": -6.0, "eval/policy_return_mean": -11.0, "policy_std": 7.0}
+    assert judged(spec, changed)["policy"].level == "ok"
+
+
+def test_a_deterministic_task_has_no_spread_to_measure_by(spec: Spec) -> None:
+    """Planning 972 ± 11, the policy alone 900, random play 40: seven standard deviations, and nothing is wrong."""
+    changed = {
+        "eval/return_mean": 972.0,
+        "eval/return_std": 11.0,
+        "eval/policy_return_mean": 900.0,
+        "random/return": 40.0,
+    }
+    assert judged(spec, changed)["policy"].level == "ok"
+
+
+def test_ends_one_step_ahead_are_judged_where_they_are_learned(spec: Spec) -> None:
+    assert judged(spec, {"termination_recall_1": 0.0})["termination"].level == "ok"
+    past = dataclasses.replace(spec, train=dataclasses.replace(spec.train, past_ends=True))
+    assert judged(past, {"termination_recall_1": 0.0})["termination"].level == "warning"
+    assert "80% one step ahead" in judged(past, {"termination_recall_1": 0.8})["termination"].found
 
 
 def test_planning_is_told_with_the_games_won_both_ways(spec: Spec) -> None:
@@ -129,6 +178,8 @@ def test_planning_is_told_with_the_games_won_both_ways(spec: Spec) -> None:
 
 def test_the_newest_figures_count_with_the_newest_losses() -> None:
     rows: list[dict[str, Any]] = [
+        {"step": 3, "split": "train", "return": -4.0},
+        {"step": 6, "split": "train", "return": -2.0},
         {"step": 10, "diag/value_bias": 1.0, "diag/termination_recall": 0.5},
         {"step": 20, "diag/value_bias": 2.0},
         {"step": 20, "split": "eval", "return_mean": 3.0, "opponent": "weak"},
@@ -144,8 +195,9 @@ def test_the_newest_figures_count_with_the_newest_losses() -> None:
         "updates": 7.0,
         "eval/step": 20.0,
         "eval/return_mean": 3.0,
+        "random/return": -3.0,
     }
-    assert last_figures(rows[2:], 3) is None
+    assert last_figures(rows[4:], 3) is None
 
 
 def test_on_the_command_line(

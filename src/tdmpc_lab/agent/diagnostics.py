@@ -78,8 +78,8 @@ def model_errors(agent: Agent, batch: Batch) -> dict[str, float]:
     for d, action in enumerate(batch.actions[:horizon], start=1):
         reward = model.predict_reward(z, action)  # (B,)
         z = model.dynamics(z, action)
-        error = (z - encoded[d]).square().mean(-1) / _variance(encoded[d]).clamp(min=1e-12)  # (B,)
         there = torch.ones_like(reward, dtype=torch.bool) if batch.valid is None else batch.valid[d - 1] > 0
+        error = (z - encoded[d]).square().mean(-1) / _variance(encoded[d][there]).clamp(min=1e-12)  # (B,)
         ends = batch.terminated[d - 1] > 0
         if bool((there & ~ends).any()):
             figures[f"diag/model_error_{d}"] = float(error[there & ~ends].mean())

@@ -5,7 +5,9 @@ Thresholds are rules of thumb, explained one by one in docs/diagnostics.md.
 
 from __future__ import annotations
 
+import itertools
 import math
+import statistics
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -42,8 +44,14 @@ UPDATES = 0.1
 """Updates per step."""
 WORSE = 0.5
 """Standard deviations of an evaluation's returns by which planning is worse than the policy alone."""
-FAR_BEHIND = 3.0
-"""The same, the other way round: the policy alone has learned next to nothing of it."""
+KEPT = 0.5
+"""Share of what planning gains over random play that the policy alone has to keep."""
+GAINED = 3.0
+"""Standard deviations of the returns by which planning has to be above random play for that to be asked."""
+AT_THE_ENDS = 0.9
+"""Share of the policy's means near ±1 from which on its gradient, which passes through tanh, is next to nothing."""
+ALIKE = 0.01
+"""Variance of a latent's group over states, of 1 − 1/V at most."""
 DEAD = 1e-9
 """Gradient norm of a part that nothing reaches any more."""
 PINNED = 0.8
@@ -108,29 +116,42 @@ def last_figures(rows: list[Row], horizon: int) -> Figures | None:
         return None
     losses = {k: v for k, v in newest(lambda row: "grad_norm/model" in row).items() if not k.startswith("diag/")}
     evaluation = newest(lambda row: row.get("split") == "eval")
-    named = {**losses, **measured, **{f"eval/{key}": value for key, value in evaluation.items()}}
+    named = {**losses, **measured, **{f"eval/{key}": value for key, value in evaluation.items()}, **_random_play(rows)}
     values = {k: n for k, v in named.items() if (n := as_float(v)) is not None and (k == "updates" or "/" in k)}
     return Figures(as_int(measured.get("step")) or 0, values, horizon)
 
 
+def _random_play(rows: list[Row]) -> dict[str, float]:
+    """The mean return of the training's episodes before the first losses, as `random/return`; nothing without any."""
+    seeds = itertools.takewhile(lambda row: "grad_norm/model" not in row, rows)
+    returns = [n for row in seeds if row.get("split") == "train" and (n := as_float(row.get("return"))) is not None]
+    return {"random/return": statistics.fmean(returns)} if returns else {}
+
+
 def signs(figures: Figures, spec: Spec) -> Iterator[Sign]:
     """Judge every figure that is there, the world model first."""
-    yield from _model(figures)
+    yield from _model(figures, spec)
     yield from _value(figures, spec)
     yield from _bins(figures, spec)
-    yield from _ends(figures)
-    yield from _actions(figures, spec)
+    yield from _ends(figures, past_ends=spec.train.past_ends)
+    yield from _actions(figures)
+    yield from _policy(figures, spec)
     yield from _planner(figures)
     yield from _replay(figures, spec)
     yield from _gradients(figures, spec)
 
 
-def _model(figures: Figures) -> Iterator[Sign]:
+def _model(figures: Figures, spec: Spec) -> Iterator[Sign]:
+    variance = figures.get("diag/latent_variance")
     first, last = figures.get("diag/model_error_1"), figures.get(f"diag/model_error_{figures.horizon}")
     if first is None or last is None:
         return
     found = f"{first:.2g} of the latent's variance one step ahead, {last:.2g} after {figures.horizon}"
-    if first > BLOWN_UP:
+    if variance is not None and variance < ALIKE:
+        norm = "" if spec.agent.encoder_norm else "agent.encoder_norm: on; "
+        said = f"{found}; latents of different states differ by a variance of {variance:.2g} only: all look alike to it"
+        yield Sign("warning", "world model", said, f"{norm}agent.lr (lower), agent.consistency_weight (lower)")
+    elif first > BLOWN_UP:
         remedy = "agent.lr (lower): training longer will not mend it"
         yield Sign("warning", "world model", f"{found}: the latents have collapsed or blown up", remedy)
     elif first > MODEL_ERROR:
@@ -189,7 +210,7 @@ def _bins(figures: Figures, spec: Spec) -> Iterator[Sign]:
         yield Sign("ok", "bins", found)
 
 
-def _ends(figures: Figures) -> Iterator[Sign]:
+def _ends(figures: Figures, *, past_ends: bool) -> Iterator[Sign]:
     recall, precision = figures.get("diag/termination_recall"), figures.get("diag/termination_precision")
     share = figures.get("diag/terminated")
     if not share:
@@ -200,24 +221,20 @@ def _ends(figures: Figures) -> Iterator[Sign]:
     parts = [f"{share:.2%} of the steps end an episode"]
     parts += [] if recall is None else [f"{recall:.0%} of these foreseen {figures.horizon} steps ahead"]
     parts += [] if precision is None else [f"right when said {precision:.0%}"]
-    poor = (recall is not None and recall < RECALL) or (precision is not None and precision < PRECISION)
+    near = figures.get("diag/termination_recall_1") if past_ends else None  # else never learned at that depth
+    parts += [] if near is None else [f"{near:.0%} one step ahead"]
+    poor = any(x is not None and x < least for x, least in ((recall, RECALL), (near, RECALL), (precision, PRECISION)))
     remedy = "agent.termination_weight (higher); rare ends take long to learn" if poor else ""
     yield Sign("warning" if poor else "ok", "termination", ", ".join(parts), remedy)
 
 
-def _actions(figures: Figures, spec: Spec) -> Iterator[Sign]:
+def _actions(figures: Figures) -> Iterator[Sign]:
     taken, policy = figures.get("diag/action_saturation"), figures.get("diag/policy_saturation")
-    stuck, std = figures.get("diag/action_stuck"), figures.get("diag/policy_std")
+    stuck = figures.get("diag/action_stuck")
     if taken is None or policy is None:
         return
     found = f"{taken:.0%} of the entries near ±1, {policy:.0%} of the policy's means"
-    limit = math.exp(spec.agent.log_std_max)
-    pinned = std is not None and std > PINNED * limit
-    found += f", its spread {std:.2g} of at most {limit:.2g}" if pinned else ""
-    if pinned and _behind_planning(figures) > FAR_BEHIND:
-        remedy = "agent.entropy_weight (lower: it drives the spread up, and 0 is allowed); agent.lr (lower)"
-        yield Sign("warning", "actions", f"{found}: alone it acts at the ends, or by chance", remedy)
-    elif stuck is not None and stuck > SATURATION:
+    if stuck is not None and stuck > SATURATION:
         # of both: a policy that is sure of itself is no trouble where planning corrects it
         remedy = "agent.entropy_weight (higher); fine where the best play is full throttle"
         yield Sign("warning", "actions", f"{found}, {stuck:.0%} of both in one entry: stuck at the ends", remedy)
@@ -225,11 +242,43 @@ def _actions(figures: Figures, spec: Spec) -> Iterator[Sign]:
         yield Sign("ok", "actions", found)
 
 
-def _behind_planning(figures: Figures) -> float:
-    """By how many standard deviations of the returns the policy alone is worse than planning; 0 if not known."""
+def _policy(figures: Figures, spec: Spec) -> Iterator[Sign]:
+    """The policy without the planner, on the scale from random play (0) to planning (1); and its spread."""
+    std, limit = figures.get("diag/policy_std"), math.exp(spec.agent.log_std_max)
+    kept = _kept(figures)
+    if std is None:
+        return
+    alone, at_ends = figures.get("eval/policy_return_mean"), figures.get("diag/policy_saturation") or 0.0
+    pinned = std > PINNED * limit
+    found = f"its spread is {std:.2g} of at most {limit:.2g}"
+    found += "" if kept is None else f"; alone it keeps {max(kept, 0):.0%} of what planning gains over random play"
+    if kept is None or kept >= KEPT:
+        yield Sign("ok", "policy", found)
+        return
+    found += f" (return {alone:.3g})"
+    gaussian = spec.agent.entropy == "gaussian"
+    squashed = "agent.entropy: squashed" + ("" if spec.agent.entropy_weight > 0 else " with agent.entropy_weight 1e-4")
+    if pinned and gaussian:
+        yield Sign("warning", "policy", f"{found}: it acts by chance, since wider always pays", squashed)
+    elif at_ends > AT_THE_ENDS:
+        gradient = figures.get("grad_norm/policy")
+        flat = "" if gradient is None else f" and hardly passes a gradient on ({gradient:.2g})"
+        remedy = f"{squashed}; a new job: this one does not come back" if gaussian else "agent.entropy_weight (higher)"
+        said = f"{found}: {at_ends:.0%} of its means are at the ends, where tanh is flat{flat}"
+        yield Sign("warning", "policy", said, remedy)
+    else:
+        remedy = "agent.policy_prior: cloned (it learns from the planner's actions); train longer"
+        yield Sign("warning", "policy", f"{found}: it has learned little of what the planner finds", remedy)
+
+
+def _kept(figures: Figures) -> float | None:
+    """See `KEPT`; None where that is not known, or planning is hardly better than random play."""
     planned, alone = figures.get("eval/return_mean"), figures.get("eval/policy_return_mean")
-    spread = figures.get("eval/return_std")
-    return 0.0 if planned is None or alone is None or spread is None else (planned - alone) / max(spread, 1e-6)
+    random, spread = figures.get("random/return"), figures.get("eval/return_std")
+    if planned is None or alone is None or random is None or spread is None:
+        return None
+    gained = planned - random
+    return None if gained <= GAINED * max(spread, 1e-6) else (alone - random) / gained
 
 
 def _planner(figures: Figures) -> Iterator[Sign]:
@@ -242,7 +291,7 @@ def _planner(figures: Figures) -> Iterator[Sign]:
     found = f"return {planned:.3g} with planning, {alone:.3g} by the policy alone"
     found += "" if wins[0] is None or wins[1] is None else f"; won {wins[0]:.0%} and {wins[1]:.0%}"
     found += "" if distance is None else f" (actions {distance:.2f} apart)"
-    if _behind_planning(figures) < -WORSE:
+    if alone - planned > WORSE * max(spread, 1e-6):
         remedy = "the model misleads it (see world model), or too few planner.samples, planner.iterations"
         yield Sign("warning", "planner", f"{found}: planning makes it worse", remedy)
     else:
