@@ -203,14 +203,14 @@ def overfitted(seed: int) -> tuple[float, float]:
 
 
 def test_overfits_a_fixed_tiny_batch():
-    """Trajectories are chaotic: rounding, so the processor, decides where a single one ends. Hence five of them.
+    """Trajectories are chaotic: rounding, so the processor, decides where a single one ends. Hence three of them.
 
     Measured, seeds 0 to 9, torch's kernels for AVX2, for AVX-512 and for neither: consistency 0.06 to 0.45 of its
-    maximum (medians of seeds 0 to 4: 0.09 to 0.10), termination at most 0.07 of its start, rewards and values off by at
+    maximum (medians of three: 0.09 to 0.16), termination at most 0.07 of its start, rewards and values off by at
     most 0.37 of what is allowed. With a loss's weight at 0: consistency 1.23 or more, termination 1.00, rewards and
     values off by 4.3 of it.
     """
-    consistency, termination = zip(*(overfitted(seed) for seed in range(5)), strict=True)
+    consistency, termination = zip(*(overfitted(seed) for seed in range(3)), strict=True)
     assert np.median(consistency) < 0.5
     assert max(termination) < 0.2
 
