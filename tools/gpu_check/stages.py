@@ -6,6 +6,7 @@ import json
 import math
 import subprocess
 import time
+import traceback
 import xml.etree.ElementTree as ET
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -68,8 +69,9 @@ def attempt(work: Work, stage: Stage, trying: Try) -> None:
         trying(work, stage)
     except JobError as error:
         stage.state, stage.said = "failed", str(error)
-    except (OSError, ValueError, KeyError, LookupError, ET.ParseError) as error:  # an answer that is none
+    except Exception as error:  # noqa: BLE001 - a mistake of this program costs its own stage, not the ones after it
         stage.state, stage.said = "failed", f"{type(error).__name__}: {error}"
+        stage.last_lines = traceback.format_exc().splitlines()
     stage.seconds = round(time.monotonic() - began, 1)
 
 
@@ -88,7 +90,15 @@ def try_tests(work: Work, stage: Stage) -> None:
     began = time.monotonic()
     results = work.folder / "tests.xml"
     which = TESTS_ON_CPU if work.tiny else ("tests", "-m", "cuda")
-    words = ("pytest", "-q", "-p", "no:cacheprovider", *which, f"--junit-xml={results}")
+    words = (
+        "pytest",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "--continue-on-collection-errors",
+        *which,
+        f"--junit-xml={results}",
+    )
     ended = work.program(stage, *words)
     said, passed = _counted(results)
     if ended.ok and not passed:
