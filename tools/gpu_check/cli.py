@@ -47,8 +47,9 @@ def check(work: Work, report: Report, limit_s: float) -> int:
     report.stages = [stage for stage, _ in planned]
     signal.signal(signal.SIGTERM, _interrupt)
     end = time.monotonic() + limit_s
+    patience = max(1.0, limit_s / WHOLE_S)  # with more time for the whole, each stage may take longer too
     for stage, trying in planned:
-        stage.limit_s = min(stage.limit_s, end - time.monotonic())
+        stage.limit_s = min(patience * stage.limit_s, end - time.monotonic())
         if stage.limit_s <= 0:
             stage.state, stage.said = "left out", f"the whole check has {limit_s:.0f} s, and they are over"
             continue

@@ -12,14 +12,16 @@ from pathlib import Path
 from typing import Any
 
 from gpu_check.process import ROOT, environment, python
+from tdmpc_lab.files import read_jsonl, tail_jsonl
 
-POLL_S = 0.5
+POLL_S = 0.2  # looking at a job's metrics
+ASK_S = 3.0  # asking for its state, which costs a second of a processor
 CALL_S = 60.0  # of one command that waits for nothing
 CLEANING_S = 20.0  # for a job that a stage leaves behind
 SPEC = Path("experiments") / "quickstart.yaml"
 OVER = {"COMPLETED", "FAILED", "CANCELLED", "TIMEOUT"}
 TINY = (
-    *("train.steps=240", "train.seed_steps=120", "train.batch_size=8", "train.log_every=10", "eval.every=120"),
+    *("train.steps=600", "train.seed_steps=250", "train.batch_size=8", "train.log_every=10", "eval.every=600"),
     *("eval.episodes=1", "planner.samples=16", "planner.elites=4", "planner.policy_trajectories=2"),
 )
 
@@ -85,17 +87,29 @@ class Jobs:
 
     def until_over(self, job: str, *, step: int | None = None) -> dict[str, Any]:
         """Its status once it is over, or has come as far as `step`."""
+        asked = 0.0
         while time.monotonic() < self.end:
-            found = self.status(job)
-            if found["state"] in OVER or (step is not None and (found["step"] or 0) >= step):
-                return found
+            far = step is not None and self.last_step(job) >= step
+            if far or time.monotonic() - asked > ASK_S:
+                asked = time.monotonic()
+                found = self.status(job)
+                if far or found["state"] in OVER:
+                    return found
             time.sleep(POLL_S)
-        raise JobError(f"job {job} was not as far in time")
+        raise JobError(f"job {job} was not as far in time, it is at step {self.last_step(job):,}")
+
+    def last_step(self, job: str) -> int:
+        """The step of its last row of metrics, 0 before the first."""
+        rows = tail_jsonl(self.metrics(job))
+        return max((int(row["step"]) for row in rows), default=0)
+
+    def metrics(self, job: str) -> Path:
+        """Its file of rows."""
+        return self.root / "jobs" / job / "metrics.jsonl"
 
     def rows(self, job: str) -> list[dict[str, Any]]:
         """Its metrics."""
-        lines = (self.root / "jobs" / job / "metrics.jsonl").read_text().splitlines()
-        return [json.loads(line) for line in lines]
+        return read_jsonl(self.metrics(job))[0]
 
     def last_lines(self, job: str, count: int) -> list[str]:
         """Of what the job printed, and of what its supervisor did."""
