@@ -202,6 +202,7 @@ def overfitted(seed: int) -> tuple[float, float]:
     return consistency[-1] / max(consistency[:50]), termination[-1] / termination[0]
 
 
+@pytest.mark.timeout(600)  # seconds on a quiet machine, minutes on one with a dozen jobs beside it
 def test_overfits_a_fixed_tiny_batch():
     """Trajectories are chaotic: rounding, so the processor, decides where a single one ends. Hence three of them.
 
