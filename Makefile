@@ -1,6 +1,8 @@
 # `make demo` and `make test` need nothing but make, git and a Python >= 3.11: they build .venv by themselves.
 
 PYTHON ?=
+GPU_PYTHON ?=
+OUT ?= gpu-check
 VENV := .venv
 BIN := $(VENV)/bin
 CREATED := $(VENV)/.created
@@ -18,10 +20,10 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
 .SUFFIXES:
-.PHONY: help demo test lint types venv clean FORCE
+.PHONY: help demo test lint types gpu-check venv clean FORCE
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-6s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' Makefile
 
 demo: $(BASE) ## Train the quickstart on this machine, then show its status, its note and the way to its curves
 	@job=$$($(BIN)/tdmpc-lab submit experiments/quickstart.yaml --cluster local --again --wait --json) || exit 1; \
@@ -47,6 +49,10 @@ lint: $(DEV) ## Check style and formatting
 
 types: $(DEV) ## Check the types
 	@$(BIN)/mypy
+
+# GPU_PYTHON names a Python that has a CUDA build of torch and the project's packages: it is used as it is, .venv is not.
+gpu-check: $(if $(GPU_PYTHON),,$(DEV)) ## Try all that needs a GPU on the one that is here; the report goes to OUT=gpu-check
+	@"$(or $(GPU_PYTHON),$(BIN)/python)" tools/gpu-check --out "$(OUT)"
 
 venv: $(BASE) ## Only build .venv (PYTHON=/path/to/python chooses the Python)
 

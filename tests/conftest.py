@@ -21,6 +21,15 @@ os.environ["TDMPC_LAB_KERNELS"] = "torch"
 FOREIGN_PREFIXES = ("TDMPC_LAB_", "MLFLOW_", "SLURM_", "SBATCH_", "SUBMITIT_")
 
 
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Tests marked `cuda` are skipped without a device; torch is imported for them alone."""
+    if item.get_closest_marker("cuda") is not None:
+        import torch
+
+        if not torch.cuda.is_available():
+            pytest.skip("no CUDA device here")
+
+
 @pytest.fixture(autouse=True)
 def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """The tests behave the same inside a SLURM job, and never see the MLflow server or profiles of the person."""

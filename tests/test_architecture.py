@@ -74,7 +74,7 @@ FORBIDDEN_TEXT = [
         ("conda.anaconda", ".org"),
     ]
 ] + [re.compile(r"(?<![\w.~/-])/" + r"work/")]
-NOT_OURS = {".git", ".venv", ".slurm-sim", "build", "dist", "__pycache__"}
+NOT_OURS = {".git", ".venv", ".slurm-sim", "gpu-check", "build", "dist", "__pycache__"}
 MADE_BY_JOBS = {ROOT / name for name in ("jobs", "notes", "mlruns")}
 
 
@@ -304,7 +304,8 @@ def own_files() -> Iterator[Path]:
             # somebody's own virtual environment
             and not (here / name / "pyvenv.cfg").exists()
         ]
-        yield from (here / name for name in files if not name.startswith(".coverage"))
+        # `.git` is a file in a worktree
+        yield from (here / name for name in files if name != ".git" and not name.startswith(".coverage"))
 
 
 def test_no_text_names_a_registry_or_a_path_of_one_machine() -> None:

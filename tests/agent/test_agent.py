@@ -84,7 +84,7 @@ def test_device_names():
         resolve_device(missing)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.cuda
 def test_cuda_agrees_with_the_cpu():
     """Same weights; plan values and one update agree within float32's reordering."""
     from agent_fixtures import batch_on, random_batch

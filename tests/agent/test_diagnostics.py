@@ -119,11 +119,17 @@ def test_newest_episodes_that_are_all_too_short_tell_nothing_of_ends(agent: Agen
     assert not any("recall" in name or "precision" in name for name in figures)
 
 
-def test_a_head_that_knows_the_ends_it_was_shown_has_full_recall() -> None:
-    """Trained as a job trains: an end is the last step of a sub-sequence and no other."""
-    agent = Agent(5, 2, agent=replace(TINY, lr=3e-3), planner=TINY_PLANNER, seed=3, device="cpu")
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_a_head_that_knows_the_ends_it_was_shown_has_full_recall(seed: int) -> None:
+    """Trained as a job trains: an end is the last step of a sub-sequence and no other.
+
+    Measured, seeds 0 to 5, torch's kernels for AVX2, for AVX-512 and for neither: ends foreseen with at least 0.967,
+    others with at most 0.011. (With TINY's width and weight seed 0 stays below 0.5 on all of them.)
+    """
+    config = replace(TINY, lr=3e-3, encoder_lr_scale=1.0, hidden_dim=64, termination_dim=64, termination_weight=10.0)
+    agent = Agent(5, 2, agent=config, planner=TINY_PLANNER, seed=seed, device="cpu")
     replay = filled(*(episode(3, n, terminated=n < 2) for n in range(4)))
-    for _ in range(500):
+    for _ in range(300):
         agent.update(replay.sample(16))
     figures = diagnose(agent, replay, seed=1)
     assert figures["diag/termination_recall"] == 1.0

@@ -179,21 +179,42 @@ def test_adam_first_step_by_hand():
     assert moved_other.median().item() == pytest.approx(3e-4, rel=0.02)
 
 
-def test_overfits_a_fixed_tiny_batch():
+def overfitted(seed: int) -> tuple[float, float]:
+    """What is left of the consistency and of the termination loss after learning one small batch by heart, whose
+    rewards must be known by then."""
     config = dataclasses.replace(TINY, lr=1e-3, encoder_lr_scale=1.0, hidden_dim=64, termination_dim=64)
-    agent = tiny_agent(config=config)
+    agent = tiny_agent(seed=seed, config=config)
     batch = random_batch(batch=8)
     # the value's target moves with the policy, so hold it still: γ = 0 makes it the reward
     agent.learner.discount = 0.0
-    losses = [agent.update(batch) for _ in range(500)]
-    first, last = losses[0], losses[-1]
-    assert last["loss/consistency"] < 0.5 * max(v["loss/consistency"] for v in losses[:50])
-    z = agent.model.encoder(batch.observations[0])
-    decoded = agent.model.predict_reward(z, batch.actions[0])
+    losses = [agent.update(batch) for _ in range(300)]
+    for group in agent.learner.model_optimizer.param_groups:
+        group["lr"] *= 0.1  # where the loss lies then depends on where Adam's last long steps went, so let it settle
+    losses += [agent.update(batch) for _ in range(100)]
+    with torch.no_grad():
+        z = agent.model.encoder(batch.observations[0])
+        decoded = agent.model.predict_reward(z, batch.actions[0])
+        q = agent.model.q_values(z, batch.actions[0], torch.arange(5)).mean(0)
     torch.testing.assert_close(decoded, batch.rewards[0], atol=0.3, rtol=0.15)
-    q = agent.model.q_values(z, batch.actions[0], torch.arange(5)).mean(0)
     torch.testing.assert_close(q, batch.rewards[0], atol=0.3, rtol=0.15)
-    assert last["loss/termination"] < 0.05 < first["loss/termination"]
+    consistency, termination = (
+        [float(each[f"loss/{name}"]) for each in losses] for name in ("consistency", "termination")
+    )
+    return consistency[-1] / max(consistency[:50]), termination[-1] / termination[0]
+
+
+@pytest.mark.timeout(600)  # seconds on a quiet machine, minutes on one with a dozen jobs beside it
+def test_overfits_a_fixed_tiny_batch():
+    """Trajectories are chaotic: rounding, so the processor, decides where a single one ends. Hence three of them.
+
+    Measured, seeds 0 to 9, torch's kernels for AVX2, for AVX-512 and for neither: consistency 0.06 to 0.45 of its
+    maximum (medians of three: 0.09 to 0.16), termination at most 0.07 of its start, rewards and values off by at
+    most 0.37 of what is allowed. With a loss's weight at 0: consistency 1.23 or more, termination 1.00, rewards and
+    values off by 4.3 of it.
+    """
+    consistency, termination = zip(*(overfitted(seed) for seed in range(3)), strict=True)
+    assert np.median(consistency) < 0.5
+    assert max(termination) < 0.2
 
 
 def test_same_seed_same_updates_to_the_last_bit():

@@ -241,7 +241,11 @@ def test_changed_weights_are_taken_at_the_next_call(library, backend, change) ->
 
 @pytest.mark.many_products
 def test_an_agent_learns_with_them(library, backend, monkeypatch) -> None:
-    """Twice the same, to the last bit, and the losses fall as in float32."""
+    """Twice the same, to the last bit, and the losses fall as in float32.
+
+    Measured, seeds 1 and 2, torch's kernels for AVX2, for AVX-512 and for neither: they fall to 0.787 to 0.789 of what
+    they were, and to the same as in float32 but for 2e-4. So few updates are not chaotic yet.
+    """
     losses = []
     for kind in ("native", "native", "torch"):
         agent = Agent(18, 4, agent=replace(MIDDLE, dropout=0.01), seed=1, device="cpu")
@@ -251,5 +255,5 @@ def test_an_agent_learns_with_them(library, backend, monkeypatch) -> None:
         )
         losses.append([agent.update(batch)["loss/total"].item() for _ in range(30)])
     assert losses[0] == losses[1]
-    assert losses[0][-1] < 0.8 * losses[0][0]
+    assert losses[0][-1] < 0.85 * losses[0][0]
     assert losses[0] == pytest.approx(losses[2], rel=0.02)

@@ -11,9 +11,10 @@ from agent_fixtures import TINY, TINY_PLANNER, perturbed, random_batch
 
 from tdmpc_lab.agent import Agent
 from tdmpc_lab.agent.native.choose import Kernels
+from tdmpc_lab.agent.precision import ChosenPrecision
 from tdmpc_lab.agent.static_call import StaticCall
 
-DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA"))]
+DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.cuda)]
 
 
 @pytest.mark.parametrize("device", DEVICES)
@@ -23,6 +24,7 @@ def test_plans_are_the_same_for_several_agents_and_batch_sizes_while_weights_cha
     )
     for agent in (plain, graphed, other):
         agent.kernels = Kernels("for a test", captured=agent is not plain)
+        agent.use_precision(ChosenPrecision("float32", "for a test"))  # in less, a batch that is filled up rounds apart
         perturbed(agent.model, scale=0.05)
     states = {agent: {envs: agent.plan_state(envs, seed=envs) for envs in (1, 3)} for agent in (plain, graphed, other)}
     rng = np.random.default_rng(0)

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from tdmpc_lab.agent.child import ask
 from tdmpc_lab.agent.native.build import UnavailableError, cache_folder, write_whole
+from tdmpc_lab.agent.precision import ChosenPrecision
 
 if TYPE_CHECKING:
     from tdmpc_lab.agent.agent import Agent
@@ -30,6 +31,9 @@ KEPT = "tested.json"
 LARGEST_ERROR = 0.1  # of how far the weights moved; the same kernels on the same numbers give next to 0
 UPDATES = 8
 PLANS = 4
+COMPARED = ChosenPrecision("float32", "for a comparison")
+"""What plans are compared in: filled up, a batch has other products, and where those round to bfloat16 another sequence
+becomes an elite now and then, and the action is another one."""
 
 
 @functools.cache
@@ -85,6 +89,11 @@ def compare(device: str) -> str:
         with torch.no_grad():
             weights.copy_(source)  # so that the plans are of the same model
     observations = np.random.default_rng(0).normal(size=(3, 7)).astype(np.float32)  # one place is filled up
+    own = agents[1].act(observations, agents[1].plan_state(3, seed=1), explore=True)
+    if not np.isfinite(own).all():
+        return f"captured plans in {agents[1].precision.name} act by numbers that are none"
+    for agent in agents:
+        agent.use_precision(COMPARED)
     states = [agent.plan_state(3, seed=1) for agent in agents]
     for _ in range(PLANS):
         wanted_action, found_action = (
