@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tdmpc_lab.launch.environment import COMMAND_PREFIXES
 from tdmpc_lab.tracking import store
 from tdmpc_lab.tracking.store import create_sqlite
 
@@ -18,7 +19,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 # And for what runs before a test's own environment is made: a module's fixtures, and the server that forks processes.
 os.environ["TDMPC_LAB_KERNELS"] = "torch"
 
-FOREIGN_PREFIXES = ("TDMPC_LAB_", "MLFLOW_", "SLURM_", "SBATCH_", "SUBMITIT_")
+FOREIGN_PREFIXES = ("TDMPC_LAB_", "MLFLOW_", "SLURM_", "SUBMITIT_", *COMMAND_PREFIXES)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -222,7 +222,7 @@ def test_filters(lab: Project) -> None:  # noqa: F811
     change(job(lab, "3", "beta"), resources={"partition": "day"})
     old = (datetime.now().astimezone() - timedelta(days=9)).isoformat()
     change(job(lab, "4", "beta", "started", "finished"), cluster="local", submitted_at=old)
-    queue(lab, line("3", "PENDING", partition="day"), line("99", "RUNNING"))
+    queue(lab, line("3", "PENDING", partition="day", name="beta"), line("99", "RUNNING"))
 
     def found(**wanted: Any) -> list[str]:
         listing = list_jobs(lab, Selection(**wanted), None)

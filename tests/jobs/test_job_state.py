@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -173,6 +174,50 @@ def test_what_slurm_knows_of_the_end_is_believed(reason: str, state: State, caus
     found = status([started(10)], SchedulerState("GONE", reason), record=SLURM)
     assert (found.state, found.cause) == (state, f"{cause}; log: jobs/1971498/log.err")
     assert found.state.ended is (state is not State.UNKNOWN)
+
+
+SIGNS = "the scheduler does not say that it runs{}, but its process gives signs of life"
+AWAY = "the scheduler can't be reached (squeue: timed out), and its process {}; log: jobs/1971498/log.err"
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "heartbeat_s", "state", "cause"),
+    [
+        # No end is known: the heartbeat decides.
+        (GONE, 3.0, State.RUNNING, SIGNS.format("")),
+        (
+            SchedulerState("GONE", "SLURM keeps no accounts"),
+            60.0,
+            State.RUNNING,
+            SIGNS.format(" (SLURM keeps no accounts)"),
+        ),
+        (GONE, 61.0, State.UNKNOWN, None),
+        (GONE, math.inf, State.UNKNOWN, None),
+        (GONE, None, State.UNKNOWN, None),
+        # SLURM's word that it ended is believed, but for a node that it does not see.
+        (SchedulerState("GONE", "TIMEOUT"), 3.0, State.TIMEOUT, None),
+        (SchedulerState("GONE", "CANCELLED by anna"), 3.0, State.CANCELLED, None),
+        (SchedulerState("GONE", "COMPLETED"), 3.0, State.UNKNOWN, None),
+        (SchedulerState("GONE", "NODE_FAIL"), 3.0, State.RUNNING, SIGNS.format(" (NODE_FAIL)")),
+        (SchedulerState("GONE", "NODE_FAIL"), 300.0, State.FAILED, None),
+        # Nobody can be asked: what was last known holds while there is a heartbeat, or never was one.
+        (UNREACHABLE, 3.0, State.RUNNING, LAST_KNOWN),
+        (UNREACHABLE, None, State.RUNNING, LAST_KNOWN),
+        (UNREACHABLE, 303.0, State.UNKNOWN, AWAY.format("has given no sign of life for 5:03")),
+        (UNREACHABLE, math.inf, State.UNKNOWN, AWAY.format("has ended")),
+    ],
+)
+def test_the_heartbeat_counts(
+    scheduler: SchedulerState, heartbeat_s: float | None, state: State, cause: str | None
+) -> None:
+    seen = dataclasses.replace(scheduler, heartbeat_s=heartbeat_s)
+    found = status([started(10)], seen, record=SLURM)
+    assert found.state is state
+    assert cause is None or found.cause == cause
+    assert (
+        status([started(10), PREEMPTED], dataclasses.replace(UNREACHABLE, heartbeat_s=math.inf)).state is State.PENDING
+    )
+    assert status([started(10), FINISHED], seen, record=SLURM).state is State.COMPLETED
 
 
 def test_the_remedy_is_named_where_there_is_a_checkpoint() -> None:

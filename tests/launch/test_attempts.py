@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 import subprocess
@@ -119,6 +120,30 @@ def test_a_process_that_wakes_up_after_it_was_given_up_writes_nothing(tmp_path, 
     finally:
         old.kill()
         old.wait()
+
+
+def test_how_long_ago_the_last_heartbeat_was(tmp_path):
+    """Of a process that is known to have ended, here or by its own word, it is for ever."""
+    folder = tmp_path / "attempts"
+    assert attempts.heartbeat_s(folder) is None
+    first = AttemptLease.claim(folder, **QUICK)
+    assert attempts.heartbeat_s(folder) < 10
+    assert attempts.beats(folder)
+    first.release()
+    assert attempts.heartbeat_s(folder) == math.inf
+    process = start(tmp_path, last=10**6)
+    until((tmp_path / "owner-2").exists)
+    assert attempts.beats(folder)
+    process.kill()
+    process.wait()
+    assert attempts.heartbeat_s(folder) == math.inf
+    assert not attempts.beats(folder)
+    path = folder / "000002.json"  # of a machine whose processes can't be seen from here
+    path.write_text(json.dumps({**json.loads(path.read_text()), "host": "node7"}).ljust(511) + "\n")
+    assert attempts.beats(folder)
+    os.utime(path, (time.time() - 100, time.time() - 100))
+    assert attempts.heartbeat_s(folder) == pytest.approx(100, abs=5)
+    assert not attempts.beats(folder)
 
 
 def test_a_dead_process_of_this_machine_is_not_waited_for(tmp_path):

@@ -38,5 +38,6 @@ def test_the_error_comes_out_as_it_was_raised(
 def test_what_a_scheduler_left_is_taken_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     leaks = {"SLURM_CPU_BIND": "1", "SBATCH_QOS": "x", "SUBMITIT_FOLDER": "/x", "SRUN_CPUS_PER_TASK": "4"}
-    kept = {"HOME": "/h", "SLURM_CONF": "/etc/slurm.conf", "PYTHONPATH": "src:/abs"}
+    leaks |= {"SQUEUE_PARTITION": "week", "SACCT_FORMAT": "x", "SCANCEL_STATE": "PENDING", "SLURM_CLUSTERS": "other"}
+    kept = {"HOME": "/h", "SLURM_CONF": "/etc/slurm.conf", "SLURM_CONF_SERVER": "head", "PYTHONPATH": "src:/abs"}
     assert clean_environment({**leaks, **kept}) == {**kept, "PYTHONPATH": f"{tmp_path}/src:/abs"}

@@ -11,7 +11,7 @@ import pytest
 from tdmpc_lab.jobs.queued import QueueLine
 from tdmpc_lab.jobs.state import SchedulerState
 from tdmpc_lab.launch import commands as commands_module
-from tdmpc_lab.launch.queue import parse_sacct, parse_squeue, slurm_states
+from tdmpc_lab.launch.queue import Queue, parse_sacct, parse_squeue, slurm_states, waits
 from tdmpc_lab.launch.reasons import reason_in_words
 
 GONE = SchedulerState("GONE")
@@ -87,6 +87,31 @@ def test_lines_of_squeue() -> None:
     assert sorted(lines) == sorted(
         ["7", "8", "9", "10", "11", "12", "13_0", "13_1", "13_2", "13_5", "13_4", "14", "15", "16", "123_1", "123_3"]
     )
+
+
+def test_words_of_a_newer_slurm_are_no_end(commands: Path) -> None:
+    """A job of a state that is not known here waits or runs, by its nodes; accounts that know no end say nothing."""
+    rest = "|test|15:00|None|me|1:00|1|{}|N/A|x|/lab|name\n"
+    there = [("7|EXPEDITING", ""), ("8|THAWING", "node7"), ("9|THAWING", "node7"), ("9|COMPLETED", "")]
+    words = "".join(start + rest.format(node) for start, node in there)
+    prints(commands, "squeue", words)
+    prints(commands, "sacct", f"10|{ME}|EXPEDITING|0:0\n11|somebody|THAWING|0:0\n")
+    states = slurm_states(["7", "8", "9", "10", "11"])
+    assert [states[job].state for job in ("7", "8", "9")] == ["PENDING", "RUNNING", "RUNNING"]
+    assert states["8"].reason == "THAWING"
+    assert states["10"] == SchedulerState("GONE", "the queue does not know it; the accounts still call it EXPEDITING")
+    assert states["11"].state == "RUNNING"
+    queue = Queue(parse_squeue(words + "12|TIMEOUT" + rest.format("")))
+    assert [queue.alive(job) for job in ("7", "8", "9", "12", "13")] == [True, True, True, False, False]
+    assert [waits(queue.lines[job]) for job in ("7", "8")] == [True, False]
+
+
+def test_what_the_accounts_call_over_is_over_without_a_controller(commands: Path) -> None:
+    stand_in(commands, "squeue", "echo 'Unable to contact slurm controller' >&2; exit 1")
+    prints(commands, "sacct", SACCT)
+    states = slurm_states(["3628025", "3628041", "3628042", "3628999"])
+    assert states["3628025"] == SchedulerState("GONE", "FAILED (exit code 1)")
+    assert {states[job].state for job in ("3628041", "3628042", "3628999")} == {"UNREACHABLE"}
 
 
 def test_lines_of_sacct() -> None:

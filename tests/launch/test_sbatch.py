@@ -18,7 +18,7 @@ from tdmpc_lab.jobs.paths import Project
 from tdmpc_lab.launch.container import container_setup, python_command
 from tdmpc_lab.launch.environment import Workplace
 from tdmpc_lab.launch.options import option_problems
-from tdmpc_lab.launch.sbatch import attempt_start, held_parameters, sbatch_script, slurm_parameters, submit_folder
+from tdmpc_lab.launch.sbatch import attempt_start, sbatch_script, slurm_parameters
 
 CONFIG = SlurmConfig(
     partition="day",
@@ -34,7 +34,10 @@ RUNTIME = (
     '{ echo "neither apptainer nor singularity is on this node: load its module in slurm.setup" >&2; exit 127; }'
 )
 FIRST = [
+    "set +eu",
+    "unset ${!SRUN_@} ${!SCONTROL_@} ${!SCANCEL_@}",
     "export TDMPC_LAB_SCRIPT_START=$(date +%s)",
+    "(",
     *(f"export {name}_NUM_THREADS=4" for name in ("OMP", "MKL", "OPENBLAS", "NUMEXPR")),
 ]
 
@@ -50,8 +53,13 @@ def test_what_a_job_asks_for() -> None:
         "cpus_per_task": 4,
         "mem": "16G",
         "gres": "gpu:2080ti:1",
-        "setup": [*FIRST, "module load cuda", "export X='a b'"],
+        "setup": [*FIRST, "module load cuda", "export X='a b'", "", "code=0"],
         "teardown": [
+            "at_exit=$(trap -p EXIT)",
+            '( eval "$at_exit"; builtin exit "$code" ) || :',
+            "trap - EXIT",
+            'builtin exit "$code"',
+            ")",
             "code=$?",
             'job="${SLURM_ARRAY_JOB_ID:+${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID}"',
             'job="${job:-$SLURM_JOB_ID}"',
@@ -60,7 +68,7 @@ def test_what_a_job_asks_for() -> None:
             'exit "$code"',
         ],
         "signal_delay_s": 90,
-        "srun_args": ["--cpus-per-task=4"],
+        "srun_args": ["--cpus-per-task=4", "--export=ALL"],
         "additional_parameters": {
             "qos": "high",
             "mail-type": "END,FAIL",
@@ -77,7 +85,7 @@ def test_what_is_not_set_is_not_asked_for() -> None:
     optional = {"partition", "gres", "comment", "account", "qos", "constraint", "exclude", "nodelist", "dependency"}
     assert not (optional | {"mail_type", "mail_user"}) & parameters.keys()
     assert parameters["mem"] == "16G"
-    assert parameters["setup"] == FIRST
+    assert parameters["setup"] == [*FIRST, "code=0"]
     assert parameters["additional_parameters"] == {"requeue": True}
 
 
@@ -122,6 +130,7 @@ def test_options_with_keys_of_their_own() -> None:
         ("open_mode", "truncate", "set by the submission itself"),
         ("array", "0-3", "a sweep is a job array; for how many of its tasks run at once set slurm.array_limit"),
         ("hold", True, "submitted held"),
+        ("clusters", "other", "jobs run on the cluster that SLURM_CONF names"),
         ("no_requeue", True, "set slurm.max_requeues"),
         ("time", "1:00", "set slurm.time instead"),
         ("cpus-per-task", 3, "set slurm.cpus instead"),
@@ -249,7 +258,10 @@ def test_the_script(tmp_path: Path) -> None:
 #SBATCH --time=1441
 
 # setup
+set +eu
+unset ${{!SRUN_@}} ${{!SCONTROL_@}} ${{!SCANCEL_@}}
 export TDMPC_LAB_SCRIPT_START=$(date +%s)
+(
 export OMP_NUM_THREADS=4
 export MKL_NUM_THREADS=4
 export OPENBLAS_NUM_THREADS=4
@@ -257,13 +269,20 @@ export NUMEXPR_NUM_THREADS=4
 module load cuda
 export X='a b'
 
+code=0
+
 # command
 export SUBMITIT_EXECUTOR=slurm
-srun --unbuffered --output '{folder}/%j_%t_log.out' --error '{folder}/%j_%t_log.err' --cpus-per-task=4 \
-{python} -u -m submitit.core._submit '{folder}'
+srun --unbuffered --output '{folder}/%j_%t_log.out' --error '{folder}/%j_%t_log.err' --cpus-per-task=4 --export=ALL \
+{python} -u -m submitit.core._submit '{folder}' || code=$?
 
 
 # teardown
+at_exit=$(trap -p EXIT)
+( eval "$at_exit"; builtin exit "$code" ) || :
+trap - EXIT
+builtin exit "$code"
+)
 code=$?
 job="${{SLURM_ARRAY_JOB_ID:+${{SLURM_ARRAY_JOB_ID}}_$SLURM_ARRAY_TASK_ID}}"
 job="${{job:-$SLURM_JOB_ID}}"
@@ -279,29 +298,74 @@ def test_the_script_of_a_job_in_a_container(tmp_path: Path) -> None:
     script = sbatch_script(Project(tmp_path), replace(CONFIG, container=container), "x")
     folder = tmp_path / "jobs" / ".submitit"
     assert (
-        f"--cpus-per-task=4 apptainer exec --nv --bind {tmp_path} {tmp_path}/lab.sif python -u "
-        f"-m submitit.core._submit {folder}\n"
+        f"--cpus-per-task=4 --export=ALL apptainer exec --nv --bind {tmp_path} {tmp_path}/lab.sif python -u "
+        f"-m submitit.core._submit {folder} || code=$?\n"
     ) in script
 
 
-def test_the_script_shown_is_the_one_submitted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    srun = tmp_path / "bin" / "srun"  # submitit looks for it
-    srun.parent.mkdir()
-    srun.touch(mode=0o755)
-    monkeypatch.setenv("PATH", str(srun.parent), prepend=os.pathsep)
-    from submitit import SlurmExecutor
+@pytest.mark.parametrize(
+    "lines",
+    [
+        [],
+        ["set -e"],
+        ["set -euo pipefail"],
+        ["exec 3>&1", "trap 'exit 3' EXIT"],
+        ["trap 'exit 3' ERR", "set -Ee"],
+        ["srun() { command srun; }", "exit() { :; }", "scontrol() { :; }", "scancel() { :; }"],
+        ["export PATH=/nowhere:$PATH SCANCEL_STATE=PENDING", "unset SLURM_JOB_ID SLURM_ARRAY_JOB_ID"],
+        ["code=0 job=77"],
+        ["export X=1 \\"],
+        ["cd /", "umask 0777", "set -f"],
+        ["true ;", "# nothing )"],
+    ],
+)
+@pytest.mark.parametrize(("code", "does"), [(85, "scontrol requeue 8_3"), (86, "scancel 8_3"), (5, None)])
+def test_lines_of_a_user_leave_the_end_of_the_job_alone(
+    lines: list[str], code: int, does: str | None, tmp_path: Path
+) -> None:
+    """The script as bash runs it: what the job asks for by its exit code is done, whatever stands in `setup`."""
+    tools = tmp_path / "bin"
+    tools.mkdir()
+    for name, text in (
+        ("srun", f"exit {code}"),
+        ("scontrol", f'echo "scontrol $*" > {tmp_path}/did'),
+        ("scancel", f'env | grep ^SCANCEL_; echo "scancel $*" > {tmp_path}/did'),
+    ):
+        (tools / name).write_text(f"#!/bin/sh\n{text}\n")
+        (tools / name).chmod(0o755)
+    (tmp_path / "start").write_text("set -e\n")
+    path = f"{tools}{os.pathsep}{os.environ['PATH']}"
+    job = {"SLURM_JOB_ID": "8", "SLURM_ARRAY_JOB_ID": "8", "SLURM_ARRAY_TASK_ID": "3"}
+    done = subprocess.run(
+        ["bash", "-c", sbatch_script(Project(tmp_path), replace(CONFIG, setup=tuple(lines)), "x")],
+        env={"PATH": path, **job, "BASH_ENV": str(tmp_path / "start"), "SCANCEL_STATE": "PENDING"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.stdout, done.stderr) == ("", "")
+    if does is None:
+        assert done.returncode == code
+    else:
+        assert (tmp_path / "did").read_text() == f"{does}\n"
 
-    project = Project(tmp_path)
-    executor = SlurmExecutor(submit_folder(project), python=python_command(CONFIG, project.root))
-    executor.update_parameters(**held_parameters(project, CONFIG, "x", "y"))
-    text = executor._make_submission_file_text(executor._submitit_command_str, "uid")
-    assert text == sbatch_script(project, CONFIG, "x", "y")
+
+def test_a_trap_of_the_user_still_cleans_up(tmp_path: Path) -> None:
+    (tmp_path / "srun").write_text("#!/bin/sh\nexit 4\n")
+    (tmp_path / "srun").chmod(0o755)
+    setup = ('echo "began with $#"', "trap 'echo \"cleaned after $?\"' EXIT")
+    script = sbatch_script(Project(tmp_path), replace(CONFIG, setup=setup), "x")
+    path = f"{tmp_path}{os.pathsep}{os.environ['PATH']}"
+    done = subprocess.run(["bash", "-c", script], env={"PATH": path}, capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr, done.returncode) == ("began with 0\ncleaned after 4\n", "", 4)
 
 
-def test_a_job_with_a_begin_of_its_own_is_held_by_sbatch(tmp_path: Path) -> None:
-    script = sbatch_script(Project(tmp_path), replace(CONFIG, extra={"begin": "20:00"}), "x")
+@pytest.mark.parametrize(("option", "value"), [("begin", "20:00"), ("deadline", "now+65minutes")])
+def test_a_job_with_a_time_of_its_own_is_held_by_sbatch(option: str, value: str, tmp_path: Path) -> None:
+    script = sbatch_script(Project(tmp_path), replace(CONFIG, extra={option: value}), "x")
     assert "#SBATCH --hold\n" in script
-    assert "#SBATCH --begin=20:00\n" in script
+    assert f"#SBATCH --{option}={value}\n" in script
+    assert "52weeks" not in script
 
 
 def test_the_code_of_a_job_is_found_before_anything_that_setup_lines_bring(tmp_path: Path) -> None:
@@ -315,7 +379,7 @@ def test_the_code_of_a_job_is_found_before_anything_that_setup_lines_bring(tmp_p
     lines = script.splitlines()
     setup = lines[lines.index("# setup") + 1 : lines.index("# command")]
     said = subprocess.run(
-        ["bash", "-c", "\n".join([*setup, 'echo "$PYTHONPATH|$PWD|$TDMPC_LAB_ROOT"'])],
+        ["bash", "-c", "\n".join([*setup, 'echo "$PYTHONPATH|$PWD|$TDMPC_LAB_ROOT"', ")"])],
         cwd=tmp_path,
         capture_output=True,
         text=True,

@@ -69,6 +69,27 @@ def test_sbatch_in_its_own_words(
     assert capfd.readouterr() == ("", "")
 
 
+@pytest.mark.parametrize(
+    ("answer", "job_id"),
+    [
+        ("77\n", "77"),
+        ("Submitted batch job 77\n", "77"),
+        ("This job 12 SU of 1000 SU left\nSubmitted batch job 77\njob 13 is next\n", "77"),
+        ("77\nyour job 77 costs 12 SU\n", "77"),
+        ("77\nSubmitted batch job 77\n", "77"),
+        ("12\n77\n", None),  # either may be it
+        ("77;other\n", None),
+        ("Submitted batch job 77 on cluster other\n", None),
+        ("Your job 77 was queued\n", None),
+        ("0\n", None),
+        ("-77\n", None),
+        ("", None),
+    ],
+)
+def test_the_id_in_an_answer_of_sbatch(answer: str, job_id: str | None) -> None:
+    assert slurm.id_in_answer(answer) == job_id
+
+
 def test_a_job_that_can_not_be_held_is_cancelled(commands: Path, tmp_path: Path) -> None:
     for name in ("sbatch", "srun"):
         _script(commands, name, "echo Submitted batch job 77")

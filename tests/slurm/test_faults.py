@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 
 import pytest
-from slurm_fixtures import Lab, Sim
+from slurm_fixtures import Lab, Sim, stand_in
 
 SUBMITS = 20
 
@@ -68,16 +68,6 @@ def test_without_accounting(start_cluster: Callable[..., Sim], make_lab: Callabl
     assert lab.wait_for(well, "COMPLETED")["step"] == 80
     assert "the puck left the universe" in lab.wait_for(badly, "FAILED")["cause"]
     assert "log.err" in lab.wait_for(killed, "FAILED")["cause"]
-
-
-def stand_in(lab: Lab, name: str, script: str) -> str:
-    """A PATH on which the SLURM command `name` is this shell script, in which `real` is the command itself."""
-    tools = lab.root / "bin"
-    tools.mkdir(exist_ok=True)
-    rest = lab.environ()["PATH"]
-    (tools / name).write_text(f'#!/bin/sh\nreal="$(PATH={rest}; command -v {name})"\n{script}\n')
-    (tools / name).chmod(0o755)
-    return f"{tools}:{rest}"
 
 
 @pytest.mark.parametrize("cancel_works", [True, False])

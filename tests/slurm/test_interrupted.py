@@ -158,12 +158,17 @@ def test_the_controller_is_down(cluster: Path, broken: tuple[Sim, Lab], monkeypa
     monkeypatch.setenv("SLURM_CONF", str(sim.conf))
     job = lab.submit(*SLOW, "train.steps=100000")
     waits = lab.submit("experiments/quick.yaml", "slurm.extra.begin=now+1hour")
+    killed = lab.submit("experiments/moody.yaml", "env.options.kill_at=30")
     lab.until(running_at(lab, job, 40), 120)
+    cause = lab.wait_for(killed, "FAILED")["cause"]
+    lab.until(lambda: "FAILED" in lab.slurm("sacct", "-X", "-n", "-P", "-j", killed, "--format=State"), 30)
     before = sorted(p.name for folder in (lab.project.jobs, lab.project.notes) for p in folder.iterdir())
     sim("stop-controller")
     try:
         shown = {seen["id"]: seen for seen in json.loads(lab.run("status", "--json", code=3).stdout)}
         assert (shown[job]["state"], shown[waits]["state"]) == ("RUNNING", "PENDING")
+        assert (shown[killed]["state"], shown[killed]["eta_s"]) == ("FAILED", None)
+        assert shown[killed]["cause"] == cause
         assert "can't be reached" in shown[waits]["cause"]
         assert "can't be reached" in shown[job]["cause"]
         again = ["submit", "experiments/quick.yaml", "train.seed=5", "--cluster", "slurm"]

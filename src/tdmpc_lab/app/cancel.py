@@ -68,7 +68,7 @@ def cancel(
 
     Raises:
         ExternalError: SLURM can't be reached.
-        LabError: a job could not be told, because it runs on another machine.
+        LabError: a job could not be told, because it runs on another machine, or its scheduler has lost sight of it.
     """
     from tdmpc_lab.launch.local import cancel_local
     from tdmpc_lab.launch.slurm import cancel_ids, signal_ids
@@ -77,10 +77,20 @@ def cancel(
     done: dict[str, str] = {}
     kill: list[str] = list(left)
     saving: list[str] = []
-    for view in job_views(project, [job_id for job_id in ids if job_id not in left]):
+    views = job_views(project, [job_id for job_id in ids if job_id not in left])
+    for view in views:
+        if view.unseen:
+            assert view.status is not None
+            raise LabError(
+                f"{view.id}: its scheduler does not know it, but its process gives signs of life; nothing was "
+                f"cancelled. End it where it runs: process {view.status.pid} on {view.status.node}"
+            )
+    for view in views:
         paths = project.job(view.id)
         if view.status is not None and view.status.state.ended:
             done[view.id] = f"was over already: {view.status.state}"
+        elif view.over and view.record is not None and view.record.cluster == "slurm":
+            done[view.id] = "SLURM does not know it, and it gives no sign of life: there is nothing to cancel"
         elif view.record is not None and view.record.cluster == "slurm":
             ask(paths, "cancel", save=save)
             (saving if save and _can_save(project, view) else kill).append(view.id)

@@ -21,6 +21,7 @@ from tdmpc_lab.jobs.ids import is_slurm_id
 from tdmpc_lab.jobs.metrics import as_float, as_int, eval_rows
 from tdmpc_lab.jobs.paths import JobPaths, Project
 from tdmpc_lab.jobs.snapshot import unused_snapshots
+from tdmpc_lab.launch.attempts import beats
 from tdmpc_lab.launch.lease import read_holder
 from tdmpc_lab.launch.queue import Queue
 from tdmpc_lab.launch.sbatch import submit_folder
@@ -162,8 +163,10 @@ def _text(path: Path) -> str:
 
 
 def _busy(project: Project, view: JobView, queue: Queue, found: Findings) -> bool:
-    """Whether a process may still be at work in the folder of a job whose outcome is on file."""
+    """Whether a process may still be at work in the folder of a job whose outcome is known."""
     assert view.record is not None
+    if beats(project.job(view.id).attempts):
+        return True
     if view.record.cluster != "slurm":
         return read_holder(project.job(view.id))[1]
     if queue.problem is None:

@@ -134,13 +134,12 @@ def _slurm() -> Iterator[Point]:
 
 
 def _accounting() -> Point:
+    from tdmpc_lab.launch.commands import run
+
     try:
-        done = subprocess.run(
-            ["sacct", "--noheader", "--format=JobID", "--starttime=now"],
-            capture_output=True, text=True, timeout=_TIMEOUT_S, check=False,
-        )  # fmt: skip
-    except (OSError, subprocess.TimeoutExpired) as error:
-        return Point("warning", "accounting", f"sacct: {error}", "ends of jobs are told by their own files alone")
+        done = run(["sacct", "--noheader", "--format=JobID", "--starttime=now"], _TIMEOUT_S)
+    except ExternalError as error:
+        return Point("warning", "accounting", str(error), "ends of jobs are told by their own files alone")
     if done.returncode:
         fix = "nothing: how jobs ended is told by their own files"
         return Point("warning", "accounting", f"off: {one_line(done.stderr) or 'no reason given'}", fix)

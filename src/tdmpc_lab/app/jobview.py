@@ -40,6 +40,11 @@ class JobView:
     """Of a failed job."""
     slurm_answered: bool = True
     """False when SLURM could not be asked about this job: then the status is what was last known."""
+    over: bool = False
+    """Whether it is known that it neither runs nor will: an outcome, or no trace and no heartbeat of it where its
+    scheduler could be asked. What starts a job again, cancels it or removes its files asks this."""
+    unseen: bool = False
+    """Whether only its heartbeats say that it runs: its scheduler does not know it."""
     line: QueueLine | None = None
     """How SLURM's queue shows it, while it waits or runs there."""
     user: str | None = None

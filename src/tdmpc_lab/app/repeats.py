@@ -17,7 +17,6 @@ from tdmpc_lab.notes.render import outcome_line
 
 # Read without parsing: thousands of records have to be looked at.
 _HASH = re.compile(rb'"config_hash": "([0-9a-f]{16})"')
-_COUNTS = (State.PENDING, State.RUNNING, State.COMPLETED)
 
 
 @dataclass(frozen=True)
@@ -51,7 +50,7 @@ def find_repeats(project: Project, plans: Sequence[Plan], code: Callable[[], Job
         same = wanted[ids[view.id]]
         namesake = next((plan for plan in same if plan.item.spec.name == view.record.experiment), None)
         text = _told(namesake or same[0], view, snapshot)
-        if namesake is not None and view.status.state in _COUNTS:
+        if namesake is not None and (not view.over or view.status.state is State.COMPLETED):
             refused.append(text)
         else:
             said.append(text)

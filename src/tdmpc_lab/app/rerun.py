@@ -11,6 +11,7 @@ from dataclasses import replace
 from tdmpc_lab.app.code import JobCode, code_of_job
 from tdmpc_lab.app.resources import refuse_profile
 from tdmpc_lab.app.specs import check_environments, differences, refuse_sweep
+from tdmpc_lab.app.status import job_views
 from tdmpc_lab.app.submit import Plan
 from tdmpc_lab.config.loader import LoadedSpec, load_stored
 from tdmpc_lab.errors import LabError
@@ -40,6 +41,9 @@ def plan_rerun(project: Project, job: str, overrides: Sequence[str]) -> tuple[Pl
     """
     old = project.require_job(job)
     record = read_record(old)
+    (view,) = job_views(project, [old.id])
+    if not view.over:
+        print(f"note: job {old.id} is {view.state} and not over: the new one runs beside it", file=sys.stderr)
     code = code_of_job(project, old, record)
     words = list(overrides)
     refuse_profile(old.id, words)

@@ -45,8 +45,10 @@ def plan_resume(project: Project, job: str, overrides: Sequence[str], steps: int
     view = job_views(project, [old.id])[0]
     if view.status is None or view.record is None:
         raise RecordError(f"job {old.id} can't be read: {view.problem}")
-    if view.status.state in (State.PENDING, State.RUNNING):
+    if not view.over:
         why = f" ({view.status.cause})" if view.status.cause else ""
+        if view.status.state is State.UNKNOWN:
+            raise UsageError(f"whether job {old.id} still runs can't be told{why}; try again when it can")
         raise UsageError(
             f"job {old.id} is {view.status.state}{why}; it goes on by itself. To go on as a new job instead, first: "
             f"tdmpc-lab cancel {old.id} --save"

@@ -23,7 +23,7 @@ from tdmpc_lab.jobs.paths import EVENTS, JobPaths, Project
 from tdmpc_lab.jobs.record import JobRecord, all_records, read_record
 from tdmpc_lab.jobs.requests import cancelled_since, read_requests
 from tdmpc_lab.jobs.state import JobStatus, SchedulerState, State
-from tdmpc_lab.launch.attempts import last_sign_s
+from tdmpc_lab.launch.attempts import heartbeat_s, last_sign_s
 from tdmpc_lab.launch.queue import Queue, ask_queue, slurm_states
 from tdmpc_lab.launch.unfinished import unfinished
 from tdmpc_lab.text import parse_time, shorten
@@ -46,18 +46,39 @@ def scheduler_states(
     jobs: Sequence[tuple[JobPaths, JobRecord]], queue: Queue | None = None
 ) -> dict[str, SchedulerState]:
     """What the schedulers say of these jobs: one squeue call for all SLURM jobs (unless its answer `queue` is there
-    already), the process table for local ones."""
+    already), the process table for local ones; and the heartbeats of those of which no scheduler says that they live.
+    """
     states: dict[str, SchedulerState] = {}
-    slurm = [record.id for _, record in jobs if record.cluster == "slurm"]
+    slurm = [(paths, record) for paths, record in jobs if record.cluster == "slurm"]
     if slurm:
-        states |= slurm_states(slurm, queue)
+        states |= slurm_states([record.id for _, record in slurm], _without_strangers(queue or ask_queue(), slurm))
     here = [(paths, record) for paths, record in jobs if record.cluster != "slurm"]
     if here:
         from tdmpc_lab.launch.local import local_state
 
         for paths, record in here:
             states[record.id] = local_state(paths, read_events(paths.events))
-    return states
+    folders = {record.id: paths.attempts for paths, record in jobs}
+    return {
+        job_id: replace(state, heartbeat_s=heartbeat_s(folders[job_id]))
+        if state.state in ("GONE", "UNREACHABLE")
+        else state
+        for job_id, state in states.items()
+    }
+
+
+def _without_strangers(queue: Queue, jobs: Sequence[tuple[JobPaths, JobRecord]]) -> Queue:
+    """The queue without jobs that only have the ids of these: other ones, of after SLURM's ids began anew. They have
+    another name and another folder; a project that was moved, or a job that was renamed, has one of the two."""
+
+    def is_stranger(paths: JobPaths, record: JobRecord) -> bool:
+        line = queue.lines.get(record.id)
+        if line is None or not line.folder or line.name == record.experiment:
+            return False
+        return Path(line.folder).resolve() != paths.folder.parent.parent.resolve()
+
+    strangers = {record.id for paths, record in jobs if is_stranger(paths, record)}
+    return replace(queue, lines={job_id: line for job_id, line in queue.lines.items() if job_id not in strangers})
 
 
 def job_views(project: Project, ids: Sequence[str] | None = None, asked: Asked | None = None) -> list[JobView]:
@@ -163,10 +184,12 @@ def _view(paths: JobPaths, record: JobRecord, scheduler: SchedulerState | None) 
             status = status_of(paths, record, SchedulerState("GONE", f"CANCELLED by {by}"), events)
         if status.state is State.FAILED and (error := last_error(paths.log_err)):
             status = replace(status, cause=f"{error}; {status.cause}")
-        unreachable = scheduler is not None and scheduler.state == "UNREACHABLE" and record.cluster == "slurm"
+        unreachable = scheduler is not None and scheduler.state == "UNREACHABLE"
         return replace(
             _seen(paths, record, status, events),
-            slurm_answered=not unreachable,
+            slurm_answered=not (unreachable and record.cluster == "slurm"),
+            unseen=status.state is State.RUNNING and scheduler is not None and scheduler.state == "GONE",
+            over=status.state.ended or (status.state is State.UNKNOWN and not unreachable),
             line=None if scheduler is None or status.state.ended else scheduler.line,
             user=owner_of(paths, scheduler),
             sign_of_life_s=last_sign_s(paths.attempts) if status.state is State.RUNNING else None,
@@ -176,8 +199,8 @@ def _view(paths: JobPaths, record: JobRecord, scheduler: SchedulerState | None) 
 
 
 def _seen(paths: JobPaths, record: JobRecord, status: JobStatus, events: Sequence[dict[str, Any]]) -> JobView:
-    failed = status.state is State.FAILED
-    return JobView(paths.id, record, status, traceback=traceback_of(events) if failed else None, user=owner_of(paths))
+    trace = traceback_of(events) if status.state is State.FAILED else None
+    return JobView(paths.id, record, status, traceback=trace, user=owner_of(paths), over=status.state.ended)
 
 
 def _who_asked(paths: JobPaths, events: Sequence[dict[str, Any]]) -> str | None:
@@ -257,9 +280,9 @@ def goes_on(view: JobView, unknown_since: dict[str, float]) -> bool:
     """Whether this job is to be waited for; `unknown_since` keeps when each became UNKNOWN."""
     if view.status is None or view.record is None:
         return False
-    if view.status.state is not State.UNKNOWN:
+    if view.status.state is not State.UNKNOWN or not view.over:
         unknown_since.pop(view.id, None)
-        return not view.status.state.ended
+        return not view.over
     since = unknown_since.setdefault(view.id, time.monotonic())
     return view.record.cluster == "slurm" and time.monotonic() - since < UNKNOWN_S
 

@@ -211,6 +211,7 @@ def submit_group(
         return
     (ready,) = group
     paths = prepare(project, ready, cluster, code, None, max_local if cluster == "local" else None)
+    tell_parent(ready, paths.id)
     on_recorded([submitted(project, paths, ready, cluster)])
     if cluster == "local":
         from tdmpc_lab.launch.local import start_local
@@ -275,14 +276,18 @@ def prepare(
 
     resolved = ready.resolved or dump_yaml(spec)
     paths = prepare_job(project, job_id, ready.item.text, resolved, make_record)
-    if ready.goes_on_from is not None:
-        with contextlib.suppress(OSError):  # the old job's folder may be somebody else's; the new one names it too
-            ask(ready.goes_on_from, "resume", job=paths.id)
     try:
         write_note(project, paths, PENDING)
     except LabError as error:  # the job is recorded; its note can be written again at any time
         print(f"warning: the note of {paths.id} was not written: {error}", file=sys.stderr)
     return paths
+
+
+def tell_parent(ready: Plan, job_id: str) -> None:
+    """Put on file, in the folder of the job that a new one goes on from, that there is this new one."""
+    if ready.goes_on_from is not None:
+        with contextlib.suppress(OSError):  # the old job's folder may be somebody else's; the new one names it too
+            ask(ready.goes_on_from, "resume", job=job_id)
 
 
 def _resources(config: SlurmConfig) -> dict[str, Any]:

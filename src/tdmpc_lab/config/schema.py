@@ -411,7 +411,7 @@ class SlurmConfig:
     array_limit: PositiveInt | None = None
     """Jobs of one sweep that may run at once. Default: as many as SLURM has places for."""
     setup: tuple[ShellLine, ...] = ()
-    """Shell lines run before the job's Python starts."""
+    """Shell lines run before the job's Python starts, in a subshell of the batch script."""
     extra: dict[SbatchOption, ShellLine | int | bool] = field(default_factory=dict)
     """Any other sbatch option, by its long name: `{nice: 100, exclusive: true}`."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
 
 from tdmpc_lab.errors import RecordError
@@ -35,6 +35,23 @@ def prepare_job(
         write_atomic(paths.resolved, resolved_text)
         write_record(paths, make_record(paths.id))
     return paths
+
+
+def refuse_known(project: Project, job_ids: Iterable[str]) -> None:
+    """Raise RecordError where the project has anything of a job, or of a task of an array, that has one of these ids.
+
+    A scheduler may begin its ids anew. A note without a folder is a job's, too: folders are removed or stay on another
+    machine, notes are kept.
+    """
+    for job_id in job_ids:
+        folder, note = project.job(job_id).folder, project.note(job_id)
+        tasks = [*project.jobs.glob(f"{job_id}_*"), *project.notes.glob(f"{job_id}_*.md")] if "_" not in job_id else []
+        there = [path for path in (folder, note, *tasks) if path.exists() or path.is_symlink()]
+        if there:
+            raise RecordError(
+                f"{there[0]}: exists already, so this project had a job {job_id} before, and SLURM begins its ids "
+                "anew; nothing was changed, and the new job is taken out of the queue. Submit again: it gets another id"
+            )
 
 
 @contextlib.contextmanager

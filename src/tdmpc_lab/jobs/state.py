@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -12,7 +13,7 @@ from tdmpc_lab.jobs.events import OUTCOMES
 from tdmpc_lab.jobs.metrics import as_float, as_int, last_step
 from tdmpc_lab.jobs.queued import QueueLine
 from tdmpc_lab.jobs.record import JobRecord
-from tdmpc_lab.text import number, one_line, parse_time, shorten
+from tdmpc_lab.text import duration, number, one_line, parse_time, shorten
 
 Event = Mapping[str, Any]
 Row = Mapping[str, Any]
@@ -47,6 +48,14 @@ class SchedulerState:
     the end of the job where there is one (`TIMEOUT`, `CANCELLED by 1000`, `OUT_OF_MEMORY`)."""
     line: QueueLine | None = field(default=None, compare=False)
     """PENDING, RUNNING in SLURM: how its queue shows the job."""
+    heartbeat_s: float | None = field(default=None, compare=False)
+    """Seconds since the last heartbeat of the job's last attempt; infinite where it is known to have ended, None where
+    there never was one. Looked at only where the scheduler knows of no end: GONE, UNREACHABLE."""
+
+
+SILENT_S = 60.0
+"""A process whose last heartbeat is older than this may be dead: network file systems keep an old list of a folder's
+files almost that long."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,7 +93,7 @@ class JobStatus:
     """The MLflow run."""
 
 
-# How SLURM says a job ended → the state and the cause in words. Anything else is left UNKNOWN.
+# How SLURM says a job ended → the state and the cause in words.
 _SLURM_ENDS = {
     "TIMEOUT": (State.TIMEOUT, "SLURM ended it at its time limit"),
     "DEADLINE": (State.TIMEOUT, "SLURM ended it at its deadline"),
@@ -95,6 +104,9 @@ _SLURM_ENDS = {
     "BOOT_FAIL": (State.FAILED, "its node did not come up"),
     "FAILED": (State.FAILED, "SLURM says it failed and it left no outcome"),
 }
+END_WORDS = frozenset({*_SLURM_ENDS, "COMPLETED"})
+"""SLURM's words for a job that is over. No other word says so: newer versions have more of them."""
+_LOST_NODE = frozenset({"NODE_FAIL"})  # SLURM does not see the node: what runs there may run on
 
 
 def derive_status(
@@ -107,8 +119,9 @@ def derive_status(
     """The status of a job; pure, and at ease with events and rows that lack fields.
 
     `last_rows` is the tail of the metrics. An outcome on file with no later start wins; else the scheduler
-    is believed; a job that it does not know (GONE, or `scheduler` None) is UNKNOWN with the cause in words.
-    Where the scheduler can't be reached, the last known state is given and the cause says so.
+    is believed where it says that the job waits, runs or has ended. A job of which it knows no end is RUNNING while its
+    process gives heartbeats, and then UNKNOWN with the cause in words. Where the scheduler can't be reached, the last
+    known state is given and the cause says so; without a heartbeat for long, UNKNOWN.
     """
     attempts = split_attempts(events)
     current = attempts[-1]
@@ -192,17 +205,37 @@ def _from_scheduler(
     if scheduler.state == "RUNNING":
         return State.RUNNING, None if start is not None else "starting, nothing reported yet"
     if scheduler.state == "UNREACHABLE":
-        why = f" ({reason})" if reason else ""
-        cause = f"the scheduler can't be reached{why}: this is what was last known"
-        waiting = start is None or _last_preemption(current) is not None
-        return State.PENDING if waiting else State.RUNNING, cause
-    return _gone(record, start, current, reason)
+        return _unreachable(record, start, current, scheduler, reason)
+    return _gone(record, start, current, scheduler, reason)
 
 
-def _gone(record: JobRecord, start: Event | None, current: Sequence[Event], reason: str) -> tuple[State, str | None]:
+def _beats(scheduler: SchedulerState) -> bool:
+    return scheduler.heartbeat_s is not None and scheduler.heartbeat_s <= SILENT_S
+
+
+def _unreachable(
+    record: JobRecord, start: Event | None, current: Sequence[Event], scheduler: SchedulerState, reason: str
+) -> tuple[State, str | None]:
+    away = f"the scheduler can't be reached{f' ({reason})' if reason else ''}"
+    if start is None or _last_preemption(current) is not None:
+        return State.PENDING, f"{away}: this is what was last known"
+    if scheduler.heartbeat_s is not None and not _beats(scheduler):
+        ended = math.isinf(scheduler.heartbeat_s)
+        silent = "has ended" if ended else f"has given no sign of life for {duration(scheduler.heartbeat_s)}"
+        return State.UNKNOWN, f"{away}, and its process {silent}; log: {_log(record)}"
+    return State.RUNNING, f"{away}: this is what was last known"
+
+
+def _gone(
+    record: JobRecord, start: Event | None, current: Sequence[Event], scheduler: SchedulerState, reason: str
+) -> tuple[State, str | None]:
     word, _, more = reason.partition(" ")
     word = word.rstrip("+")
-    if record.cluster == "slurm" and word in _SLURM_ENDS:
+    known_end = record.cluster == "slurm" and word in END_WORDS
+    if _beats(scheduler) and (not known_end or word in _LOST_NODE):
+        says = f" ({reason})" if reason else ""
+        return State.RUNNING, f"the scheduler does not say that it runs{says}, but its process gives signs of life"
+    if known_end and word in _SLURM_ENDS:
         return _slurm_end(record, word, more.strip(), current)
     cause = _vanished(start, "gone")
     preemption = _last_preemption(current)

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import re
 import socket
@@ -28,9 +29,10 @@ from pathlib import Path
 from typing import Literal, Self
 
 from tdmpc_lab.errors import AttemptLostError
+from tdmpc_lab.jobs.state import SILENT_S
 
 BEAT_S = 3.0
-DEAD_S = 60.0  # longer than network file systems keep an old list of a folder's files
+DEAD_S = SILENT_S
 _POLL_S = 0.3
 _SIZE = 512  # a sign is always written whole and in one piece
 _NAME = re.compile(r"(\d{1,9})\.json")
@@ -202,6 +204,20 @@ def last_sign_s(folder: Path) -> float | None:
         return None if number is None else max(0.0, time.time() - _file(folder, number).stat().st_mtime)
     except OSError:
         return None
+
+
+def heartbeat_s(folder: Path) -> float | None:
+    """As `last_sign_s`, but infinite where that attempt said that it has ended, or its process is known to be gone."""
+    age = last_sign_s(folder)
+    if age is None:
+        return None
+    return math.inf if _over(_read(folder, max(_numbers(folder)))) else age
+
+
+def beats(folder: Path) -> bool:
+    """Whether the last attempt gave a heartbeat a moment ago, and has not ended since as far as is known."""
+    age = heartbeat_s(folder)
+    return age is not None and age <= DEAD_S
 
 
 def _numbers(folder: Path) -> list[int]:

@@ -9,8 +9,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-_LEAKS = ("SLURM_", "SBATCH_", "SRUN_", "SUBMITIT_")
-_KEPT = frozenset({"SLURM_CONF", "SLURM_CONF_SERVER", "SUBMITIT_PREEMPT_SIGNAL"})  # where the cluster is
+# SLURM's commands take options from variables named after them: SQUEUE_PARTITION hides jobs, SCANCEL_STATE spares
+# them. What a scheduler or submitit left in a shell begins with SLURM_ and SUBMITIT_.
+COMMAND_PREFIXES = ("SBATCH_", "SRUN_", "SALLOC_", "SQUEUE_", "SACCT_", "SINFO_", "SCONTROL_", "SCANCEL_")
+_LEAKS = ("SLURM_", "SUBMITIT_", *COMMAND_PREFIXES)
+# Where the cluster is and how to sign in there. SLURM_CLUSTERS is none of these: it sends commands to another cluster
+# than the one whose accounts are read, where the same ids are other jobs.
+_KEPT = frozenset({"SLURM_CONF", "SLURM_CONF_SERVER", "SLURM_JWT", "SUBMITIT_PREEMPT_SIGNAL"})
 
 
 @dataclass(frozen=True)
@@ -37,10 +42,12 @@ class Workplace:
 
 
 def clean_environment(environ: Mapping[str, str]) -> dict[str, str]:
-    """A copy without the variables of the SLURM job or submitit job that the shell itself runs in.
+    """A copy without the variables of the SLURM job or submitit job that the shell itself runs in, and without those
+    that are options to SLURM's commands. Every call of SLURM and every job gets its environment from here.
 
-    Left in, they make a job take itself for another one and bind it to that one's processors. Relative
-    entries of PYTHONPATH become absolute: the job starts in another folder.
+    Left in, they make a job take itself for another one and bind it to that one's processors, and the commands
+    answer something else than they were asked. Relative entries of PYTHONPATH become absolute: the job starts in
+    another folder.
     """
     kept = {k: v for k, v in environ.items() if k in _KEPT or not k.startswith(_LEAKS)}
     if path := kept.get("PYTHONPATH"):

@@ -54,6 +54,7 @@ _TAKEN = {
     "hold": "every job is submitted held, and released when its folder is complete",
     "chdir": "jobs run in the project's folder",
     "wrap": "the script is written by this tool",
+    "clusters": "jobs run on the cluster that SLURM_CONF names: on another one their ids mean other jobs",
     "array": "a sweep is a job array; for how many of its tasks run at once set slurm.array_limit",
     "nodes": "a job is one process on one node",
     "ntasks": "a job is one process on one node",
@@ -69,7 +70,7 @@ _TAKEN = {
 }
 # The other long options of sbatch, of SLURM 20.11 to 24.11.
 _OTHER = (
-    "acctg-freq bb bbf begin cluster-constraint clusters container-id contiguous core-spec cores-per-socket cpu-freq "
+    "acctg-freq bb bbf begin cluster-constraint container-id contiguous core-spec cores-per-socket cpu-freq "
     "cpus-per-gpu deadline delay-boot distribution exclusive export export-file extra extra-node-info get-user-env "
     "gid gpu-bind gpu-freq gres-flags hint ignore-pbs kill-on-invalid-dep licenses mcs-label mem-bind mincpus "
     "network nice no-kill nodefile ntasks-per-core ntasks-per-gpu ntasks-per-socket oom-kill-step overcommit "

@@ -14,7 +14,7 @@ from tdmpc_lab.errors import ExternalError, UsageError
 from tdmpc_lab.jobs.ids import expand_tasks, is_slurm_id
 from tdmpc_lab.jobs.queued import QueueLine
 from tdmpc_lab.jobs.requests import person
-from tdmpc_lab.jobs.state import SchedulerState
+from tdmpc_lab.jobs.state import END_WORDS, SchedulerState
 from tdmpc_lab.launch.commands import command
 from tdmpc_lab.launch.reasons import LIMITED_BY_PARTITION, reason_in_words
 
@@ -29,6 +29,7 @@ _WAITS = frozenset({"PENDING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "RESV_
 _RUNS = frozenset(
     {"RUNNING", "CONFIGURING", "COMPLETING", "RESIZING", "SIGNALING", "STAGE_OUT", "STOPPED", "SUSPENDED"}
 )
+_SACCT_ALONE_S = 10.0  # where squeue gave no answer, nobody is to wait long for a second one
 _NO_CODE = frozenset({"COMPLETED", "CANCELLED", "TIMEOUT", "OUT_OF_MEMORY", "NODE_FAIL"})  # the word says it all
 
 
@@ -44,7 +45,7 @@ class Queue:
     def alive(self, job_id: str) -> bool:
         """Whether a job waits or runs."""
         line = self.lines.get(job_id)
-        return line is not None and line.word in _WAITS | _RUNS
+        return line is not None and line.word not in END_WORDS
 
 
 def ask_queue(timeout_s: float | None = None) -> Queue:
@@ -56,8 +57,9 @@ def ask_queue(timeout_s: float | None = None) -> Queue:
 
 
 def waits(line: QueueLine) -> bool:
-    """Whether a line of the queue is of a job that has not started, or not again."""
-    return line.word in _WAITS
+    """Whether a line of the queue is of a job that has not started, or not again. A state that is not known here is
+    told by its nodes: a job that waits has none."""
+    return line.word in _WAITS or (line.word not in _RUNS and not line.nodelist)
 
 
 def slurm_states(job_ids: Sequence[str], queue: Queue | None = None) -> dict[str, SchedulerState]:
@@ -67,13 +69,13 @@ def slurm_states(job_ids: Sequence[str], queue: Queue | None = None) -> dict[str
 
     The accounts are asked only for what the queue no longer knows or calls over; a cluster that keeps none says
     of those as much as the queue does. Never raises for want of SLURM: where the queue can't be read, every job
-    is UNREACHABLE, with the reason.
+    that the accounts, which another server keeps, do not call over is UNREACHABLE, with the reason.
     """
     if not job_ids:
         return {}
     queue = queue or ask_queue()
     if queue.problem is not None:
-        return dict.fromkeys(job_ids, SchedulerState("UNREACHABLE", queue.problem))
+        return dict.fromkeys(job_ids, SchedulerState("UNREACHABLE", queue.problem)) | _ends_on_file(job_ids)
     lines = queue.lines
     limits = _limits(lines, job_ids)
     states = {i: _state(lines[i], limits) if i in lines else SchedulerState("GONE") for i in job_ids}
@@ -91,7 +93,7 @@ def parse_squeue(text: str) -> dict[str, QueueLine]:
         line = QueueLine(*(part.strip() for part in parts[1:]))
         for job_id in expand_tasks(parts[0].strip()):
             # While a job is requeued there can be two lines: the one that goes on counts.
-            if job_id not in lines or lines[job_id].word not in _WAITS | _RUNS:
+            if job_id not in lines or lines[job_id].word in END_WORDS:
                 lines[job_id] = line
     return lines
 
@@ -109,22 +111,37 @@ def _limits(queue: Mapping[str, QueueLine], job_ids: Sequence[str]) -> dict[str,
 
 def _state(line: QueueLine, limits: Mapping[str, str]) -> SchedulerState:
     reason = "" if line.reason in ("None", "(null)") else line.reason
-    if line.word in _WAITS:
+    if line.word in END_WORDS:  # the reason mostly repeats the word (TimeLimit, NonZeroExitCode)
+        return SchedulerState("GONE", f"{line.word} ({reason})" if reason else line.word)
+    if waits(line):
         why = reason_in_words(reason, line.partition, line.limit, limits.get(line.partition))
         return SchedulerState("PENDING", why, line)
-    if line.word in _RUNS:
-        return SchedulerState("RUNNING", "" if line.word == "RUNNING" else line.word, line)
-    # The end in SLURM's own word; the reason mostly repeats it (TimeLimit, NonZeroExitCode).
-    return SchedulerState("GONE", f"{line.word} ({reason})" if reason else line.word)
+    return SchedulerState("RUNNING", "" if line.word == "RUNNING" else line.word, line)
+
+
+def _ends_on_file(job_ids: Sequence[str]) -> dict[str, SchedulerState]:
+    """The jobs among these that the accounts call over, where there is nobody else to ask."""
+    ids = [job_id for job_id in job_ids if is_slurm_id(job_id)]
+    try:
+        accounts = _ask_accounts(ids, _SACCT_ALONE_S) if ids else {}
+    except (ExternalError, UsageError):
+        return {}
+    ends = {job_id: accounts[job_id] for job_id in ids if job_id in accounts}
+    return {job_id: state for job_id, state in ends.items() if state.reason.partition(" ")[0] in END_WORDS}
+
+
+def _ask_accounts(job_ids: Sequence[str], timeout_s: float | None = None) -> dict[str, SchedulerState]:
+    """What the accounts say, of whole arrays. Raises ExternalError and UsageError where they can't be asked."""
+    wanted = dict.fromkeys(job_id.partition("_")[0] for job_id in job_ids)
+    return parse_sacct(command([*_SACCT, f"--jobs={','.join(wanted)}"], timeout_s), me=person())
 
 
 def _from_accounts(job_ids: Sequence[str], known: Mapping[str, SchedulerState]) -> dict[str, SchedulerState]:
     """How these jobs ended by the accounts; jobs of which they say nothing new are left out."""
     if not job_ids:
         return {}
-    wanted = dict.fromkeys(job_id.partition("_")[0] for job_id in job_ids)
     try:
-        accounts = parse_sacct(command([*_SACCT, f"--jobs={','.join(wanted)}"]), me=person())
+        accounts = _ask_accounts(job_ids)
     except (ExternalError, UsageError) as error:
         why = "SLURM keeps no accounts" if "disabled" in str(error) else f"the accounts say nothing: {error}"
         return {i: SchedulerState("GONE", why) for i in job_ids if not known[i].reason}
@@ -149,7 +166,7 @@ def parse_sacct(text: str, me: str) -> dict[str, SchedulerState]:
         if len(parts) != 4 or not parts[2]:
             continue
         word = parts[2].split()[0].rstrip("+")
-        if word not in _WAITS | _RUNS:
+        if word in END_WORDS:
             state = SchedulerState("GONE", _end_in_words(parts[2], word, parts[3]))
         elif parts[1] == me:
             state = SchedulerState("GONE", f"the queue does not know it; the accounts still call it {word}")

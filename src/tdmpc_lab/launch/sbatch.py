@@ -17,6 +17,7 @@ from tdmpc_lab.launch.environment import Workplace
 from tdmpc_lab.launch.options import KNOWN_OPTIONS, MEMORY_INSTEAD, extra_options, option_problems
 
 BEGIN = "now+52weeks"  # should submit be killed before the job is held
+_OWN_TIME = frozenset({"begin", "deadline"})
 DEFAULT_MEMORY = "16G"
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 # When the batch script began. SLURM itself tells its scripts only since version 23.
@@ -35,6 +36,20 @@ _AFTERWARDS = (
     f'if [ "$code" -eq {REQUEUE_CODE} ]; then exec scontrol requeue "$job"; fi',
     f'if [ "$code" -eq {CANCEL_CODE} ]; then exec scancel "$job"; fi',
     'exit "$code"',
+)
+# What decides over the job's life stands outside of a subshell, and all lines of the user inside it: what they set
+# ends with it. The node's own start-up files may set such things, too: `set -e` (BASH_ENV), or variables that are
+# options to the commands used here.
+_OPEN = ("set +eu", "unset ${!SRUN_@} ${!SCONTROL_@} ${!SCANCEL_@}", _START_LINE, "(")
+# Their `set -e` and their traps see no failure of srun, and a trap that cleans up at the end runs apart: with an `exit`
+# of its own it would be in the place of the job's exit code.
+_KEEP_CODE = "|| code=$?"
+_CLOSE = (
+    "at_exit=$(trap -p EXIT)",
+    '( eval "$at_exit"; builtin exit "$code" ) || :',
+    "trap - EXIT",
+    'builtin exit "$code"',
+    ")",
 )
 
 
@@ -74,15 +89,21 @@ def slurm_parameters(config: SlurmConfig, job_name: str, comment: str) -> dict[s
         "dependency": dependency(config.after),
         "mail_type": ",".join(config.mail.types) if config.mail else None,
         "mail_user": config.mail.user if config.mail else None,
-        "setup": [_START_LINE, *thread_lines(config.cpus), *config.setup, *container_setup(config)],
-        "teardown": list(_AFTERWARDS),
+        "setup": [*_OPEN, *thread_lines(config.cpus), *_of_the_user(config), *container_setup(config), "code=0"],
+        "teardown": [*_CLOSE, *_AFTERWARDS],
         "signal_delay_s": warning_s(config),
-        # From 22.05 on srun no longer takes this over from sbatch.
-        "srun_args": [f"--cpus-per-task={config.cpus}"],
+        # From 22.05 on srun no longer takes the CPUs over from sbatch. What sbatch's own --export left out, srun would
+        # take from the script's environment as well, and all that the script sets for the job with it.
+        "srun_args": [f"--cpus-per-task={config.cpus}", "--export=ALL"],
         "additional_parameters": {**extra, "requeue": True},
     }
     wanted = {name: value for name, value in parameters.items() if value is not None}
     return {**wanted, "wckey": None}  # submitit sets one, which clusters that use them refuse
+
+
+def _of_the_user(config: SlurmConfig) -> list[str]:
+    """The lines of `slurm.setup`; an empty one behind them ends a last line that ends in a backslash."""
+    return [*config.setup, ""] if config.setup else []
 
 
 def _minutes(config: SlurmConfig) -> int:
@@ -130,11 +151,11 @@ def held_parameters(
 
     It is to begin far in the future, and is held as soon as it has an id: sbatch takes a job with `--hold`
     without a look at what it asks for, and such a job then waits for ever for a GPU that does not exist. A
-    job with a `begin` of its own has to be held that way.
+    job with a time of its own (`begin`, or a `deadline`, which must not be before the begin) has to be held that way.
     """
     parameters = slurm_parameters(config, job_name, comment)
     extra = parameters["additional_parameters"]
-    wait = {"hold": True} if "begin" in extra else {"begin": BEGIN}
+    wait = {"hold": True} if extra.keys() & _OWN_TIME else {"begin": BEGIN}
     if workplace is not None:  # after the user's own lines, which may set PYTHONPATH and are written for the project
         parameters["setup"] = [*parameters.get("setup", []), *workplace.shell_lines()]
     if tasks > 1:  # submitit lets 256 run at once unless told otherwise
@@ -151,11 +172,17 @@ def sbatch_script(
     tasks: int = 1,
 ) -> str:
     """The script that a submit would hand to sbatch. Needs no SLURM here. Raises SpecError."""
+    return script_text(project, config, held_parameters(project, config, name, comment, workplace, tasks), tasks)
+
+
+def script_text(project: Project, config: SlurmConfig, parameters: Mapping[str, Any], tasks: int) -> str:
+    """The script for `held_parameters`, as submitit writes it."""
     from submitit.slurm.slurm import _make_sbatch_string
 
     folder = submit_folder(project).absolute()
-    command = f"{python_command(config, project.root)} -u -m submitit.core._submit {shlex.quote(str(folder))}"
-    parameters = held_parameters(project, config, name, comment, workplace, tasks)
+    command = (
+        f"{python_command(config, project.root)} -u -m submitit.core._submit {shlex.quote(str(folder))} {_KEEP_CODE}"
+    )
     if tasks > 1:
-        parameters["map_count"] = tasks
+        parameters = {**parameters, "map_count": tasks}
     return str(_make_sbatch_string(command=command, folder=folder, **parameters))

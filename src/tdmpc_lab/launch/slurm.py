@@ -1,27 +1,29 @@
-"""Jobs in SLURM: submitted through submitit, released, signalled, cancelled."""
+"""Jobs in SLURM: submitted with scripts and pickles of submitit, released, signalled, cancelled."""
 
 from __future__ import annotations
 
-import contextlib
-import io
 import os
 import re
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+import uuid
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from tdmpc_lab.config.schema import SlurmConfig
-from tdmpc_lab.errors import ExternalError, LabError, UsageError
+from tdmpc_lab.errors import ExternalError, UsageError
 from tdmpc_lab.files import file_lock
-from tdmpc_lab.jobs.ids import is_slurm_id
+from tdmpc_lab.jobs.ids import expand_tasks, is_slurm_id
 from tdmpc_lab.jobs.paths import Project
+from tdmpc_lab.launch.arrays import task_ids
 from tdmpc_lab.launch.commands import command, refusal, run
-from tdmpc_lab.launch.container import python_command
-from tdmpc_lab.launch.environment import Workplace, clean_process_environment
-from tdmpc_lab.launch.sbatch import held_parameters, submit_folder
+from tdmpc_lab.launch.environment import Workplace
+from tdmpc_lab.launch.sbatch import held_parameters, script_text, submit_folder
+from tdmpc_lab.text import one_line
 
 _LEFTOVER = re.compile(r"\.submission_file_[0-9a-f]{32}\.sh|[0-9a-f]{32}\.pkl")
+_ANSWER = re.compile(r"([1-9][0-9]{0,18})|Submitted batch job ([1-9][0-9]{0,18})", re.ASCII)
+_SBATCH_S = 300.0  # it asks a busy controller again and again by itself
+_TIMEOUTS = 3  # as submitit has it
 _GONE_ALREADY = re.compile(r"invalid job id|already completing or completed", re.IGNORECASE)
 
 
@@ -48,10 +50,12 @@ def submit_held(
     workplace: Workplace | None = None,
     tasks: int = 1,
     after: str | None = None,
+    siblings: Collection[str] = (),
 ) -> str:
     """Hand a job to SLURM, held: it starts after `release`, when its folder is complete. Returns its id.
 
     Several `tasks` are one job array, and the id is the array's. `after` is a job or array that has to be over.
+    A comment that no other job has but these `siblings` finds the job in the queue where sbatch does not name it.
 
     Raises SpecError for options that can't be used, UsageError when sbatch refuses the job, ExternalError
     when there is no SLURM here or it does not answer. Nothing is left in the queue then.
@@ -65,47 +69,98 @@ def submit_held(
             "SLURM is not on this machine: there is no sbatch or srun. "
             "Submit from the cluster's login node, or use --cluster local"
         )
+    from submitit.core.utils import JobPaths
+
     folder = submit_folder(project)
     folder.mkdir(mode=0o750, parents=True, exist_ok=True)  # scripts, pickles and logs are nobody else's business
     with file_lock(folder / ".lock"):
+        script = folder / f".submission_file_{uuid.uuid4().hex}.sh"
         try:
-            job_id = _sbatch(folder, parameters, python_command(config, project.root), tasks, function, args)
-        except LabError:
+            script.write_text(script_text(project, config, parameters, tasks), encoding="utf-8")
+            pickles = _pickles(folder, parameters["time"], tasks, function, args)
+            job_id = _sbatch(script, _request(parameters), comment, siblings)
+        except BaseException:
             _sweep(folder)
             raise
-    if "hold" not in parameters["additional_parameters"]:
         try:
-            command(["scontrol", "uhold", job_id])
-            command(["scontrol", "update", f"JobId={job_id}", "StartTime=now"])
-        except LabError:
+            script.replace(JobPaths(folder, job_id).submission_file)
+            for task_id, pickle in zip(task_ids(job_id, tasks), pickles, strict=True):
+                pickle.replace(JobPaths(folder, task_id).submitted_pickle)
+            if "hold" not in parameters["additional_parameters"]:
+                command(["scontrol", "uhold", job_id])
+                command(["scontrol", "update", f"JobId={job_id}", "StartTime=now"])
+        except BaseException:
             cancel_ids([job_id])
             raise
     return job_id
 
 
-def _sbatch(
-    folder: Path,
-    parameters: Mapping[str, Any],
-    python: str,
-    tasks: int,
-    function: Callable[..., object],
-    args: Sequence[object],
-) -> str:
-    from submitit import SlurmExecutor
-    from submitit.core.utils import FailedJobError, FailedSubmissionError
+def _pickles(
+    folder: Path, minutes: int, tasks: int, function: Callable[..., object], args: Sequence[object]
+) -> list[Path]:
+    """One file per task with what it runs, for submitit, which looks for it under the task's id."""
+    from submitit.core.utils import DelayedSubmission
 
+    paths = [folder / f"{uuid.uuid4().hex}.pkl" for _ in range(tasks)]
+    for path in paths:
+        what = DelayedSubmission(function, *args)
+        what.set_timeout(minutes, _TIMEOUTS)
+        what.dump(path)
+    return paths
+
+
+def _sbatch(script: Path, request: str, comment: str, siblings: Collection[str]) -> str:
+    """Submit a script; the id of its job. Raises UsageError when sbatch refuses it, ExternalError without an id.
+
+    Whatever is printed, the job with this submit's comment in the queue is the one. What is printed counts where none
+    is there: the site may change comments, or the queue be a copy of a minute ago.
+    """
+    done = run(["sbatch", "--parsable", str(script)], _SBATCH_S)
+    if done.returncode:
+        raise refusal("sbatch", done.stderr or done.stdout, request)
     try:
-        # What sbatch says is in the error; submitit would print it as well.
-        with clean_process_environment(), contextlib.redirect_stderr(io.StringIO()):
-            executor = SlurmExecutor(folder, python=python)
-            executor.update_parameters(**parameters)
-            with executor.batch():  # of one job, submitit makes no array
-                jobs = [executor.submit(function, *args) for _ in range(tasks)]
-            return str(jobs[0].job_id).partition("_")[0]
-    except FailedSubmissionError as error:
-        raise ExternalError(f"sbatch gave an answer without a job id: {error}") from error
-    except FailedJobError as error:
-        raise refusal("sbatch", str(error), _request(parameters)) from error
+        queued = _id_by_comment(comment, siblings)
+    except (ExternalError, UsageError):
+        queued = None
+    job_id = queued or id_in_answer(done.stdout)
+    if job_id is None:
+        said = one_line(done.stdout) or "nothing"
+        raise ExternalError(
+            f"sbatch gave an answer without a job id, and no job of this submit is in the queue; it says: {said}"
+        )
+    return job_id
+
+
+def id_in_answer(text: str) -> str | None:
+    """The job id in what sbatch printed; None where no line of it, or more than one, is an id.
+
+    A cluster's wrapper may print other lines around it, with any numbers in them, or not pass `--parsable` on. An id on
+    another cluster (`7;other`) is none: the commands here would take it for a job of this one.
+    """
+    found = {match[1] or match[2] for line in text.splitlines() if (match := _ANSWER.fullmatch(line.strip()))}
+    return found.pop() if len(found) == 1 else None
+
+
+def _id_by_comment(comment: str, siblings: Collection[str]) -> str | None:
+    """The one job or array in my queue that has this comment, `siblings` left out."""
+    if not comment:
+        return None
+    found = ids_by_comment([comment]).get(comment, [])
+    arrays = {job_id.partition("_")[0] for job_id in found} - set(siblings)
+    return arrays.pop() if len(arrays) == 1 else None
+
+
+def ids_by_comment(comments: Collection[str]) -> dict[str, list[str]]:
+    """The ids of my jobs and array tasks in the queue that have one of these comments, by comment.
+
+    Raises ExternalError and UsageError when SLURM can't be asked.
+    """
+    ids: dict[str, list[str]] = {}
+    for line in command(["squeue", "--noheader", "--me", "--format=%i|%k"]).splitlines():
+        job_id, _, comment = line.strip().partition("|")
+        if comment in comments and (tasks := expand_tasks(job_id)):
+            ids.setdefault(comment, []).extend(tasks)
+    return ids
 
 
 def _sweep(folder: Path) -> None:

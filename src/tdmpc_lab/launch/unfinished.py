@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import itertools
 import os
 import re
 import secrets
@@ -15,10 +16,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from tdmpc_lab.jobs.ids import expand_tasks
 from tdmpc_lab.jobs.paths import Project
-from tdmpc_lab.launch.commands import command
 from tdmpc_lab.launch.sbatch import submit_folder
+from tdmpc_lab.launch.slurm import ids_by_comment
 
 _MARK = re.compile(r"tdmpc-lab-[0-9a-f]{16}")
 _ENDING = ".submit"
@@ -72,14 +72,11 @@ def unfinished(project: Project) -> list[Unfinished]:
     marks = {path.name.removesuffix(_ENDING): path for path in _abandoned(project)}
     if not marks:
         return []
+    found = ids_by_comment(marks)
     tasks: dict[str, list[str]] = {}
-    there = set()
-    for line in command(["squeue", "--noheader", "--me", "--format=%i|%k"]).splitlines():
-        job_id, _, comment = line.strip().partition("|")
-        if comment in marks and (ids := expand_tasks(job_id)):
-            there.add(comment)
-            tasks.setdefault(ids[0].partition("_")[0], []).extend(ids)
-    for mark in marks.keys() - there:
+    for job_id in itertools.chain(*found.values()):
+        tasks.setdefault(job_id.partition("_")[0], []).append(job_id)
+    for mark in marks.keys() - found:
         marks[mark].unlink(missing_ok=True)
     return [Unfinished(job_id, all(project.job(task).record.exists() for task in ids)) for job_id, ids in tasks.items()]
 

@@ -107,6 +107,15 @@ def has_markers(note: bytes) -> bool:
     return _MARKER.search(note.removeprefix(_BOM)) is not None
 
 
+def is_untouched(note: bytes) -> bool:
+    """Whether a note holds nothing but the tool's block, without a verdict: no word of a person."""
+    try:
+        parts = take_apart(note)
+    except NoteError:
+        return False
+    return not (parts.before.strip() or parts.after.strip() or parts.verdict)
+
+
 def put_verdict(note: bytes, line: str, name: str = "the note") -> bytes:
     """The note with this `-->` line at the end of the tool's block, in the place of the one that stood there.
 
