@@ -43,7 +43,7 @@ def test_gradients_in_bfloat16_are_within_a_hundredth(learned: bool) -> None:
     """Per part and as a whole, at random weights and after some learning."""
     agent = Agent(18, 4, agent=MIDDLE, seed=1, device="cpu")
     perturbed(agent.model, scale=0.02)
-    batch = sized_batch(18, 4, 3, 256, agent.device)
+    batch = sized_batch(18, 4, agent.config, 256, agent.device)
     for _ in range(40 if learned else 0):
         agent.update(batch)
     expected, _ = gradients(agent, batch, AsTheyAre(agent.model))
