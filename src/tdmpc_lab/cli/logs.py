@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import sys
 from argparse import ArgumentParser, Namespace, _SubParsersAction
 from typing import TYPE_CHECKING
@@ -10,6 +11,7 @@ from tdmpc_lab.cli.common import find_job_id, project_here
 from tdmpc_lab.errors import ExternalError, UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from tdmpc_lab.app.status import JobView
@@ -47,9 +49,10 @@ def logs(args: Namespace) -> int:
     tail = Tail(log_of(paths, errors=args.err))
     try:
         shown = tail.last(args.lines)
-        _write(shown)
+        write = _writer()
+        write(shown)
         if args.follow:
-            view = follow(project, paths.id, tail, _write, _say)
+            view = follow(project, paths.id, tail, write, _say)
         elif shown or args.lines == 0:
             return OK
         else:
@@ -89,9 +92,17 @@ def _filled(path: Path) -> bool:
     return path.exists() and path.stat().st_size > 0
 
 
-def _write(data: bytes) -> None:
-    sys.stdout.buffer.write(data)
-    sys.stdout.buffer.flush()
+def _writer() -> Callable[[bytes], None]:
+    """Puts a log's bytes out as they are; where the terminal is not of UTF-8, as log files are, in its encoding."""
+    if codecs.lookup(sys.stdout.encoding).name == "utf-8":
+
+        def write(data: bytes) -> None:
+            sys.stdout.buffer.write(data)
+            sys.stdout.buffer.flush()
+
+        return write
+    decoder = codecs.getincrementaldecoder("utf-8")(errors="surrogateescape")
+    return lambda data: print(decoder.decode(data), end="", flush=True)
 
 
 def _say(text: str) -> None:

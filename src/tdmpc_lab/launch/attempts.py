@@ -241,7 +241,7 @@ def _over(sign: Sign | None) -> bool:
 def _place() -> str:
     """Two processes with the same text here see the same process ids; unique where that can't be told."""
     try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
         return f"{boot} {Path('/proc/self/ns/pid').readlink()}"
     except OSError:
         return f"unknown {os.getpid()} {time.time_ns()}"

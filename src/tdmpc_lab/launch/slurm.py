@@ -91,13 +91,12 @@ def _sbatch(
     function: Callable[..., object],
     args: Sequence[object],
 ) -> str:
-    from submitit import SlurmExecutor
     from submitit.core.utils import FailedJobError, FailedSubmissionError
 
     try:
         # What sbatch says is in the error; submitit would print it as well.
         with clean_process_environment(), contextlib.redirect_stderr(io.StringIO()):
-            executor = SlurmExecutor(folder, python=python)
+            executor = _executor(folder, python)
             executor.update_parameters(**parameters)
             with executor.batch():  # of one job, submitit makes no array
                 jobs = [executor.submit(function, *args) for _ in range(tasks)]
@@ -106,6 +105,23 @@ def _sbatch(
         raise ExternalError(f"sbatch gave an answer without a job id: {error}") from error
     except FailedJobError as error:
         raise refusal("sbatch", str(error), _request(parameters)) from error
+
+
+def _executor(folder: Path, python: str) -> Any:
+    """submitit's executor for SLURM, whose scripts are UTF-8: by itself it writes them in the locale's encoding, which
+    may lack what stands in a `setup` line."""
+    from submitit import SlurmExecutor
+
+    class Utf8Executor(SlurmExecutor):
+        def _make_submission_file_text(self, command: str, uid: str) -> str:
+            self._script = super()._make_submission_file_text(command, uid)
+            return ""
+
+        def _make_submission_command(self, submission_file_path: Path) -> list[str]:
+            submission_file_path.write_text(self._script, encoding="utf-8", errors="surrogateescape")
+            return list(super()._make_submission_command(submission_file_path))
+
+    return Utf8Executor(folder, python=python)
 
 
 def _sweep(folder: Path) -> None:
