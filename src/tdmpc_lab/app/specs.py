@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -232,8 +232,9 @@ def differences(project: Project, loaded: Sequence[LoadedSpec]) -> list[tuple[st
     return [comparison.diff for comparison in comparisons(project, loaded)]
 
 
-def comparisons(project: Project, loaded: Sequence[LoadedSpec]) -> list[Comparison]:
-    """Each spec against its `compare_to`. Raises SpecError like `differences`."""
+def comparisons(project: Project, loaded: Sequence[LoadedSpec], *, leave_out: Collection[str] = ()) -> list[Comparison]:
+    """Each spec against its `compare_to`; jobs that are `leave_out` do not stand for their experiment. Raises SpecError
+    like `differences`."""
     known: dict[tuple[Path, str], tuple[Spec, str | None]] = {}  # shared by the points of a sweep: reads all records
     found: list[Comparison] = []
     for item in loaded:
@@ -242,19 +243,19 @@ def comparisons(project: Project, loaded: Sequence[LoadedSpec]) -> list[Comparis
             found.append(Comparison())
             continue
         if (item.path, wanted) not in known:
-            known[item.path, wanted] = _comparison(project, item, wanted)
+            known[item.path, wanted] = _comparison(project, item, wanted, leave_out)
         spec, job = known[item.path, wanted]
         found.append(Comparison(tuple(str(change) for change in diff(spec, item.spec)), job))
     return found
 
 
-def _comparison(project: Project, item: LoadedSpec, wanted: str) -> tuple[Spec, str | None]:
+def _comparison(project: Project, item: LoadedSpec, wanted: str, leave_out: Collection[str]) -> tuple[Spec, str | None]:
     """The spec meant by `compare_to`, and its job: a job's, else the newest job's of that experiment, else a file's."""
     ids = project.job_ids()
     if wanted in ids:
         return load_resolved(project.job(wanted).resolved), wanted
     if not is_job_id(wanted):
-        for job_id in reversed(ids):
+        for job_id in (job_id for job_id in reversed(ids) if job_id not in leave_out):
             try:
                 if read_record(project.job(job_id)).experiment == wanted:
                     return load_resolved(project.job(job_id).resolved), job_id
