@@ -35,6 +35,7 @@ RUNTIME = (
 )
 FIRST = [
     "export TDMPC_LAB_SCRIPT_START=$(date +%s)",
+    "export PYTHONIOENCODING=utf-8:backslashreplace",
     *(f"export {name}_NUM_THREADS=4" for name in ("OMP", "MKL", "OPENBLAS", "NUMEXPR")),
 ]
 
@@ -250,6 +251,7 @@ def test_the_script(tmp_path: Path) -> None:
 
 # setup
 export TDMPC_LAB_SCRIPT_START=$(date +%s)
+export PYTHONIOENCODING=utf-8:backslashreplace
 export OMP_NUM_THREADS=4
 export MKL_NUM_THREADS=4
 export OPENBLAS_NUM_THREADS=4

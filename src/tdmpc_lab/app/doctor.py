@@ -16,9 +16,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from tdmpc_lab.app.needs import GIB, nearest, unwritable
+from tdmpc_lab.app.needs import GIB, unwritable
 from tdmpc_lab.config.profiles import check_profiles, profile_files
 from tdmpc_lab.errors import ExternalError, LabError, SpecError, UsageError
+from tdmpc_lab.files import nearest
 from tdmpc_lab.jobs.paths import Project
 from tdmpc_lab.text import one_line
 

@@ -11,6 +11,7 @@ from tdmpc_lab.app.trial import Trial
 from tdmpc_lab.config.loader import LoadedSpec
 from tdmpc_lab.config.schema import SlurmConfig
 from tdmpc_lab.errors import Finding, Level
+from tdmpc_lab.files import nearest
 from tdmpc_lab.jobs.paths import Project
 from tdmpc_lab.launch.gpus import gpu_memory_gib
 from tdmpc_lab.launch.nodes import NodeGroup, gpus_asked_for, memory_mib
@@ -187,8 +188,3 @@ def unwritable(folder: Path) -> str:
     if not there.is_dir():
         return f"{there} is no folder"
     return "" if os.access(there, os.W_OK | os.X_OK) else f"{there} can't be written"
-
-
-def nearest(path: Path) -> Path:
-    """The path, or what exists of it."""
-    return next(p for p in (path, *path.parents) if p.exists())

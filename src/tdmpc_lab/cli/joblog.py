@@ -117,9 +117,10 @@ def _page(project: Project, entries: Sequence[Entry], args: Namespace) -> int:
 
 def _rollup(project: Project, args: Namespace) -> int:
     """`notes --rollup [--move]`."""
-    from tdmpc_lab.app.joblog import make_rollup, move_edits
+    from tdmpc_lab.app.joblog import log_entries, make_rollup, move_edits
     from tdmpc_lab.notes.rollup import RollupEditedError
 
+    log_entries(project)  # what the notes do not say yet of jobs that were killed
     moved: list[str] = []
     try:
         make_rollup(project)

@@ -39,6 +39,7 @@ def add_logs(sub: _SubParsersAction[ArgumentParser]) -> None:
 
 def logs(args: Namespace) -> int:
     """`logs ID [-f] [-n N] [--err]`; 3 when SLURM could not be asked about a job that has printed nothing."""
+    from tdmpc_lab.app.closing import catch_up_notes
     from tdmpc_lab.app.logs import Tail, follow, log_of
     from tdmpc_lab.app.status import job_views
 
@@ -62,6 +63,7 @@ def logs(args: Namespace) -> int:
         raise
     finally:
         tail.close()
+    catch_up_notes(project, [view])
     return _end(view, paths, errors=args.err)
 
 
