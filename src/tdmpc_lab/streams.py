@@ -40,11 +40,11 @@ def take_any_text() -> None:
     """
     codecs.register_error(_ERRORS, _lookalike)
     for name in ("stdin", "stdout", "stderr"):  # in this order: a new file gets the lowest number that is free
-        stream = getattr(sys, name)
+        stream, errors = getattr(sys, name), "surrogateescape" if name == "stdin" else _ERRORS
         if stream is None:
             setattr(sys, name, open(os.devnull, "r" if name == "stdin" else "w", encoding="utf-8"))  # noqa: PTH123, SIM115
-        elif isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="surrogateescape" if name == "stdin" else _ERRORS)
+        elif isinstance(stream, io.TextIOWrapper) and stream.errors != errors:
+            stream.reconfigure(errors=errors)
 
 
 def write_utf8() -> None:

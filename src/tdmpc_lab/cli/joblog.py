@@ -138,6 +138,14 @@ def _rollup(project: Project, args: Namespace) -> int:
     return OK
 
 
+def _split_or_not(what: str) -> bool | None:
+    """What the person at the terminal wants of lines in doubt; None where there is none, or he wants neither."""
+    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        return None
+    print(f"{what}\n[s]plit, [a]s it is, or [n]othing? [s/a/N] ", end="", file=sys.stderr, flush=True)
+    return {"s": True, "a": False}.get(sys.stdin.readline().strip().lower()[:1])
+
+
 def _agreed(what: str) -> bool:
     """Whether the person at the terminal wants it now; without one nobody is asked."""
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
@@ -148,11 +156,17 @@ def _agreed(what: str) -> bool:
 
 def import_(args: Namespace) -> int:
     """`notes import FILE`."""
-    from tdmpc_lab.app.importing import import_log
+    from tdmpc_lab.app.importing import DoubtfulLinesError, import_log
     from tdmpc_lab.app.joblog import refresh_rollup
 
     project = project_here()
-    done = import_log(project, Path(args.file))
+    try:
+        done = import_log(project, Path(args.file), split=args.split)
+    except DoubtfulLinesError as error:
+        split = _split_or_not(str(error))
+        if split is None:
+            raise
+        done = import_log(project, Path(args.file), split=split)
     if done.changed:
         refresh_rollup(project)
     if args.json:
