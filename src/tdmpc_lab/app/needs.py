@@ -28,6 +28,8 @@ MIB_PER_GIB = 1024
 
 def place(item: LoadedSpec, key: str) -> str:
     """Where the key was given, for a finding."""
+    if key in item.unset:
+        return f"{key}, which nothing sets (its default)"
     source, line = item.origin(key)
     return f"{source}{'' if line is None else f':{line}'}: {key}"
 
