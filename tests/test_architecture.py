@@ -152,6 +152,40 @@ def test_every_part_has_a_layer() -> None:
 
 
 @pytest.mark.parametrize("path", MODULES, ids=module_name)
+def test_texts_are_read_and_written_in_a_named_encoding(path: Path) -> None:
+    """The locale's own is another one on every machine: what one wrote, another can't read, or reads wrongly."""
+    assert unnamed_encodings(path.read_text(encoding="utf-8")) == []
+
+
+def unnamed_encodings(source: str) -> list[int]:
+    """The lines with a call that reads or writes text in the locale's encoding."""
+    found = []
+    for call in (node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call)):
+        method = isinstance(call.func, ast.Attribute)
+        name = call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
+        given = {word.arg for word in call.keywords}
+        mode = call.args[0 if method else 1] if len(call.args) > (not method) else ast.Constant("r")
+        text_file = name == "open" and isinstance(mode, ast.Constant) and "b" not in str(mode.value)
+        text_pipe = name in ("run", "Popen", "check_output") and "text" in given
+        if (name in ("read_text", "write_text") or text_file or text_pipe) and "encoding" not in given:
+            found.append(call.lineno)
+    return found
+
+
+def test_an_unnamed_encoding_is_found() -> None:
+    source = """
+        path.read_text()
+        path.write_text(text, encoding="utf-8")
+        open(path)
+        path.open("w", encoding="utf-8")
+        path.open("rb")
+        os.open(path, os.O_RDONLY)
+        subprocess.run(words, text=True, errors="replace")
+    """
+    assert unnamed_encodings(textwrap.dedent(source)) == [2, 4, 8]
+
+
+@pytest.mark.parametrize("path", MODULES, ids=module_name)
 def test_imports_go_downward(path: Path) -> None:
     name = module_name(path)
     found = [

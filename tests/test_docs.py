@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tdmpc_lab.cli.main import build_parser
+from shown_commands import Shown, shown_commands
+from tdmpc_lab.cli.main import build_parser, parse
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -28,3 +29,20 @@ def test_commands_and_specs_named_exist(page: Path) -> None:
     assert named <= known
     specs = set(re.findall(r"experiments/[\w/]+\.yaml", text))
     assert not [spec for spec in specs if not (ROOT / spec).exists()]
+
+
+@pytest.mark.parametrize(
+    "shown", shown_commands(), ids=[f"{shown.page}: {shown.text}"[:70] for shown in shown_commands()]
+)
+def test_every_command_shown_is_one(shown: Shown, capsys: pytest.CaptureFixture[str]) -> None:
+    """By the real parser: options that exist, values that it takes."""
+    try:
+        parse(shown.words)
+    except SystemExit as end:
+        assert end.code == 0, capsys.readouterr().err  # --help, --version
+
+
+def test_commands_are_found_in_pages() -> None:
+    found = list(shown_commands())
+    assert len(found) > 60
+    assert {shown.page for shown in found} >= {"README.md", "slurm.md", "status.md", "results.md", "notes.md"}

@@ -378,3 +378,8 @@ def _restore(value: Any) -> Any:
     if isinstance(value, list):
         return [_restore(item) for item in value]
     return value
+
+
+def nearest(path: Path) -> Path:
+    """The path, or what exists of it."""
+    return next(p for p in (path, *path.parents) if p.exists())

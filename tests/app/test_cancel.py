@@ -158,7 +158,7 @@ def test_a_whole_array_is_cancelled_by_one_id_and_its_note_says_so(lab: Project)
     assert list(done) == ["20_0", "20_1", "21_1", "22"]
     assert [sorted(line.split()) for line in told_slurm(lab)] == [["20", "21_1", "22"]]
     queue(lab, j21_0="PENDING")
-    catch_up_notes(lab, ["20_0", "20_1", "21_1"])
+    catch_up_notes(lab, job_views(lab, ["20_0", "20_1", "21_1"]))
     assert "- 2 CANCELLED\n" in lab.note("20").read_text()
     assert "- 1 PENDING, 1 CANCELLED\n" in lab.note("21").read_text()
 

@@ -191,3 +191,20 @@ def test_memory_and_the_partitions_limit_can_be_silenced_by_name(lab: Project) -
     assert "memory" in silent and "partition-time" not in silent
     silent = [f.check for f in found(lab, *words, "train.device=auto", "lint.silent=[memory]")]
     assert "partition-time" in silent and "memory" not in silent
+
+
+def test_a_time_limit_is_blamed_on_where_it_comes_from(lab: Project) -> None:
+    """The default, a profile's, the spec's; never on a file that does not have it."""
+    (lab.root / "clusters.yaml").write_text("short:\n  partition: test\n  time: 2:00:00\n")
+
+    def blamed(slurm: str, *overrides: str) -> str:
+        items = load(lab, QUICK + slurm, *overrides)
+        (finding,) = [f for f in look_ahead(lab, items, slurm=True).findings if f.check == "partition-time"]
+        assert "ask for slurm.time=00:15:00 or less" in finding.fix
+        return finding.where
+
+    default = "slurm.time, which nothing sets (its default)"
+    assert blamed("", "slurm.partition=test") == default
+    assert blamed("slurm: {memory: 1G}\n", "slurm.partition=test", "sweep.train.seed=[1]") == default
+    assert blamed("", "slurm.profile=short") == f"{lab.root / 'clusters.yaml'}:3: slurm.time"
+    assert blamed("slurm: {time: 1:00:00}\n", "slurm.partition=test") == "experiments/a.yaml:7: slurm.time"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -240,6 +241,9 @@ def test_attempts() -> None:
     assert (running.number, running.ended_at, running.ending) == (1, None, "")
     (gone,) = attempts_of(only, goes_on=False)
     assert gone.ending == "left no word"
+    sign = datetime(2026, 2, 3, 10, tzinfo=UTC)
+    (killed,) = attempts_of(only, {1: sign}.get, goes_on=False)
+    assert killed.ended_at == sign
     assert gone.as_dict()["started_at"] == "2026-02-03T09:00:00+00:00"
 
 

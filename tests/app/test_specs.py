@@ -168,3 +168,15 @@ def test_specs_that_are_there_are_found(lab, monkeypatch):
 def test_the_values_of_a_sweep_may_be_longer_than_the_name_of_a_file() -> None:
     word = f"sweep.train.seed={list(range(1000))}"
     assert split_arguments(["a.yaml", word]) == (["a.yaml"], [word])
+
+
+def test_a_replay_that_does_not_hold_an_episode(lab: Project) -> None:
+    small = write(lab, "small.yaml", f"env: {{id: {ID}}}\ntrain: {{replay_capacity: 20}}\n")
+    (problem,) = environment_problems(lab, [small])
+    assert "small.yaml:2: train.replay_capacity: found 20, but an episode of" in problem
+    assert "has up to 20 steps, kept whole (at least 21, or a smaller env.max_episode_steps)" in problem
+    check_environments(lab, load_all(lab, [small], ["train.replay_capacity=21"]))
+    check_environments(lab, load_all(lab, [small], ["env.max_episode_steps=10"]))
+    phases = "phases=[{steps: 100, env: {max_episode_steps: 30}}, {}]"
+    (problem,) = environment_problems(lab, [small], "train.replay_capacity=25", phases)
+    assert "found 25" in problem

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
+import time
 from pathlib import Path
 
 import pytest
 from test_cancel import job, lab, queue  # noqa: F401 - `lab` is a fixture
 
 from tdmpc_lab.app.closing import catch_up_notes
+from tdmpc_lab.app.joblog import refresh_rollup
+from tdmpc_lab.app.journal import write_note
 from tdmpc_lab.app.listing import Selection, list_jobs
 from tdmpc_lab.app.status import Asked, job_views, last_error, newest_and_active
 from tdmpc_lab.cli.main import main
@@ -16,7 +20,9 @@ from tdmpc_lab.cli.tables import print_listing
 from tdmpc_lab.jobs.events import read_brief, read_events
 from tdmpc_lab.jobs.paths import Project
 from tdmpc_lab.jobs.record import all_records
-from tdmpc_lab.jobs.state import State
+from tdmpc_lab.jobs.state import SchedulerState, State
+from tdmpc_lab.launch.attempts import DEAD_S, AttemptLease
+from tdmpc_lab.notes.entries import read_entry
 
 
 def test_a_python_error_before_the_job_could_say_anything(lab: Project) -> None:  # noqa: F811
@@ -30,7 +36,7 @@ def test_a_python_error_before_the_job_could_say_anything(lab: Project) -> None:
     assert view.status.state is State.FAILED
     assert view.status.cause is not None
     assert view.status.cause.startswith("ModuleNotFoundError: No module; SLURM says it failed")
-    catch_up_notes(lab, ["7"])
+    catch_up_notes(lab, [view])
     assert "FAILED" in lab.note("7").read_text()
 
 
@@ -77,12 +83,13 @@ def test_of_many_jobs_the_newest_and_the_active_are_shown(
     job(lab, "10", "reference", "started", "finished")
     lab.job("4").record.write_text("torn")
     queue(lab, j2="PENDING", j8="RUNNING")  # nobody knows 3
-    views, left_out = newest_and_active(all_records(lab), 3)
+    views, others = newest_and_active(all_records(lab), 3)
     # What can't be read stands where its file's time puts it: now.
-    assert ([view.id for view in views], left_out) == (["2", "8", "9", "10", "4"], 5)
+    assert [view.id for view in views] == ["2", "8", "9", "10", "4"]
+    assert [view.id for view in others] == ["3"]
     everything = {view.id: view.as_dict() | {"elapsed_s": None} for view in job_views(lab)}
     assert [view.as_dict() | {"elapsed_s": None} for view in views] == [everything[view.id] for view in views]
-    assert newest_and_active(all_records(lab), 10)[1] == 0
+    assert newest_and_active(all_records(lab), 10)[1] == []
     monkeypatch.setattr("tdmpc_lab.cli.status.MOST_SHOWN", 3)
     monkeypatch.setenv("TDMPC_LAB_ROOT", str(lab.root))
     (lab.root / "experiments").mkdir(exist_ok=True)
@@ -102,3 +109,79 @@ def test_the_table_says_that_slurm_can_not_be_reached(
     shown = capsys.readouterr().out
     assert "the scheduler can't be reached (SLURM does not answer" in shown
     assert "this is what was last known" in shown
+
+
+def killed(lab: Project, *ids: str) -> None:  # noqa: F811
+    """Jobs whose notes say that they run, of which SLURM says that they were killed."""
+    for number in ids:
+        paths = job(lab, number, "reference", "started")
+        write_note(lab, paths, SchedulerState("RUNNING"))
+    refresh_rollup(lab)
+    queue(lab, **{f"j{number}": "FAILED" for number in ids})
+
+
+def noted(lab: Project, job_id: str) -> str:  # noqa: F811
+    """The states of a job in its note and in the roll-up."""
+    state = read_entry(lab.note(job_id)).state or "?"
+    rollup = lab.rollup.read_text(encoding="utf-8").partition(f"##### {job_id} ")[2].partition("#####")[0]
+    return f"{state} {'RUNNING' if 'RUNNING' in rollup else 'FAILED' if 'FAILED' in rollup else rollup}"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["status"],
+        ["status", "8", "--json"],
+        ["status", "--state", "running"],
+        ["show", "8"],
+        ["wait", "8"],
+        ["note", "8"],
+        ["notes"],
+        ["notes", "--rollup"],
+        ["verdict", "8", "bad", "because it was killed"],
+    ],
+    ids=" ".join,
+)
+def test_whoever_looks_at_a_job_that_was_killed_brings_its_note_up_to_date(
+    lab: Project,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+    words: list[str],
+) -> None:
+    monkeypatch.setenv("TDMPC_LAB_ROOT", str(lab.root))
+    (lab.root / "experiments").mkdir(exist_ok=True)
+    killed(lab, "8")
+    assert noted(lab, "8") == "RUNNING RUNNING"
+    main(words)
+    assert noted(lab, "8") == "FAILED FAILED"
+
+
+def test_a_note_is_written_once_and_old_jobs_are_looked_at_too(
+    lab: Project,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("TDMPC_LAB_ROOT", str(lab.root))
+    monkeypatch.setattr("tdmpc_lab.cli.status.MOST_SHOWN", 1)
+    (lab.root / "experiments").mkdir(exist_ok=True)
+    killed(lab, "7", "8", "9")
+    main(["status"])
+    assert [noted(lab, number) for number in ("7", "8", "9")] == ["FAILED FAILED"] * 3
+    written: list[str] = []
+    monkeypatch.setattr("tdmpc_lab.app.closing.write_note", lambda *_: written.append("note"))
+    monkeypatch.setattr("tdmpc_lab.app.closing.refresh_rollup", lambda _: written.append("rollup"))
+    main(["status"])
+    assert written == []
+
+
+def test_a_job_that_nobody_knows_is_noted_as_unknown_when_it_has_been_still_for_long(
+    lab: Project,  # noqa: F811
+) -> None:
+    killed(lab, "8")
+    queue(lab)  # neither in the queue nor in the accounts
+    paths = lab.job("8")
+    AttemptLease.claim(paths.attempts).release()
+    catch_up_notes(lab, job_views(lab, ["8"]))
+    assert noted(lab, "8") == "RUNNING RUNNING"  # it may be between the two
+    (sign,) = paths.attempts.iterdir()
+    os.utime(sign, (time.time() - 2 * DEAD_S,) * 2)
+    catch_up_notes(lab, job_views(lab, ["8"]))
+    assert read_entry(lab.note("8")).state == "UNKNOWN"

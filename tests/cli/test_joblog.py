@@ -336,3 +336,47 @@ def test_a_note_that_could_not_be_written_is_when_it_is_asked_for(
     assert main(["note", ID]) == 0
     assert f"##### {ID} - " in capsys.readouterr().out
     assert lab.note(ID).exists()
+
+
+LOOSE = """\
+##### 1980001 - 2026-01-23_08-51-48
+- run without shaping
+**1980002** 2026-01-24: horizon 9
+--> bad: because it stagnates
+1980003: horizon 5
+- 1980004 backprop
+
+TODO:
+- [ ] lr 1e-4
+"""
+
+
+def test_lines_that_look_like_job_ids_are_asked_about(lab: Project, capsys: pytest.CaptureFixture[str]) -> None:
+    log = lab.root / "loose.md"
+    log.write_text(LOOSE)
+    assert main(["notes", "import", "loose.md"]) == 2
+    said = capsys.readouterr().err
+    assert "loose.md: 3 lines look like job ids and a list at the end looks as if it belonged to no job" in said
+    assert "line 3: **1980002** 2026-01-24: horizon 9  (part of 1980001 as it is)" in said
+    assert "--split" in said
+    assert not lab.notes.exists()
+    assert main(["notes", "import", "loose.md", "--split"]) == 0
+    assert {path.stem for path in lab.notes.glob("*.md")} >= {"1980001", "1980002", "1980003", "1980004"}
+    capsys.readouterr()
+    assert main(["notes", "--verdict", "bad", "--json"]) == 0
+    assert [entry["id"] for entry in json.loads(capsys.readouterr().out)] == ["1980002"]
+    assert "TODO" not in lab.note("1980004").read_text()
+    assert main(["notes", "import", "loose.md"]) == 0  # the same again: nothing to ask
+    log.write_text(LOOSE.replace("TODO:", "##### 1980005\n- more\n\nTODO:"))
+    assert main(["notes", "import", "loose.md"]) == 0  # it went on: what was said of its lines holds
+    assert "more" in lab.note("1980005").read_text()
+    capsys.readouterr()
+    assert main(["notes", "export"]) == 0
+    assert capsys.readouterr().out == log.read_text()
+
+
+def test_a_log_may_be_taken_in_as_it_is(lab: Project) -> None:
+    (lab.root / "loose.md").write_text(LOOSE)
+    assert main(["notes", "import", "loose.md", "--as-is"]) == 0
+    assert not lab.note("1980002").exists()
+    assert "TODO" in lab.note("1980001").read_text()

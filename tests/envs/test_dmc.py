@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
 from typing import Any
 
@@ -116,3 +118,26 @@ def test_without_the_package_the_extra_is_named(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setitem(sys.modules, "dm_control", None)  # so that importing it fails as if it were not there
     with pytest.raises(EnvironmentSpecError, match=r"needs a package that is not installed: .*tdmpc-lab\[dmc\]"):
         make("walker-walk")
+
+
+_DRAW = """
+from tdmpc_lab.config.schema import EnvConfig
+from tdmpc_lab.envs import make_env
+for _ in range(3):
+    env = make_env(EnvConfig(id="dmc:cartpole-swingup"), render_mode="rgb_array")
+    env.reset(1)
+    picture = env.render()
+    env.close()
+print("no picture" if picture is None else picture.shape)
+"""
+
+
+@pytest.mark.parametrize("wanted", ["glfw", "osmesa"])
+def test_without_a_display_no_way_to_draw_ends_the_process(wanted: str) -> None:
+    environ = {name: value for name, value in os.environ.items() if name not in ("DISPLAY", "WAYLAND_DISPLAY")}
+    done = subprocess.run(
+        [sys.executable, "-c", _DRAW],
+        env={**environ, "MUJOCO_GL": wanted}, capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() in ("(240, 320, 3)", "no picture")

@@ -300,6 +300,25 @@ def test_elapsed_leaves_out_the_waiting_between_attempts() -> None:
     assert (waiting.node, waiting.pid, waiting.attempt) == (None, None, 1)
 
 
+def test_an_attempt_that_was_killed_ran_to_its_last_sign_of_life() -> None:
+    events = [started(10), event("checkpoint", 20, step=7), started(1000, 2), event("ready", 1003)]
+    signs = {1: T0 + timedelta(seconds=70), 2: T0 + timedelta(seconds=1190)}
+    record = dataclasses.replace(SLURM)
+    killed = SchedulerState("GONE", "FAILED (its process was ended by SIGKILL)")
+
+    def seen(events: list[dict[str, Any]], scheduler: SchedulerState | None, second: float = 9999) -> JobStatus:
+        return derive_status(record, events, [], T0 + timedelta(seconds=second), scheduler, signs.get)
+
+    last = seen(events, killed)
+    assert (last.state, last.elapsed_s) == (State.FAILED, 60 + 190)
+    assert last.cause is not None
+    assert "it left no outcome (its process was ended by SIGKILL)" in last.cause
+    assert seen(events, RUNNING, second=1030).elapsed_s == 60 + 30  # the second attempt runs
+    # Whoever says how it ended gives signs for a moment longer, for its note and MLflow: that is no training.
+    assert seen([*events, event("finished", 1100, attempt=2)], None).elapsed_s == 60 + 100
+    assert seen([started(10), PREEMPTED, *events[2:]], killed).elapsed_s == 60 + 190
+
+
 @pytest.mark.parametrize(
     ("events", "elapsed"),
     [

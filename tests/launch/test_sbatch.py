@@ -38,6 +38,7 @@ FIRST = [
     "unset ${!SRUN_@} ${!SCONTROL_@} ${!SCANCEL_@}",
     "export TDMPC_LAB_SCRIPT_START=$(date +%s)",
     "(",
+    "export PYTHONIOENCODING=utf-8:backslashreplace",
     *(f"export {name}_NUM_THREADS=4" for name in ("OMP", "MKL", "OPENBLAS", "NUMEXPR")),
 ]
 
@@ -262,6 +263,7 @@ set +eu
 unset ${{!SRUN_@}} ${{!SCONTROL_@}} ${{!SCANCEL_@}}
 export TDMPC_LAB_SCRIPT_START=$(date +%s)
 (
+export PYTHONIOENCODING=utf-8:backslashreplace
 export OMP_NUM_THREADS=4
 export MKL_NUM_THREADS=4
 export OPENBLAS_NUM_THREADS=4

@@ -22,7 +22,7 @@ from tdmpc_lab.notes.adopt import (
     skeleton,
 )
 from tdmpc_lab.notes.entries import parse_entry
-from tdmpc_lab.notes.handwritten import QueueLine, heading_id, queue_lines, split_log
+from tdmpc_lab.notes.handwritten import QueueLine, doubtful_lines, heading_id, queue_lines, split_log
 from tdmpc_lab.notes.note import put_verdict, replace_machine_part
 
 SEED = (Path(__file__).parent / "fixtures" / "hand_written_log.md").read_bytes()
@@ -194,3 +194,64 @@ def test_a_queue_line_makes_an_entry_or_adds_what_it_says() -> None:
 def test_a_logs_name_fits_a_file_name(stem: str, name: str) -> None:
     assert log_name(stem) == name
     assert log_name("上").startswith("log-")
+
+
+LOOSE = b"""# Log
+
+##### 1980001 - 2026-01-23_08-51-48
+- run without shaping
+- 1980001 was slow
+- 2000000 steps, batch 4096
+**1980002** 2026-01-24: horizon 9
+--> bad: because it stagnates
+1980003: horizon 5
+- 1980004 backprop
+1980005 test slow root R 0:11 1 node1 -> pasted
+
+##### 1980006
+- as 1980001
+- [ ] not at the end
+
+```
+1980007: in a fence
+```
+
+##### **1980008** in a bold heading
+
+TODO
+- [ ] lr 1e-4
+- [ ] horizon 3
+"""
+
+
+def test_lines_that_seem_to_begin_an_entry_are_found() -> None:
+    found = doubtful_lines(LOOSE)
+    assert [(one.line, one.job_id, one.owner) for one in found] == [
+        (7, "1980002", "1980001"),
+        (9, "1980003", "1980001"),
+        (10, "1980004", "1980001"),
+        (21, "1980008", None),
+        (23, None, None),
+    ]
+    pieces = split_log(LOOSE, {one.offset: one.job_id for one in found})
+    assert b"".join(piece.content for piece in pieces) == LOOSE
+    assert [piece.job_id for piece in pieces] == [
+        *(None, "1980001", "1980002", "1980003", "1980004", "1980006", "1980008", None),
+    ]
+    assert b"stagnates" in pieces[2].content
+    assert pieces[-1].content.startswith(b"TODO")
+
+
+@pytest.mark.parametrize(
+    "line", ["* 1980009", "> 1980009 x", "Job 1980009: x", "1. 1980009", "| 1980009 |", "[1980009]"]
+)
+def test_forms_of_an_id_at_the_beginning_of_a_line(line: str) -> None:
+    (found,) = doubtful_lines(f"##### 1980001\n- a\n{line}\n".encode())
+    assert found.job_id == "1980009"
+
+
+@pytest.mark.parametrize(
+    "line", ["- 50000 steps", "- 3000000 steps", "1980009.5", "- as 1980009", "1980009 day a b R 0:10"]
+)
+def test_what_is_no_beginning_of_an_entry(line: str) -> None:
+    assert doubtful_lines(f"##### 1980001\n- a\n{line}\n".encode()) == []

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import signal
 import subprocess
 import time
 from collections.abc import Callable
+from datetime import datetime
 
 import pytest
 from slurm_fixtures import Lab, Sim, stand_in
@@ -68,6 +71,28 @@ def test_without_accounting(start_cluster: Callable[..., Sim], make_lab: Callabl
     assert lab.wait_for(well, "COMPLETED")["step"] == 80
     assert "the puck left the universe" in lab.wait_for(badly, "FAILED")["cause"]
     assert "log.err" in lab.wait_for(killed, "FAILED")["cause"]
+
+
+def test_a_job_that_is_killed_outright(lab: Lab) -> None:
+    """How long it ran and what ended it is told; its note and the roll-up are brought up to date by whoever looks."""
+    quiet = ("env.options.slow=0.05", "train.steps=9000", "train.log_every=9000", "train.checkpoint_every=9000")
+    job = lab.submit("experiments/moody.yaml", *quiet, "eval=off")
+    lab.until(lambda: any(event["event"] == "ready" for event in lab.events(job)), 90)
+    time.sleep(8)  # in which it says nothing but that it lives
+    (start,) = [event for event in lab.events(job) if event["event"] == "started"]
+    os.kill(start["pid"], signal.SIGKILL)
+    ran = (datetime.now().astimezone() - datetime.fromisoformat(start["time"])).total_seconds()
+    lab.until(lambda: job not in lab.queue())
+    lab.until(lambda: "FAILED" in lab.slurm("sacct", "-X", "-n", "-P", "-j", job, "--format=State"))
+    assert "RUNNING" in lab.note(job)
+    seen = lab.status(job)
+    assert seen["state"] == "FAILED"
+    assert "SIGKILL" in seen["cause"]
+    assert ran - 5 < seen["elapsed_s"] < ran + 2  # it gives a sign every three seconds
+    for text in (lab.note(job), lab.project.rollup.read_text()):
+        assert "FAILED" in text
+        assert "SIGKILL" in text
+        assert "RUNNING" not in text
 
 
 @pytest.mark.parametrize("cancel_works", [True, False])

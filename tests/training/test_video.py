@@ -1,12 +1,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
 import pytest
 
+from tdmpc_lab.config.loader import spec_from_dict
+from tdmpc_lab.config.schema import Spec
 from tdmpc_lab.errors import TrainingError
+from tdmpc_lab.training.build import Places, build_trainer
+from tdmpc_lab.training.metrics import MemorySink
 from tdmpc_lab.training.video import VideoFolder, write_video
 
 FRAMES = [np.full((48, 64, 3), 20 * n, dtype=np.uint8) for n in range(10)]
@@ -50,3 +55,35 @@ def test_the_first_evaluation_after_every_multiple_is_filmed(tmp_path: Path) -> 
             videos.save(step, FRAMES, 50)
             filmed.append(step)
     assert filmed == [120, 210, 300]
+
+
+def filmed(last: int) -> Spec:
+    return spec_from_dict(
+        {
+            "name": "filmed",
+            "env": {"id": "odd_envs:Filmed-v0", "options": {"last": last}},
+            "train": {"steps": 60, "seed_steps": 20, "batch_size": 4, "threads": 1, "device": "cpu"},
+            "eval": {"every": 20, "episodes": 1, "video_every": 20},
+        }
+    )
+
+
+@pytest.mark.parametrize("last", [2, 0])
+def test_drawing_that_ends_the_process_ends_no_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, last: int
+) -> None:
+    """A display that is not there shows at the first picture, or only at the second: tried in another process."""
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "envs"))
+    told: list[Any] = []
+    trainer = build_trainer(
+        filmed(last),
+        sink=MemorySink(),
+        places=Places(videos=tmp_path),
+        on_event=lambda kind, fields: told.append((kind, fields["message"])),
+    )
+    if last == 0:
+        assert (trainer.videos is not None, told) == (True, [])
+    else:
+        assert trainer.videos is None
+        words = "no videos on this machine: to film 'odd_envs:Filmed-v0' was tried: its process was ended by SIGABRT"
+        assert told == [("warning", words)]

@@ -12,13 +12,19 @@ CHILD_S = 180.0
 
 def ask(module: str, *arguments: str) -> str:
     """The last line that `python -m module arguments` says, or in words why there is none."""
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p), "OMP_NUM_THREADS": "2"}
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(p for p in sys.path if p),
+        "OMP_NUM_THREADS": "2",
+        "PYTHONIOENCODING": "utf-8",
+    }
     try:
         done = subprocess.run(
             [sys.executable, "-m", module, *arguments],
             check=False,
             capture_output=True,
-            text=True,
+            encoding="utf-8",
+            errors="replace",
             env=environment,
             timeout=CHILD_S,
             stdin=subprocess.DEVNULL,

@@ -56,7 +56,7 @@ def verdict(device: str) -> str:
 
 def _key(device: str) -> str:
     """Names one state of the sources, torch and kind of GPU."""
-    sources = [path.read_text() for path in sorted(Path(__file__).parent.glob("*.py"))]
+    sources = [path.read_text(encoding="utf-8") for path in sorted(Path(__file__).parent.glob("*.py"))]
     state = [*sources, str(torch.__version__), str(torch.version.cuda), torch.cuda.get_device_name(device)]
     return hashlib.sha256(json.dumps(state).encode()).hexdigest()[:20]
 

@@ -104,7 +104,7 @@ def cancel(
     if saving:
         tell(f"asked to save and stop: {', '.join(saving)}; waiting for it, at most {wait_s:.0f} s")
     done |= _wait_for_saves(project, saving, wait_s)
-    catch_up_notes(project, [job_id for job_id in kill if job_id not in left])
+    catch_up_notes(project, job_views(project, [job_id for job_id in kill if job_id not in left]))
     return {job_id: done[job_id] for job_id in ids}
 
 

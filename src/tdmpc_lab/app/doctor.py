@@ -16,9 +16,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from tdmpc_lab.app.needs import GIB, nearest, unwritable
+from tdmpc_lab.app.needs import GIB, unwritable
 from tdmpc_lab.config.profiles import check_profiles, profile_files
 from tdmpc_lab.errors import ExternalError, LabError, SpecError, UsageError
+from tdmpc_lab.files import nearest
 from tdmpc_lab.jobs.paths import Project
 from tdmpc_lab.text import one_line
 
@@ -180,7 +181,7 @@ def _git(project: Project) -> Iterator[Point]:
         return
     done = subprocess.run(
         ["git", "-C", str(project.root), "rev-parse", "--short", "HEAD"],
-        capture_output=True, text=True, timeout=_TIMEOUT_S, check=False,
+        capture_output=True, encoding="utf-8", errors="replace", timeout=_TIMEOUT_S, check=False,
     )  # fmt: skip
     if done.returncode:
         fix = "run `git init` and commit: the code of a job is kept from git's files"
@@ -203,7 +204,7 @@ def _schema(project: Project) -> Iterator[Point]:
     """Whether an editor completes specs: a comment in them that names a schema which is there."""
     named = re.compile(r"^# yaml-language-server: \$schema=(\S+)", re.MULTILINE)
     for spec in sorted(project.experiments.glob("*.yaml")):
-        match = named.search(spec.read_text(errors="replace"))
+        match = named.search(spec.read_text(encoding="utf-8", errors="replace"))
         if match and "://" not in match[1] and not (spec.parent / match[1]).exists():
             fix = f"tdmpc-lab schema > {os.path.relpath((spec.parent / match[1]).resolve(), Path.cwd())}"
             yield Point("warning", "editor", f"{spec} names the schema {match[1]}, which is not there", fix)

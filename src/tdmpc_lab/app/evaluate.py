@@ -18,9 +18,9 @@ from tdmpc_lab.app.opponents import agent_files, check_option, find_checkpoint, 
 from tdmpc_lab.app.specs import find_spec
 from tdmpc_lab.config.loader import load_spec
 from tdmpc_lab.config.phases import Mode
-from tdmpc_lab.config.schema import EvalConfig
+from tdmpc_lab.config.schema import EvalConfig, Spec
 from tdmpc_lab.config.serialize import dump_yaml
-from tdmpc_lab.errors import CheckpointError, EnvironmentSpecError, LabError, UsageError
+from tdmpc_lab.errors import CheckpointError, EnvironmentSpecError, LabError, TrainingError, UsageError
 from tdmpc_lab.files import append_jsonl
 from tdmpc_lab.jobs.paths import JobPaths, Project
 
@@ -85,10 +85,11 @@ def evaluate(
     if video is not None:
         _check_video_path(video)
     found = load_target(project, target, device)
+    problem = "" if video is None else _filming_problem(found.loaded.spec)
     seed = found.loaded.spec.train.seed if seed is None else seed
     evaluator = _evaluator(project, found, opponents, episodes, mode, seed, device)
     with told_of_option(given=bool(opponents)):
-        evaluation = evaluator.run(found.loaded.agent, film=video is not None, progress=progress)
+        evaluation = evaluator.run(found.loaded.agent, film=video is not None and not problem, progress=progress)
     assert evaluation is not None  # nobody stops it
     rows = _rows(evaluation, found, mode, seed)
     if found.job is not None:
@@ -96,6 +97,8 @@ def evaluate(
             append_jsonl(found.job.evals, row)
         _tell(project, found.job, rows)
     if video is not None:  # last: a film that can't be made takes nothing away
+        if problem:
+            raise TrainingError(problem)
         _write_video(video, evaluation)
     return Report(found, rows, video)
 
@@ -176,6 +179,12 @@ def _rows(evaluation: Evaluation, target: Target, mode: Mode, seed: int) -> list
     }
     parts = [evaluation.against(name) for name in evaluation.opponents] or [evaluation]
     return [{**common, **part.row(), **part.by_side()} for part in parts]
+
+
+def _filming_problem(spec: Spec) -> str:
+    from tdmpc_lab.training.filming import filming_problem
+
+    return filming_problem(spec)
 
 
 def _check_video_path(path: Path) -> None:

@@ -159,8 +159,10 @@ def _may_have(config: Path, setting: str) -> bool:
     key, _, value = setting.partition("=")
     try:
         wanted = float(value)
-        said = re.findall(rf"^\s*{re.escape(key.rpartition('.')[2])}:(.*)$", config.read_text(), re.MULTILINE)
-        return not said or any(float(text) == wanted for text in said)
+        said = re.findall(
+            rf"^\s*{re.escape(key.rpartition('.')[2])}:(.*)$", config.read_text(encoding="utf-8"), re.MULTILINE
+        )
+        return not said or any(float(one) == wanted for one in said)
     except (OSError, ValueError):  # no number, or not one that is written so
         return config.exists()
 

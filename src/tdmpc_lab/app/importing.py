@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -26,8 +26,11 @@ from tdmpc_lab.notes.adopt import (
     place,
     skeleton,
 )
-from tdmpc_lab.notes.handwritten import Piece, queue_lines, split_log
+from tdmpc_lab.notes.handwritten import Doubt, Piece, doubtful_lines, queue_lines, split_log
 from tdmpc_lab.notes.note import change_note
+from tdmpc_lab.text import shorten
+
+_SHOWN = 12
 
 
 @dataclass
@@ -52,13 +55,42 @@ class Imported:
         return {"log": self.log, "jobs": jobs, "lines_kept": self.lines_kept}
 
 
-def import_log(project: Project, file: Path) -> Imported:
+class DoubtfulLinesError(UsageError):
+    """Lines of a log seem to begin something else than the entry that they would be part of; nothing was done."""
+
+    def __init__(self, file: Path, doubts: Sequence[Doubt]) -> None:
+        ids = [doubt for doubt in doubts if doubt.job_id is not None]
+        told = []
+        if ids:
+            told.append(f"{len(ids)} line{' looks like a job id' if len(ids) == 1 else 's look like job ids'}")
+        if len(ids) < len(doubts):
+            told.append("a list at the end looks as if it belonged to no job")
+        shown = [
+            f"  line {one.line}: {shorten(one.text, 70)}  (part of {one.owner or 'no entry'} as it is)"
+            for one in doubts[:_SHOWN]
+        ]
+        if len(doubts) > _SHOWN:
+            shown.append(f"  and {len(doubts) - _SHOWN} more")
+        super().__init__(
+            "\n".join(
+                [
+                    f"{file}: {' and '.join(told)}, without a heading such as ##### 1971498 - 2026-01-23:",
+                    *shown,
+                    "--split: each begins an entry of its own, such a list is of no job; --as-is: of the entry above",
+                ]
+            )
+        )
+
+
+def import_log(project: Project, file: Path, *, split: bool | None = None) -> Imported:
     """Take a hand-written log into the notes: every job it names becomes an entry, every other line is kept.
 
     A note that exists gets the entry below what it holds. A log that was imported before is taken as the newer state
-    of it; importing it unchanged changes nothing.
+    of it; importing it unchanged changes nothing. `split`: whether lines that are in doubt begin entries of their own;
+    what was said of a line at an earlier import of the log holds on.
 
     Raises:
+        DoubtfulLinesError: there are such lines, and `split` is None.
         UsageError: there is no such file, or it holds lines that look like the tool's own.
         NoteError: a note can't be written; importing again goes on from there.
     """
@@ -72,13 +104,17 @@ def import_log(project: Project, file: Path) -> Imported:
             "done. Import what persons wrote, and take such lines out"
         )
     with file_lock(project.rollup_lock):
-        return _import(project, data, log_name(file.stem))
+        return _import(project, data, file, split)
 
 
-def _import(project: Project, data: bytes, stem: str) -> Imported:
-    pieces = split_log(data)
-    names = imported_names(project)
+def _import(project: Project, data: bytes, file: Path, split: bool | None) -> Imported:
+    names, stem = imported_names(project), log_name(file.stem)
     same = [name for name in names if _exported_or_none(project, name) == data]
+    doubts = doubtful_lines(data)
+    begins = {doubt.offset: doubt.job_id for doubt in doubts if split or _was_split(project, names, stem, doubt)}
+    if split is None and not same and (unsettled := [doubt for doubt in doubts if doubt.offset not in begins]):
+        raise DoubtfulLinesError(file, unsettled)
+    pieces = split_log(data, begins)
     name, keep = (same[0], True) if same else _name_for(project, stem, pieces, names)
     done = Imported(name)
     done.lines_kept = sum(bool(line.strip()) for p in pieces if p.job_id is None for line in p.content.split(b"\n"))
@@ -102,6 +138,19 @@ def _import(project: Project, data: bytes, stem: str) -> Imported:
         project.imported_logs.mkdir(parents=True, exist_ok=True)
         write_atomic(_path(project, name), skeleton(pieces, placed))
     return done
+
+
+def _was_split(project: Project, names: Sequence[str], stem: str, doubt: Doubt) -> bool:
+    """Whether an earlier state of the log was taken in with this line as the beginning of something."""
+    for name in names:
+        if name == stem or name.removeprefix(f"{stem}-").isdigit():
+            log = _path(project, name).read_bytes()
+            if doubt.job_id is not None and doubt.job_id in ids_in(log):
+                return True
+            kept = {line.strip() for line in lines_of_no_job(log).decode(errors="replace").split("\n")}
+            if doubt.job_id is None and doubt.text in kept:
+                return True
+    return False
 
 
 def _change(project: Project, job_id: str, done: Imported, change: Callable[[bytes], bytes]) -> None:

@@ -29,6 +29,8 @@ def log_entries(project: Project) -> tuple[list[Entry], list[str]]:
     States are those of now: of a job whose note says that it waits or runs, its files and its scheduler are asked. A
     job without a note has an entry all the same.
     """
+    from tdmpc_lab.app.closing import catch_up_notes
+
     entries, problems = read_log(project.notes)
     folders = set(project.folder_names())
     named = {path.stem for path in project.notes.glob("*.md")}
@@ -37,6 +39,7 @@ def log_entries(project: Project) -> tuple[list[Entry], list[str]]:
     asked = {entry.id: _jobs_of(entry.id, folders) for entry in entries if entry.state in _MAY_CHANGE}
     ids = [*missing, *(job_id for ids in asked.values() for job_id in ids)]
     views = {view.id: view for view in job_views(project, ids)} if ids else {}
+    catch_up_notes(project, list(views.values()))
     entries = [_now(entry, [views[job_id] for job_id in asked.get(entry.id, ())]) for entry in entries]
     entries += [_without_note(views[name]) for name in missing]
     return [entry for entry, _ in in_order(entries)], problems

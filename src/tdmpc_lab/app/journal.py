@@ -25,8 +25,12 @@ from tdmpc_lab.text import parse_time
 from tdmpc_lab.tracking.store import run_url, web_address
 
 
-def write_note(project: Project, paths: JobPaths, scheduler: SchedulerState | None) -> str:
+def write_note(
+    project: Project, paths: JobPaths, scheduler: SchedulerState | None, status: JobStatus | None = None
+) -> str:
     """Bring the tool's part of the job's note level with its files; returns the whole note, a person's words included.
+
+    `status` is told where it is known already, and then nothing is made of the scheduler's word.
 
     Raises:
         NoteError: the note's markers are broken, or it can't be written. The job's files say all the same.
@@ -34,7 +38,7 @@ def write_note(project: Project, paths: JobPaths, scheduler: SchedulerState | No
     """
     record = read_record(paths)
     events = read_events(paths.events)
-    status = status_of(paths, record, scheduler, events)
+    status = status or status_of(paths, record, scheduler, events)
     warnings = [str(event.get("message")) for event in events if event.get("event") == "warning"]
     rows = eval_rows(paths)
     text = render_note(

@@ -90,6 +90,8 @@ class Listing:
     """Jobs of the project, wanted or not."""
     problem: str | None = None
     """Why the queue could not be read, where no job of the project needed it."""
+    looked_at: Sequence[JobView] = ()
+    """Jobs of the project that were looked at, shown or not: among them all that have left no outcome."""
 
     @property
     def slurm_answered(self) -> bool:
@@ -125,29 +127,31 @@ def list_jobs(project: Project, wanted: Selection, most: int | None, asked: Aske
         known = {paths.id for paths, _ in jobs}
         if wanted.filters:
             jobs = [job for job in jobs if wanted.takes_record(*job)]
-        views, left_out = _chosen(jobs, wanted.states, most, asked)
+        views, left_out, looked_at = _chosen(jobs, wanted.states, most, asked)
     if wanted.ids is not None:
-        return Listing(views, [], left_out, len(known))
+        return Listing(views, [], left_out, len(known), looked_at=looked_at)
     unrecorded = [] if wanted.filters else unrecorded_views(project)
     foreign, problem = [], None
     if with_foreign and shutil.which("squeue"):
         queue = asked.queue(FOREIGN_S)
         others = _foreign(project, queue, known | {view.id for view in unrecorded})
         foreign, problem = [view for view in others if wanted.takes_foreign(view)], queue.problem
-    return Listing([*views, *unrecorded], foreign, left_out, len(known), problem)
+    return Listing([*views, *unrecorded], foreign, left_out, len(known), problem, looked_at)
 
 
 def _chosen(
     jobs: Sequence[Job], states: frozenset[State] | None, most: int | None, asked: Asked
-) -> tuple[list[JobView], int]:
-    """The views of these jobs that are in one of the states, and how many older ones are left out."""
+) -> tuple[list[JobView], int, list[JobView]]:
+    """The views of these jobs that are in one of the states; how many older ones are left out; and all views
+    that were made on the way."""
     if states is None and most is not None:
-        return newest_and_active(jobs, most, asked)
+        shown, others = newest_and_active(jobs, most, asked)
+        return shown, len(jobs) - len(shown), [*shown, *others]
     views = views_of(jobs, asked)
-    if states is not None:
-        views = [view for view in views if view.state in states]
-    left_out = 0 if most is None else max(0, len(views) - most)
-    return views[left_out:], left_out
+    fitting = views if states is None else [view for view in views if view.state in states]
+    left_out = 0 if most is None else max(0, len(fitting) - most)
+    shown = fitting[left_out:]
+    return shown, left_out, views
 
 
 def _foreign(project: Project, queue: Queue, known: set[str]) -> list[JobView]:

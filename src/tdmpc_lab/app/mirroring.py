@@ -17,6 +17,7 @@ from tdmpc_lab.jobs.look import status_of
 from tdmpc_lab.jobs.metrics import as_int, latest_rows
 from tdmpc_lab.jobs.paths import JobPaths, Project
 from tdmpc_lab.jobs.record import JobRecord, read_record
+from tdmpc_lab.jobs.signs import last_sign
 from tdmpc_lab.jobs.state import State
 from tdmpc_lab.jobs.unsent import Unsent, all_is_sent, mark_unsent, remind
 from tdmpc_lab.jobs.variants import Colours
@@ -110,7 +111,8 @@ def run_end(paths: JobPaths) -> datetime | None:
     starts = attempt_starts(events)
     rows = [(row, starts.get(as_int(row.get("attempt")) or 1)) for row in latest_rows(paths, _LAST_ROWS)]
     own = [parse_time(event.get("time")) for event in events if event.get("event") != "tracking"]  # sync writes that
-    signs = [*own, *(row_time(row, start) for row, start in rows if start is not None)]
+    beats = [last_sign(paths.attempts, number) for number in starts]
+    signs = [*own, *beats, *(row_time(row, start) for row, start in rows if start is not None)]
     return max((moment for moment in signs if moment is not None), default=None)
 
 

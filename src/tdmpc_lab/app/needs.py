@@ -11,6 +11,7 @@ from tdmpc_lab.app.trial import Trial
 from tdmpc_lab.config.loader import LoadedSpec
 from tdmpc_lab.config.schema import SlurmConfig
 from tdmpc_lab.errors import Finding, Level
+from tdmpc_lab.files import nearest
 from tdmpc_lab.jobs.paths import Project
 from tdmpc_lab.launch.gpus import gpu_memory_gib
 from tdmpc_lab.launch.nodes import NodeGroup, gpus_asked_for, memory_mib
@@ -27,6 +28,8 @@ MIB_PER_GIB = 1024
 
 def place(item: LoadedSpec, key: str) -> str:
     """Where the key was given, for a finding."""
+    if key in item.unset:
+        return f"{key}, which nothing sets (its default)"
     source, line = item.origin(key)
     return f"{source}{'' if line is None else f':{line}'}: {key}"
 
@@ -188,8 +191,3 @@ def unwritable(folder: Path) -> str:
     if not there.is_dir():
         return f"{there} is no folder"
     return "" if os.access(there, os.W_OK | os.X_OK) else f"{there} can't be written"
-
-
-def nearest(path: Path) -> Path:
-    """The path, or what exists of it."""
-    return next(p for p in (path, *path.parents) if p.exists())

@@ -18,6 +18,7 @@ from tdmpc_lab.errors import LabError
 from tdmpc_lab.jobs.paths import JobPaths, Project
 from tdmpc_lab.jobs.record import JobRecord, read_record
 from tdmpc_lab.launch.environment import clean_environment
+from tdmpc_lab.streams import UTF8_STREAMS
 
 _TIMEOUT_S = 60
 _RESOLVE = """
@@ -76,10 +77,11 @@ def _resolved(old: JobPaths, words: Sequence[str], code: JobCode) -> str:
     done = subprocess.run(
         [sys.executable, "-c", _RESOLVE, str(old.resolved), *words],
         cwd=code.workplace.folder,
-        env=code.workplace.environment(clean_environment(os.environ)),
+        env=code.workplace.environment(clean_environment(os.environ)) | UTF8_STREAMS,
         stdin=subprocess.DEVNULL,
         capture_output=True,
-        text=True,
+        encoding="utf-8",
+        errors="replace",
         timeout=_TIMEOUT_S,
         check=False,
     )

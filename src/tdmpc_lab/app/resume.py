@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 
 from tdmpc_lab.app.resources import refuse_profile
-from tdmpc_lab.app.specs import check_environments, refuse_sweep
+from tdmpc_lab.app.specs import Comparison, check_environments, comparisons, refuse_sweep
 from tdmpc_lab.app.status import job_views
 from tdmpc_lab.app.submit import Plan
-from tdmpc_lab.config.diff import diff
-from tdmpc_lab.config.loader import load_resolved, load_stored
+from tdmpc_lab.config.loader import LoadedSpec, load_resolved, load_stored
 from tdmpc_lab.config.schema import Spec
 from tdmpc_lab.config.serialize import flatten, to_dict
-from tdmpc_lab.errors import RecordError, UsageError
+from tdmpc_lab.errors import RecordError, SpecError, UsageError
 from tdmpc_lab.jobs.paths import JobPaths, Project
+from tdmpc_lab.jobs.record import read_record
 from tdmpc_lab.jobs.state import State
 
 # What a checkpoint is bound to: the networks' shapes, and what the running episodes and random draws come from.
@@ -67,10 +68,39 @@ def plan_resume(project: Project, job: str, overrides: Sequence[str], steps: int
             "step is left to do; give more with --steps N"
         )
     check_environments(project, [loaded], old)
-    changes = tuple(str(change) for change in diff(load_resolved(old.resolved), loaded.spec))
+    found, gone = _compared(project, loaded, old, overrides)
     text = old.spec.read_text(encoding="utf-8")
     item = replace(loaded, text=text, overrides=tuple(words))
-    return Plan(item, changes if loaded.spec.compare_to else (), goes_on_from=old)
+    return Plan(item, found.diff, found.job, gone, goes_on_from=old)
+
+
+def _compared(project: Project, loaded: LoadedSpec, old: JobPaths, overrides: Sequence[str]) -> tuple[Comparison, bool]:
+    """What differs from `compare_to`, and whether nothing is left of that: told then, and no reason not to go on.
+
+    Raises SpecError where an override names what is not there.
+    """
+    try:
+        (found,) = comparisons(project, [loaded], leave_out=_line_of(project, old))
+    except SpecError as error:
+        if any(word.startswith("compare_to=") for word in overrides):
+            raise
+        print(f"the differences to {loaded.spec.compare_to} are not told: {error}", file=sys.stderr)
+        return Comparison(), True
+    return found, False
+
+
+def _line_of(project: Project, old: JobPaths) -> set[str]:
+    """The job, and those it went on from one after the other: none of them is another experiment to compare to."""
+    line: set[str] = set()
+    while old.id not in line:
+        line.add(old.id)
+        try:
+            parent = read_record(old).parent
+        except RecordError:  # it was removed
+            break
+        if parent is not None:
+            old = project.job(parent)
+    return line
 
 
 def _refuse_what_no_checkpoint_fits(old: JobPaths, spec: Spec) -> None:

@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +14,14 @@ from tdmpc_lab.app.jobview import JobView
 from tdmpc_lab.app.status import job_views
 from tdmpc_lab.errors import NoteError, RecordError
 from tdmpc_lab.files import read_jsonl
-from tdmpc_lab.jobs.events import OUTCOMES, read_events
+from tdmpc_lab.jobs.events import read_events
 from tdmpc_lab.jobs.metrics import LATEST, as_float, as_int, eval_rows, latest_rows
 from tdmpc_lab.jobs.paths import JobPaths, Project
 from tdmpc_lab.jobs.record import JobRecord
-from tdmpc_lab.jobs.state import State, split_attempts
+from tdmpc_lab.jobs.signs import LastSign, last_sign, no_signs
+from tdmpc_lab.jobs.state import FAREWELLS, State, attempt_end, split_attempts
 from tdmpc_lab.notes.entries import Entry, read_entry
 from tdmpc_lab.text import number, one_line, parse_time
-
-_ENDINGS = (*sorted(OUTCOMES), "preempted")
 
 
 @dataclass(frozen=True)
@@ -136,7 +136,7 @@ def job_page(project: Project, job_id: str) -> JobPage | JobView:
         view=view,
         record=view.record,
         paths=paths,
-        attempts=attempts_of(events, goes_on=view.state is State.RUNNING),
+        attempts=attempts_of(events, partial(last_sign, paths.attempts), goes_on=view.state is State.RUNNING),
         hardware=next((_hardware(event) for event in reversed(events) if event.get("event") == "ready"), {}),
         latest=latest_values(rows),
         evaluations=evaluations,
@@ -158,25 +158,31 @@ def note_entry(project: Project, job_id: str) -> Entry | None:
         return None
 
 
-def attempts_of(events: Sequence[Mapping[str, Any]], *, goes_on: bool) -> list[Attempt]:
+def attempts_of(events: Sequence[Mapping[str, Any]], last_sign: LastSign = no_signs, *, goes_on: bool) -> list[Attempt]:
     """The starts of a job, oldest first; `goes_on`: the last one runs."""
     groups = [group for group in split_attempts(events) if group and group[0].get("event") == "started"]
     found = []
     for index, group in enumerate(groups):
         last = index == len(groups) - 1
-        end = next((event for event in reversed(group) if event.get("event") in _ENDINGS), None)
-        signs = [parse_time(event.get("time")) for event in group if event.get("event") != "tracking"]
+        end = next((event for event in reversed(group) if event.get("event") in FAREWELLS), None)
         runs = last and goes_on and end is None
         found.append(
             Attempt(
                 number=as_int(group[0].get("attempt")) or index + 1,
                 node=str(group[0]["host"]) if group[0].get("host") else None,
                 started_at=parse_time(group[0].get("time")),
-                ended_at=None if runs else parse_time(end.get("time")) if end is not None else signs[-1],
+                ended_at=None if runs else _ended_at(end, group, index + 1, last_sign),
                 ending="" if runs else "left no word" if end is None else _ending(end),
             )
         )
     return found
+
+
+def _ended_at(
+    end: Mapping[str, Any] | None, group: Sequence[Mapping[str, Any]], number: int, last_sign: LastSign
+) -> datetime | None:
+    """The time of the word with which an attempt ended, else its last sign."""
+    return attempt_end(group, number, last_sign) if end is None else parse_time(end.get("time"))
 
 
 def _ending(event: Mapping[str, Any]) -> str:

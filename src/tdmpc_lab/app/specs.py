@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -126,26 +126,32 @@ def check_environments(project: Project, loaded: Sequence[LoadedSpec], frozen: J
 
     Raises:
         SpecError: with the problem of every spec whose environment can't be made or is not supported, whose
-            opponents are not known, or whose reward section asks for what the environment does not tell.
+            opponents are not known, whose reward section asks for what the environment does not tell, or whose replay
+            does not hold one episode.
     """
-    tried: dict[str, str | None] = {}  # specs often share one environment, and making it may take seconds
+    tried: dict[str, int | str] = {}  # specs often share one environment, and making it may take seconds
 
-    def error_of(env: EnvConfig, reward: RewardConfig) -> str | None:
+    def look_at(env: EnvConfig, reward: RewardConfig) -> int | str:
         key = repr((env, reward))
         if key not in tried:
-            tried[key] = _environment_error(project, env, reward, frozen)
+            tried[key] = _episode_length_or_error(project, env, reward, frozen)
         return tried[key]
 
     problems: dict[Problem, None] = {}
     for item in loaded:
-        text = error_of(item.spec.env, item.spec.reward)
-        if text is not None:
-            problems[_environment_problem(item, text)] = None
+        found = look_at(item.spec.env, item.spec.reward)
+        if isinstance(found, str):
+            problems[_environment_problem(item, found)] = None
             continue
+        lengths = [found]
         for phase in phases_of(item.spec):  # what is wrong with the spec itself would be told again for each
-            text = error_of(phase.env, phase.reward)
-            if text is not None:
-                problems[_phase_problem(item, phase, text)] = None
+            found = look_at(phase.env, phase.reward)
+            if isinstance(found, str):
+                problems[_phase_problem(item, phase, found)] = None
+            else:
+                lengths.append(found)
+        if (problem := _replay_problem(item, max(lengths))) is not None:
+            problems[problem] = None
         if (text := _evaluation_error(project, item.spec, frozen)) is not None:
             source, line = item.origin("eval.opponents")
             problems[Problem(file=source, line=line, key="eval.opponents", message=text)] = None
@@ -174,7 +180,20 @@ def _evaluation_error(project: Project, spec: Spec, frozen: JobPaths | None) -> 
     return None
 
 
-def _environment_error(project: Project, env: EnvConfig, reward: RewardConfig, frozen: JobPaths | None) -> str | None:
+def _replay_problem(item: LoadedSpec, episode_length: int) -> Problem | None:
+    """An episode lies in the replay as a whole, with one slot more than it has steps."""
+    key, capacity = "train.replay_capacity", item.spec.train.replay_capacity
+    if capacity > episode_length:
+        return None
+    source, line = item.origin(key)
+    message = f"found {capacity}, but an episode of {item.spec.env.id} has up to {episode_length} steps, kept whole"
+    hint = f"at least {episode_length + 1}, or a smaller env.max_episode_steps"
+    return Problem(file=source, line=line, key=key, message=message, hint=hint)
+
+
+def _episode_length_or_error(
+    project: Project, env: EnvConfig, reward: RewardConfig, frozen: JobPaths | None
+) -> int | str:
     from tdmpc_lab.envs import make_env
     from tdmpc_lab.training.rewards import check_reward_terms
 
@@ -183,11 +202,11 @@ def _environment_error(project: Project, env: EnvConfig, reward: RewardConfig, f
         try:
             if reward.shaping is not None or reward.backprop is not None:
                 check_reward_terms(made, env.id, reward)
+            return made.episode_length
         finally:
             made.close()
     except LabError as error:
         return str(error)
-    return None
 
 
 def _environment_problem(item: LoadedSpec, text: str) -> Problem:
@@ -232,8 +251,9 @@ def differences(project: Project, loaded: Sequence[LoadedSpec]) -> list[tuple[st
     return [comparison.diff for comparison in comparisons(project, loaded)]
 
 
-def comparisons(project: Project, loaded: Sequence[LoadedSpec]) -> list[Comparison]:
-    """Each spec against its `compare_to`. Raises SpecError like `differences`."""
+def comparisons(project: Project, loaded: Sequence[LoadedSpec], *, leave_out: Collection[str] = ()) -> list[Comparison]:
+    """Each spec against its `compare_to`; jobs that are `leave_out` do not stand for their experiment. Raises SpecError
+    like `differences`."""
     known: dict[tuple[Path, str], tuple[Spec, str | None]] = {}  # shared by the points of a sweep: reads all records
     found: list[Comparison] = []
     for item in loaded:
@@ -242,19 +262,19 @@ def comparisons(project: Project, loaded: Sequence[LoadedSpec]) -> list[Comparis
             found.append(Comparison())
             continue
         if (item.path, wanted) not in known:
-            known[item.path, wanted] = _comparison(project, item, wanted)
+            known[item.path, wanted] = _comparison(project, item, wanted, leave_out)
         spec, job = known[item.path, wanted]
         found.append(Comparison(tuple(str(change) for change in diff(spec, item.spec)), job))
     return found
 
 
-def _comparison(project: Project, item: LoadedSpec, wanted: str) -> tuple[Spec, str | None]:
+def _comparison(project: Project, item: LoadedSpec, wanted: str, leave_out: Collection[str]) -> tuple[Spec, str | None]:
     """The spec meant by `compare_to`, and its job: a job's, else the newest job's of that experiment, else a file's."""
     ids = project.job_ids()
     if wanted in ids:
         return load_resolved(project.job(wanted).resolved), wanted
     if not is_job_id(wanted):
-        for job_id in reversed(ids):
+        for job_id in (job_id for job_id in reversed(ids) if job_id not in leave_out):
             try:
                 if read_record(project.job(job_id)).experiment == wanted:
                     return load_resolved(project.job(job_id).resolved), job_id

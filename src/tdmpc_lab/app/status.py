@@ -92,8 +92,11 @@ def job_views(project: Project, ids: Sequence[str] | None = None, asked: Asked |
         return views_of(records, asked or Asked())
 
 
-def newest_and_active(jobs: Sequence[Job], most: int, asked: Asked | None = None) -> tuple[list[JobView], int]:
-    """Of these jobs (oldest first) the last `most`, and before them those that wait or run; and how many are left out.
+def newest_and_active(
+    jobs: Sequence[Job], most: int, asked: Asked | None = None
+) -> tuple[list[JobView], list[JobView]]:
+    """Of these jobs (oldest first) the last `most`, and before them those that wait or run; and of the others
+    those that had to be looked at closely, because no outcome of theirs is on file.
 
     Of an older job that is over no more is read than tells that it is.
     """
@@ -103,7 +106,7 @@ def newest_and_active(jobs: Sequence[Job], most: int, asked: Asked | None = None
         views = views_of([*open_jobs, *jobs[cut:]], asked or Asked())
         older, newest = views[: len(open_jobs)], views[len(open_jobs) :]
         active = [view for view in older if view.goes_on]
-        return [*active, *newest], cut - len(active)
+        return [*active, *newest], [view for view in older if not view.goes_on]
 
 
 @contextlib.contextmanager

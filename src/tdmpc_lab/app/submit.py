@@ -17,7 +17,7 @@ from tdmpc_lab.app.journal import write_note
 from tdmpc_lab.app.opponents import freeze_opponents
 from tdmpc_lab.app.resources import check_resources, settle_dependencies
 from tdmpc_lab.app.specs import check_environments, comparisons, environment_dimensions, load_all
-from tdmpc_lab.config.diff import config_hash, diff, group_hash
+from tdmpc_lab.config.diff import STEPS, config_hash, diff, group_hash
 from tdmpc_lab.config.loader import LoadedSpec, load_resolved
 from tdmpc_lab.config.schema import SlurmConfig, Spec
 from tdmpc_lab.config.serialize import dump_yaml, plain
@@ -30,6 +30,7 @@ from tdmpc_lab.jobs.prepare import prepare_job
 from tdmpc_lab.jobs.record import JobRecord, read_record
 from tdmpc_lab.jobs.requests import ask
 from tdmpc_lab.jobs.state import SchedulerState
+from tdmpc_lab.jobs.variants import variant_after
 from tdmpc_lab.secret import secret_values, without_secrets
 
 if TYPE_CHECKING:
@@ -75,6 +76,8 @@ class Plan:
     diff: tuple[str, ...]
     compared_to: str | None = None
     """The job that `diff` is taken against, where it is one."""
+    comparison_gone: bool = False
+    """Nothing is left of what the spec's `compare_to` names: there are no differences to tell."""
     goes_on_from: JobPaths | None = None
     """The job whose metrics and checkpoints the new one begins with."""
     rerun_of: JobPaths | None = None
@@ -228,6 +231,7 @@ def prepare(
 ) -> JobPaths:
     """The job's folder with its record, and its first note."""
     spec = ready.item.spec
+    group, variant = _variant_of(ready)
     against = ready.compared_to if ready.goes_on_from is None else ready.goes_on_from.id
     changes = None if against is None else code_changes(project, against, code)
 
@@ -247,11 +251,12 @@ def prepare(
             env_id=spec.env.id,
             about=spec.about,
             why=spec.why,
-            group=group_hash(spec),
+            group=group,
+            variant=variant,
             config_hash=config_hash(spec),
             seed=spec.train.seed,
             overrides=ready.item.overrides,
-            compare_to=spec.compare_to,
+            compare_to=None if ready.comparison_gone else spec.compare_to,
             diff=ready.diff,
             code_against=None if changes is None else against,
             code_changes=changes or (),
@@ -288,6 +293,19 @@ def tell_parent(ready: Plan, job_id: str) -> None:
     if ready.goes_on_from is not None:
         with contextlib.suppress(OSError):  # the old job's folder may be somebody else's; the new one names it too
             ask(ready.goes_on_from, "resume", job=job_id)
+
+
+def _variant_of(ready: Plan) -> tuple[str, str | None]:
+    """The job's group, and the name of its variant where that is not told from its own record: as the job that it goes
+    on from or repeats has them, unless more was changed than how long a resumed one trains."""
+    spec, old = ready.item.spec, ready.goes_on_from or ready.rerun_of
+    if old is None:
+        return group_hash(spec), None
+    record, before = read_record(old), load_resolved(old.resolved)
+    passed = (STEPS,) if ready.goes_on_from is not None else ()
+    same = group_hash(before, apart_from=passed) == group_hash(spec, apart_from=passed)
+    changes = [str(change) for change in diff(before, spec) if change.key not in passed]
+    return record.group if same else group_hash(spec), variant_after(record, changes)
 
 
 def _resources(config: SlurmConfig) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from tdmpc_lab.app.artifacts import run_files
+from tdmpc_lab.app.closing import catch_up_notes
 from tdmpc_lab.app.journal import mlflow_description, read_note, verdict_tags, write_note
 from tdmpc_lab.app.mirroring import RUN_STATUS, add_evaluation, info_of, is_told, run_end, start_mirror
 from tdmpc_lab.app.status import JobView, job_views, scheduler_states
@@ -78,6 +79,7 @@ def sync(project: Project, ids: Sequence[str] | None = None, *, wait: bool = Tru
         store = HeldStore.open(uri, project.root)
         views = job_views(project, ids)
         states = scheduler_states([(project.job(view.id), view.record) for view in views if view.record is not None])
+        catch_up_notes(project, views)
         for view in views:
             try:
                 yield _sync_one(project, store, view, states.get(view.id))

@@ -22,6 +22,7 @@ from tdmpc_lab.jobs.state import SchedulerState
 from tdmpc_lab.jobs.unsent import Unsent, unsent_jobs
 from tdmpc_lab.launch.environment import clean_environment
 from tdmpc_lab.launch.process import is_here, last_start, live_pid
+from tdmpc_lab.streams import UTF8_STREAMS
 
 if TYPE_CHECKING:
     from tdmpc_lab.app.status import JobView
@@ -38,7 +39,7 @@ def begin(project: Project) -> subprocess.Popen[bytes] | None:
         marks = unsent_jobs(project)
         if not marks or not _is_due(project, marks):
             return None
-        _last(project).write_text("")
+        _last(project).write_text("", encoding="utf-8")
         with (project.jobs / ".sync.log").open("wb") as log:
             return subprocess.Popen(
                 [sys.executable, "-m", __name__, str(project.root)],
@@ -46,7 +47,7 @@ def begin(project: Project) -> subprocess.Popen[bytes] | None:
                 stdout=log,
                 stderr=log,
                 cwd=project.root,
-                env=clean_environment(os.environ),
+                env=clean_environment(os.environ) | UTF8_STREAMS,
                 start_new_session=True,
             )
     except (LabError, OSError):  # `sync` says what is wrong
@@ -71,7 +72,7 @@ def _is_due(project: Project, marks: Mapping[str, Unsent]) -> bool:
     """Whether to try now: a job has ended since the last time, or that is a while ago and a job may need it."""
     try:
         last = _last(project).stat().st_mtime
-        pause = AFTER_TROUBLE_S if _last(project).read_text() == _TROUBLE else EVERY_S
+        pause = AFTER_TROUBLE_S if _last(project).read_text(encoding="utf-8") == _TROUBLE else EVERY_S
     except FileNotFoundError:
         last, pause = 0.0, EVERY_S
     if time.time() - last >= pause:
@@ -126,7 +127,7 @@ def send_due(project: Project) -> bool:
         print(error)
         whole = False
     if not whole:
-        _last(project).write_text(_TROUBLE)
+        _last(project).write_text(_TROUBLE, encoding="utf-8")
     return whole
 
 

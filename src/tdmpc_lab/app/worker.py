@@ -37,6 +37,7 @@ from tdmpc_lab.launch.attempts import AttemptLease
 from tdmpc_lab.launch.process import process_mark
 from tdmpc_lab.launch.sbatch import REQUEUE_CODE, attempt_start
 from tdmpc_lab.launch.slurm import running_id
+from tdmpc_lab.streams import write_utf8
 from tdmpc_lab.tracking.mirror import MlflowMirror
 from tdmpc_lab.tracking.store import sends_itself
 from tdmpc_lab.training.stop import StopFlag
@@ -61,6 +62,8 @@ def run_job(root: str, job_id: str | None = None) -> dict[str, Any]:
         LabError and whatever the training raises, after the outcome is on file.
         SystemExit: in a SLURM job that was stopped; the batch script does what the code asks for.
     """
+    if os.environ.get("SUBMITIT_EXECUTOR") != "debug":  # there, the terminal's
+        write_utf8()
     stop = StopFlag()
     with signals_to(stop):  # first of all: a signal that nobody expects ends the process
         project = Project(Path(root))

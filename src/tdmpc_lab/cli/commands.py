@@ -263,7 +263,7 @@ def _wait(project: Project, steps: dict[str, int], as_json: bool) -> int:
     progress.close()
     for view in views:
         _say(_outcome(view), as_json)
-    catch_up_notes(project, list(steps))
+    catch_up_notes(project, views)
     return OK if _completed(project, list(steps)) else FAILED
 
 

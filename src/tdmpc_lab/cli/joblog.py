@@ -117,9 +117,10 @@ def _page(project: Project, entries: Sequence[Entry], args: Namespace) -> int:
 
 def _rollup(project: Project, args: Namespace) -> int:
     """`notes --rollup [--move]`."""
-    from tdmpc_lab.app.joblog import make_rollup, move_edits
+    from tdmpc_lab.app.joblog import log_entries, make_rollup, move_edits
     from tdmpc_lab.notes.rollup import RollupEditedError
 
+    log_entries(project)  # what the notes do not say yet of jobs that were killed
     moved: list[str] = []
     try:
         make_rollup(project)
@@ -137,6 +138,14 @@ def _rollup(project: Project, args: Namespace) -> int:
     return OK
 
 
+def _split_or_not(what: str) -> bool | None:
+    """What the person at the terminal wants of lines in doubt; None where there is none, or he wants neither."""
+    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        return None
+    print(f"{what}\n[s]plit, [a]s it is, or [n]othing? [s/a/N] ", end="", file=sys.stderr, flush=True)
+    return {"s": True, "a": False}.get(sys.stdin.readline().strip().lower()[:1])
+
+
 def _agreed(what: str) -> bool:
     """Whether the person at the terminal wants it now; without one nobody is asked."""
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
@@ -147,11 +156,17 @@ def _agreed(what: str) -> bool:
 
 def import_(args: Namespace) -> int:
     """`notes import FILE`."""
-    from tdmpc_lab.app.importing import import_log
+    from tdmpc_lab.app.importing import DoubtfulLinesError, import_log
     from tdmpc_lab.app.joblog import refresh_rollup
 
     project = project_here()
-    done = import_log(project, Path(args.file))
+    try:
+        done = import_log(project, Path(args.file), split=args.split)
+    except DoubtfulLinesError as error:
+        split = _split_or_not(str(error))
+        if split is None:
+            raise
+        done = import_log(project, Path(args.file), split=split)
     if done.changed:
         refresh_rollup(project)
     if args.json:

@@ -76,6 +76,16 @@ def _add_notes(sub: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
 
     p = actions.add_parser("import", help="take in a hand-written log: every job becomes an entry, every line is kept")
     p.add_argument("file", metavar="FILE")
+    doubts = p.add_mutually_exclusive_group()
+    doubts.add_argument(
+        "--split",
+        action="store_true",
+        default=None,
+        help="lines that begin with a job id, without being headings, begin entries; a closing list belongs to no job",
+    )
+    doubts.add_argument(
+        "--as-is", action="store_false", dest="split", help="such lines are part of the entry above them"
+    )
     add_json(p, default=argparse.SUPPRESS)
     p.set_defaults(run=joblog.import_)
 

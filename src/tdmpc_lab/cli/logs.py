@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import sys
 from argparse import ArgumentParser, Namespace, _SubParsersAction
 from typing import TYPE_CHECKING
@@ -10,6 +11,7 @@ from tdmpc_lab.cli.common import find_job_id, project_here
 from tdmpc_lab.errors import ExternalError, UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from tdmpc_lab.app.status import JobView
@@ -37,6 +39,7 @@ def add_logs(sub: _SubParsersAction[ArgumentParser]) -> None:
 
 def logs(args: Namespace) -> int:
     """`logs ID [-f] [-n N] [--err]`; 3 when SLURM could not be asked about a job that has printed nothing."""
+    from tdmpc_lab.app.closing import catch_up_notes
     from tdmpc_lab.app.logs import Tail, follow, log_of
     from tdmpc_lab.app.status import job_views
 
@@ -47,9 +50,10 @@ def logs(args: Namespace) -> int:
     tail = Tail(log_of(paths, errors=args.err))
     try:
         shown = tail.last(args.lines)
-        _write(shown)
+        write = _writer()
+        write(shown)
         if args.follow:
-            view = follow(project, paths.id, tail, _write, _say)
+            view = follow(project, paths.id, tail, write, _say)
         elif shown or args.lines == 0:
             return OK
         else:
@@ -59,6 +63,7 @@ def logs(args: Namespace) -> int:
         raise
     finally:
         tail.close()
+    catch_up_notes(project, [view])
     return _end(view, paths, errors=args.err)
 
 
@@ -89,9 +94,17 @@ def _filled(path: Path) -> bool:
     return path.exists() and path.stat().st_size > 0
 
 
-def _write(data: bytes) -> None:
-    sys.stdout.buffer.write(data)
-    sys.stdout.buffer.flush()
+def _writer() -> Callable[[bytes], None]:
+    """Puts a log's bytes out as they are; where the terminal is not of UTF-8, as log files are, in its encoding."""
+    if codecs.lookup(sys.stdout.encoding).name == "utf-8":
+
+        def write(data: bytes) -> None:
+            sys.stdout.buffer.write(data)
+            sys.stdout.buffer.flush()
+
+        return write
+    decoder = codecs.getincrementaldecoder("utf-8")(errors="surrogateescape")
+    return lambda data: print(decoder.decode(data), end="", flush=True)
 
 
 def _say(text: str) -> None:

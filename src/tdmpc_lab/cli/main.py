@@ -23,6 +23,7 @@ from tdmpc_lab.cli.show import add_show
 from tdmpc_lab.cli.status import add_status
 from tdmpc_lab.cli.syncing import add_sync, after_sync
 from tdmpc_lab.errors import ExternalError, LabError
+from tdmpc_lab.streams import as_typed, take_any_text
 
 EPILOG = """\
 examples:
@@ -348,11 +349,15 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
         if rest is None or any(word.startswith("-") for word in later):
             parser.error(f"not understood: {' '.join(later)} (see tdmpc-lab {arguments.command} --help)")
         getattr(arguments, rest).extend(later)
+    for name in ("words", "overrides"):  # not paths: those are found by their bytes
+        if words := getattr(arguments, name, None):
+            setattr(arguments, name, [as_typed(word) if "=" in word else word for word in words])
     return arguments
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
+    take_any_text()
     arguments = parse(argv)
     try:
         with documents_only() if getattr(arguments, "json", False) else contextlib.nullcontext():

@@ -19,7 +19,6 @@ OK = 0
 
 def note(args: Namespace) -> int:
     """`note ID [TEXT]`."""
-    from tdmpc_lab.app.closing import catch_up_notes
     from tdmpc_lab.app.journal import read_note
     from tdmpc_lab.app.words import add_words, edit, ensure_note, noted_id
 
@@ -27,10 +26,7 @@ def note(args: Namespace) -> int:
     job = noted_id(project, find_job_id(project, args.job))
     if args.edit and args.text:
         raise UsageError("words to add and --edit: give one of them")
-    if tasks := project.tasks_of(job):  # the note of a whole job array
-        catch_up_notes(project, tasks)
-    elif project.job(job).record.exists():
-        catch_up_notes(project, [job])
+    _catch_up(project, job)
     text = " ".join(args.text)
     if args.text and not text.strip():
         raise UsageError(f'there are no words to add: tdmpc-lab note {job} "what you saw"')
@@ -61,6 +57,7 @@ def verdict(args: Namespace) -> int:
 
     project = project_here()
     job = noted_id(project, find_job_id(project, args.job))
+    _catch_up(project, job)
     said, changed = judge(project, job, args.judgement, " ".join(args.because), args.cause)
     _spread(project, job, changed, said)
     if args.json:
@@ -68,6 +65,15 @@ def verdict(args: Namespace) -> int:
     else:
         print(f"{job}: {said.line}")
     return OK
+
+
+def _catch_up(project: Project, job: str) -> None:
+    """The job's note, or that of the whole array, says how it ended before words are added or read."""
+    from tdmpc_lab.app.closing import catch_up_notes
+    from tdmpc_lab.app.status import job_views
+
+    ids = project.tasks_of(job) or ([job] if project.job(job).record.exists() else [])
+    catch_up_notes(project, job_views(project, ids))
 
 
 def _spread(project: Project, job: str, changed: bytes, said: Verdict | None = None) -> None:

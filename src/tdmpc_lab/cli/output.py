@@ -9,6 +9,8 @@ import sys
 from collections.abc import Iterator
 from typing import Any, TextIO
 
+from tdmpc_lab.streams import fits
+
 _for_documents: list[TextIO] = []
 
 LONG_LIST = 100
@@ -41,10 +43,15 @@ def silence_stdout() -> None:
 
 
 def print_json(document: Any) -> None:
-    """The document of a command, on standard output."""
+    """The document of a command, on standard output; with `\\u2212` for what its encoding lacks."""
     stream = _for_documents[-1] if _for_documents else sys.stdout
     if isinstance(document, list) and len(document) > LONG_LIST:  # to indent thousands of jobs takes long
-        lines = ",\n".join(map(json.JSONEncoder(ensure_ascii=False).encode, document))
-        print(f"[\n{lines}\n]", file=stream)
+        text = _one_a_line(document, ensure_ascii=False)
+        print(text if fits(text, stream) else _one_a_line(document, ensure_ascii=True), file=stream)
     else:
-        print(json.dumps(document, indent=2, ensure_ascii=False), file=stream)
+        text = json.dumps(document, indent=2, ensure_ascii=False)
+        print(text if fits(text, stream) else json.dumps(document, indent=2), file=stream)
+
+
+def _one_a_line(documents: list[Any], *, ensure_ascii: bool) -> str:
+    return "[\n" + ",\n".join(map(json.JSONEncoder(ensure_ascii=ensure_ascii).encode, documents)) + "\n]"

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from tdmpc_lab.errors import LabError
+from tdmpc_lab.streams import as_typed
 
 if TYPE_CHECKING:
     from tdmpc_lab.jobs.paths import Project
@@ -110,4 +111,4 @@ def _answer(question: str) -> str:
     line = sys.stdin.readline()
     if not line:
         raise _Enough
-    return line.strip()
+    return as_typed(line.strip())

@@ -33,6 +33,7 @@ def add_show(sub: _SubParsersAction[ArgumentParser]) -> None:
 
 def show(args: Namespace) -> int:
     """`show ID`; 1 when the job's record can't be read, 3 when SLURM could not be asked about it."""
+    from tdmpc_lab.app.closing import catch_up_notes
     from tdmpc_lab.app.jobview import JobView
     from tdmpc_lab.app.show import job_page, note_entry
     from tdmpc_lab.cli.pages import print_entry, print_page
@@ -49,6 +50,7 @@ def show(args: Namespace) -> int:
             print_entry(entry)
         return OK
     page = job_page(project, project.require_job(wanted).id)
+    catch_up_notes(project, [page if isinstance(page, JobView) else page.view])
     if isinstance(page, JobView):
         raise RecordError(f"job {page.id} can't be read: {page.problem}")
     if args.json:
@@ -59,11 +61,13 @@ def show(args: Namespace) -> int:
 
 
 def _show_tasks(project: Project, array: str, ids: list[str], *, as_json: bool) -> int:
+    from tdmpc_lab.app.closing import catch_up_notes
     from tdmpc_lab.app.show import array_commands, note_entry
     from tdmpc_lab.app.status import job_views
     from tdmpc_lab.cli.pages import print_array
 
     views = job_views(project, ids)
+    catch_up_notes(project, views)
     array_id = array.partition("_")[0]
     if as_json:
         entry = note_entry(project, array_id)

@@ -80,6 +80,7 @@ def _seconds(text: str) -> float:
 
 def status(args: Namespace) -> int:
     """`status [ID ...]`; 3 when SLURM could not be asked about a job, which is then shown as last known."""
+    from tdmpc_lab.app.closing import catch_up_notes
     from tdmpc_lab.app.listing import list_jobs
     from tdmpc_lab.app.status import no_garbage
 
@@ -95,6 +96,7 @@ def status(args: Namespace) -> int:
     with no_garbage():
         listing = list_jobs(project, wanted, most)
         _print(listing, args, in_full=wanted.ids is not None)
+        catch_up_notes(project, listing.looked_at)
         if listing.known > _MANY:
             gc.freeze()  # nor does Python look for cycles among them when it ends
     return _answer(listing)
@@ -159,6 +161,7 @@ def _print_markdown(listing: Listing) -> None:
 
 def _watch(project: Project, wanted: Selection, most: int | None, every_s: float) -> int:
     """Show the jobs again and again until Ctrl-C, which is no error: nothing but the looking ends."""
+    from tdmpc_lab.app.closing import catch_up_notes
     from tdmpc_lab.app.listing import list_jobs
     from tdmpc_lab.app.status import ASK_S, Asked
     from tdmpc_lab.cli.tables import Screen
@@ -170,6 +173,7 @@ def _watch(project: Project, wanted: Selection, most: int | None, every_s: float
                 began = time.monotonic()
                 listing = list_jobs(project, wanted, most, asked)
                 screen.show(listing, _nothing(listing) if not listing.views else "")
+                catch_up_notes(project, listing.looked_at)
                 _pause(max(every_s, _BUSY * (time.monotonic() - began)))
         except KeyboardInterrupt:
             return OK

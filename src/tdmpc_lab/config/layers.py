@@ -139,6 +139,11 @@ def find_origins(layers: Sequence[Layer], main: Layer, known: Iterable[YamlPath]
     return origins
 
 
+def find_unset(layers: Sequence[Layer], known: Iterable[YamlPath]) -> frozenset[str]:
+    """The dotted keys of `known` that no layer gives: they have their defaults."""
+    return frozenset(".".join(map(str, path)) for path in known if not any(holds(layer.data, path) for layer in layers))
+
+
 def _paths(data: dict[str, Any], parents: YamlPath) -> Iterator[YamlPath]:
     for key, value in data.items():
         yield (*parents, key)

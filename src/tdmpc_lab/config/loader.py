@@ -19,6 +19,7 @@ from tdmpc_lab.config.layers import (
     Layer,
     Origin,
     find_origins,
+    find_unset,
     holds,
     merge,
     nested,
@@ -64,6 +65,8 @@ class LoadedSpec:
     overrides: tuple[str, ...]
     origins: Mapping[str, Origin] = field(default_factory=dict, repr=False)
     """Where each key was given, by dotted key; see `origin`."""
+    unset: frozenset[str] = field(default=frozenset(), repr=False)
+    """Dotted keys that neither file, profile nor command line gives."""
     point: SweepPoint | None = None
     """Which point of the file's sweep this is; None without a sweep."""
 
@@ -113,7 +116,8 @@ def load_sweep(
     layers += profile_of(layers, profiles)
     if not sweep.settings and not sweep.broken:
         origins = find_origins(layers, files[0], spec_types())
-        return [LoadedSpec(_merged(layers), text, path, tuple(overrides), origins)]
+        unset = find_unset(layers, spec_types())
+        return [LoadedSpec(_merged(layers), text, path, tuple(overrides), origins, unset)]
     return [
         LoadedSpec(
             spec,
@@ -121,6 +125,7 @@ def load_sweep(
             path,
             point_words(overrides, point),
             find_origins(stack, files[0], spec_types()),
+            find_unset(stack, spec_types()),
             point,
         )
         for spec, stack, point in _points(sweep, layers)

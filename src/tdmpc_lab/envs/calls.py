@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from tdmpc_lab.envs.undisturbed import undisturbed
+
 
 @dataclass(frozen=True, eq=False)
 class Call:
@@ -28,11 +30,12 @@ _running: dict[int, Call] = {}
 
 @contextmanager
 def calling(environment: str, step: int, seed: int) -> Iterator[None]:
-    """Around a call into an environment."""
+    """Around a call into an environment, which leaves this process as it was."""
     thread = threading.get_ident()
     _running[thread] = Call(environment, step, seed)
     try:
-        yield
+        with undisturbed():
+            yield
     finally:
         _running.pop(thread, None)
 

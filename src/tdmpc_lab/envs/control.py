@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
@@ -10,14 +11,21 @@ import numpy.typing as npt
 
 from tdmpc_lab.envs.calls import calling
 from tdmpc_lab.envs.spaces import ActionScale
+from tdmpc_lab.envs.undisturbed import undisturbed
 from tdmpc_lab.errors import EnvironmentSpecError, TrainingError
 
 if TYPE_CHECKING:
     import gymnasium
 
+_LOG = logging.getLogger(__name__)
+_told: set[str] = set()
 FloatArray = npt.NDArray[np.float32]
 MirrorSigns = tuple[tuple[float, ...], tuple[float, ...]]
 """Signs, 1 or −1, of observation (O,) and action (A,): with these entries negated the task is the same."""
+
+
+class ReturnError(Exception):
+    """An environment returned what gymnasium's interface does not have; the text says what, and what it should be."""
 
 
 class StepResult(NamedTuple):
@@ -159,6 +167,8 @@ class GymnasiumEnv:
             flat = self._flatten(env, obs)
         except TrainingError:  # of the watchdog: it names the environment by itself
             raise
+        except ReturnError as error:
+            raise TrainingError(f"{self._where(0)}: {error}") from None
         except Exception as error:  # whatever an environment raises, the person needs its name and the seed
             raise TrainingError(f"{self._where(0)}: reset raised {_summary(error)}") from error
         self._check_observation(flat, 0)
@@ -181,6 +191,8 @@ class GymnasiumEnv:
             ended, cut = bool(terminated), bool(truncated)
         except TrainingError:  # as in reset
             raise
+        except ReturnError as error:
+            raise TrainingError(f"{self._where(number)}: {error}") from None
         except Exception as error:  # as in reset
             raise TrainingError(f"{self._where(number)}: step raised {_summary(error)}") from error
         self._check_observation(flat, number)
@@ -197,7 +209,8 @@ class GymnasiumEnv:
         if self._env is None or self._env.render_mode != "rgb_array":
             return None
         try:
-            picture = np.asarray(self._env.render(), dtype=np.uint8)
+            with undisturbed():
+                picture = np.asarray(self._env.render(), dtype=np.uint8)
         except Exception as error:  # whatever an environment raises, the person needs its name
             raise TrainingError(f"environment '{self.name}': render raised {_summary(error)}") from error
         return picture if picture.ndim == 3 and picture.shape[2] == 3 else None
@@ -206,7 +219,7 @@ class GymnasiumEnv:
         """See `ControlEnv.close`."""
         env, self._env, self._steps = self._env, None, None
         if env is not None:
-            env.close()
+            close_quietly(env, self.name)
 
     def _unused(self) -> gymnasium.Env[Any, Any]:
         """An environment that has not run an episode yet."""
@@ -249,6 +262,18 @@ class GymnasiumEnv:
 
     def _where(self, number: int) -> str:
         return f"environment '{self.name}', step {number} of the episode with seed {self._seed}"
+
+
+def close_quietly(env: gymnasium.Env[Any, Any], name: str) -> None:
+    """Close an environment that is not needed any more: what goes wrong is told once, and harms nothing."""
+    try:
+        with undisturbed():
+            env.close()
+    except Exception as error:  # noqa: BLE001 - whatever it raises, nothing is lost
+        told = f"environment '{name}': close raised {_summary(error)}"
+        if told not in _told:
+            _told.add(told)
+            _LOG.warning("%s", told)
 
 
 def _summary(error: Exception) -> str:

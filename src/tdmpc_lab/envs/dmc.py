@@ -29,6 +29,10 @@ NAME = "tdmpc_lab/DmControl-v0"
 _LOG = logging.getLogger(__name__)
 _DOMAINS = {"cup": "ball_in_cup", "pointmass": "point_mass"}  # the paper's short names
 _PICTURE = (240, 320)  # pixels, height and width
+# Values of MUJOCO_GL: which draw in a window of a display, and which without.
+_ON_SCREEN = ("", "glfw", "on", "enable", "enabled", "true", "1")
+_OFF_SCREEN = ("egl", "osmesa")
+_NO_PICTURES = ("disable", "disabled", "off", "false", "0")
 _QUADRUPED_CAMERA = 2  # the others show their robot from the side with camera 0
 
 
@@ -51,7 +55,7 @@ class DmControlEnv(gymnasium.Env[FloatArray, FloatArray]):
         self._domain, name = _find(suite, task)
         self._task = suite.load(self._domain, name)
         self._action_repeat = action_repeat
-        self.render_mode = None if os.environ.get("MUJOCO_GL") == "disable" else render_mode
+        self.render_mode = None if _gl() in _NO_PICTURES else render_mode
         frames_per_second = 1.0 / (self._task.control_timestep() * action_repeat)
         self.metadata = {**self.metadata, "render_fps": round(frames_per_second)}
         self.episode_length = _episode_length(self._task, task, action_repeat)
@@ -99,8 +103,11 @@ class DmControlEnv(gymnasium.Env[FloatArray, FloatArray]):
 def _suite() -> ModuleType:
     """`dm_control.suite`, with a way to draw that works without a screen."""
     logging.getLogger("absl").setLevel(logging.ERROR)  # remarks of MuJoCo's parser on the suite's own models
-    if "MUJOCO_GL" not in os.environ and not os.environ.get("DISPLAY"):
+    wanted = _gl()
+    if wanted in _ON_SCREEN and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
         os.environ["MUJOCO_GL"] = "egl" if ctypes.util.find_library("EGL") else "disable"
+        if wanted:
+            _LOG.warning("MUJOCO_GL=%s draws on a screen, and there is none: %s", wanted, os.environ["MUJOCO_GL"])
     try:
         return _import_suite()
     except ModuleNotFoundError as error:
@@ -109,14 +116,20 @@ def _suite() -> ModuleType:
         raise gymnasium.error.DependencyNotInstalled(
             "dm_control, which comes with `pip install 'tdmpc-lab[dmc]'`"
         ) from error
-    except (ImportError, RuntimeError) as error:  # EGL is there but this node lets nobody use it
-        if os.environ.get("MUJOCO_GL") != "egl":
+    except (ImportError, RuntimeError, AttributeError) as error:
+        # EGL is there but this node lets nobody use it, or the library for OSMesa is not there.
+        if _gl() not in _OFF_SCREEN:
             raise
         _LOG.warning("no pictures of dm_control's tasks on this machine (%s)", str(error).strip().partition("\n")[0])
         for name in [name for name in sys.modules if name.partition(".")[0] == "dm_control"]:
             del sys.modules[name]  # half imported
         os.environ["MUJOCO_GL"] = "disable"
         return _import_suite()
+
+
+def _gl() -> str:
+    """How MuJoCo is to draw, as dm_control reads it; empty where that is left to it."""
+    return os.environ.get("MUJOCO_GL", "").strip().lower()
 
 
 def _import_suite() -> ModuleType:

@@ -14,8 +14,9 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from tdmpc_lab.config.schema import EnvConfig
-from tdmpc_lab.envs.control import ControlEnv, GymnasiumEnv
+from tdmpc_lab.envs.control import ControlEnv, GymnasiumEnv, close_quietly
 from tdmpc_lab.envs.spaces import action_scale, observation_dim
+from tdmpc_lab.envs.undisturbed import undisturbed
 from tdmpc_lab.errors import EnvironmentSpecError
 
 if TYPE_CHECKING:
@@ -78,7 +79,7 @@ def make_env(
                 episode_length=_episode_length(env, config),
             )
         except Exception:
-            env.close()
+            close_quietly(env, config.id)
             raise
 
 
@@ -129,13 +130,17 @@ def _build(config: EnvConfig, constructor: Mapping[str, Any]) -> gymnasium.Env[A
 
     import gymnasium
 
+    from tdmpc_lab.envs.returned import checked
+
     try:
-        return gymnasium.make(
-            name,
-            max_episode_steps=config.max_episode_steps,
-            disable_env_checker=True,  # it looks at the first step only, GymnasiumEnv at every one
-            **copy.deepcopy({**config.options, **constructor}),
-        )
+        with undisturbed():
+            made = gymnasium.make(
+                name,
+                max_episode_steps=config.max_episode_steps,
+                disable_env_checker=True,  # it looks at the first step only, GymnasiumEnv at every one
+                **copy.deepcopy({**config.options, **constructor}),
+            )
+        return checked(made)
     except (gymnasium.error.UnregisteredEnv, gymnasium.error.DeprecatedEnv) as error:
         raise _unknown_id(config.id, name) from error
     except EnvironmentSpecError:  # an environment of ours says itself what to change
@@ -161,7 +166,8 @@ def _import_module_of(env_id: str) -> str:
             "('Pendulum-v1'), or 'module:id' to import a module that registers it"
         )
     try:
-        importlib.import_module(module)
+        with undisturbed():
+            importlib.import_module(module)
     except Exception as error:  # an imported module may raise anything
         missing = isinstance(error, ModuleNotFoundError) and f"{module}.".startswith(f"{error.name}.")
         remedy = (
@@ -232,7 +238,8 @@ def _creator(env_id: str) -> object:
         return None if spec is None else spec.entry_point
     module, _, attribute = spec.entry_point.partition(":")
     try:
-        return getattr(importlib.import_module(module), attribute)
+        with undisturbed():
+            return getattr(importlib.import_module(module), attribute)
     except Exception:  # noqa: BLE001  importing it may raise anything; making it will tell what is wrong
         return None
 

@@ -75,7 +75,8 @@ def code_diff(root: Path, without: Sequence[str] = ()) -> str | None:
     except GitError:
         return None
     names = "".join(f"# new, not tracked by git: {name}\n" for name in sorted(new.split("\0")) if name)
-    text = names + changed
+    # Read as UTF-8 whatever the locale is: what is no text comes back as the same bytes when it is written.
+    text = os.fsencode(names + changed).decode(errors="surrogateescape")
     if len(text) > _MOST_DIFF:
         text = f"{text[:_MOST_DIFF]}\n# cut off here: the whole difference has {len(text):,} characters\n"
     return text or None

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 from tdmpc_lab.jobs.events import read_events
 from tdmpc_lab.jobs.metrics import latest_rows
 from tdmpc_lab.jobs.paths import JobPaths
 from tdmpc_lab.jobs.record import JobRecord
+from tdmpc_lab.jobs.signs import last_sign
 from tdmpc_lab.jobs.state import JobStatus, SchedulerState, derive_status
 
 
@@ -31,4 +33,5 @@ def status_of(
     """
     events = read_events(paths.events) if events is None else events
     rows = latest_rows(paths) if rows is None else rows
-    return derive_status(record, events, rows, datetime.now().astimezone(), scheduler)
+    now = datetime.now().astimezone()
+    return derive_status(record, events, rows, now, scheduler, partial(last_sign, paths.attempts))

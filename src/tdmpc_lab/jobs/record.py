@@ -41,6 +41,9 @@ class JobRecord:
     """The question this job answers."""
     group: str
     """Hash of everything that changes what is learned, except the seed."""
+    variant: str | None = None
+    """Name of its variant where it goes on from a job or repeats one: that job's, with what was changed. None: it is
+    told from the record's own differences."""
     seed: int
     """Seed of the training."""
     overrides: tuple[str, ...] = ()

@@ -13,12 +13,15 @@ from tdmpc_lab.jobs.events import OUTCOMES
 from tdmpc_lab.jobs.metrics import as_float, as_int, last_step
 from tdmpc_lab.jobs.queued import QueueLine
 from tdmpc_lab.jobs.record import JobRecord
+from tdmpc_lab.jobs.signs import LastSign, no_signs
 from tdmpc_lab.text import duration, number, one_line, parse_time, shorten
 
 Event = Mapping[str, Any]
 Row = Mapping[str, Any]
 T = TypeVar("T")
 _CAUSE_WIDTH = 300
+FAREWELLS = OUTCOMES | {"preempted"}
+"""The events with which an attempt says that it ends."""
 
 
 class State(StrEnum):
@@ -115,13 +118,15 @@ def derive_status(
     last_rows: Sequence[Row],
     now: datetime,
     scheduler: SchedulerState | None,
+    last_sign: LastSign = no_signs,
 ) -> JobStatus:
     """The status of a job; pure, and at ease with events and rows that lack fields.
 
     `last_rows` is the tail of the metrics. An outcome on file with no later start wins; else the scheduler
     is believed where it says that the job waits, runs or has ended. A job of which it knows no end is RUNNING while its
     process gives heartbeats, and then UNKNOWN with the cause in words. Where the scheduler can't be reached, the last
-    known state is given and the cause says so; without a heartbeat for long, UNKNOWN.
+    known state is given and the cause says so; without a heartbeat for long, UNKNOWN. An attempt that was killed ran
+    until its `last_sign` of life.
     """
     attempts = split_attempts(events)
     current = attempts[-1]
@@ -148,7 +153,7 @@ def derive_status(
         steps=record.steps_total,
         steps_per_s=rate,
         eta_s=max(0, record.steps_total - (step or 0)) / rate if running and rate is not None else None,
-        elapsed_s=_elapsed(attempts, outcome, now if running else None),
+        elapsed_s=_elapsed(attempts, outcome, now if running else None, last_sign),
         latest_return=_first(as_float(r.get("return")) for r in reversed(last_rows) if r.get("split") == "train"),
         latest_eval=_first(dict(row) for row in reversed(last_rows) if row.get("split") == "eval"),
         run_id=_first(_text(e.get("run_id")) or None for e in reversed(events) if e.get("event") == "tracking"),
@@ -163,6 +168,17 @@ def split_attempts(events: Sequence[Event]) -> list[list[Event]]:
             attempts.append([])
         attempts[-1].append(event)
     return attempts
+
+
+def attempt_end(attempt: Sequence[Event], counted: int, last_sign: LastSign) -> datetime | None:
+    """When an attempt came to its end, as far as is known: what it said last, or, where that was no farewell, its last
+    sign of life. `counted` is its number where its start does not tell that. None without any time."""
+    own = [event for event in attempt if event.get("event") != "tracking"]  # a sync may write that
+    said = _first(parse_time(event.get("time")) for event in reversed(own))
+    if any(event.get("event") in FAREWELLS for event in own):
+        return said
+    sign = last_sign(_attempt_number(own[0] if own else None, counted))
+    return max((moment for moment in (said, sign) if moment is not None), default=None)
 
 
 def _attempt_number(start: Event | None, counted: int) -> int:
@@ -321,7 +337,9 @@ def _rate(rows: Sequence[Row], attempt: int) -> float | None:
     return (step - first_step) / (wall - first_wall) if step > first_step and wall > first_wall else None
 
 
-def _elapsed(attempts: Sequence[Sequence[Event]], outcome: Event | None, now: datetime | None) -> float | None:
+def _elapsed(
+    attempts: Sequence[Sequence[Event]], outcome: Event | None, now: datetime | None, last_sign: LastSign
+) -> float | None:
     """Seconds from the start of each attempt to its end: the outcome, now, or its last sign of life.
 
     Clocks of two machines may disagree; no attempt counts less than nothing.
@@ -331,8 +349,7 @@ def _elapsed(attempts: Sequence[Sequence[Event]], outcome: Event | None, now: da
         begin = parse_time(attempt[0].get("time")) if attempt and attempt[0].get("event") == "started" else None
         if begin is None:
             continue
-        signs = (event for event in reversed(attempt) if event.get("event") != "tracking")  # a sync may write that
-        end = _first(parse_time(event.get("time")) for event in signs) or begin
+        end = attempt_end(attempt, index + 1, last_sign) or begin
         if index == len(attempts) - 1:
             if outcome is not None:
                 end = parse_time(outcome.get("time")) or end

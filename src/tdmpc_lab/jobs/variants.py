@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 
 from tdmpc_lab.config.diff import NOT_COMPARED, NOT_IN_GROUP
 from tdmpc_lab.jobs.paths import Project
@@ -30,14 +30,37 @@ Submit = tuple[str, str, str, str]
 
 def variant_name(record: JobRecord) -> str:
     """`h4` for a point of a sweep, `horizon 9, backprop on` for what differs from `compare_to`, else for the overrides;
-    the experiment's name where there are none. Never the seed."""
+    the experiment's name where there are none. Never the seed. A job that goes on from another one or repeats it is
+    of that one's variant, unless more was changed."""
+    if record.variant is not None:
+        return record.variant
     label = point_label(point_of(record), leave_out=NOT_IN_GROUP)
-    if label:
-        return label
-    told = [_change_words(text) for text in record.diff] or [
-        _override_words(text) for text in record.overrides if "=" in text
-    ]
-    return shorten(one_line(", ".join(filter(None, told))), _LONGEST_NAME) or record.experiment
+    return label or _name(_own_words(record), record)
+
+
+def variant_after(record: JobRecord, changes: Sequence[str]) -> str:
+    """The variant's name of a job that has this one's config but for these `changes` (`agent.horizon 9 → 5`)."""
+    changed = {match["key"]: match["new"] for text in changes if (match := _CHANGE.fullmatch(text))}
+    new = [words for key, value in changed.items() if (words := _words(key, value))]
+    if not new:
+        return variant_name(record)
+    if record.variant is not None:
+        return _name([record.variant] * (record.variant != record.experiment) + new, record)
+    kept = {key: value for key, value in point_of(record).items() if key not in changed}
+    label = point_label(kept, leave_out=NOT_IN_GROUP)
+    return _name([label, *new] if point_of(record) else [*_own_words(record, set(changed)), *new], record)
+
+
+def _own_words(record: JobRecord, without: Collection[str] = ()) -> list[str]:
+    """The settings that differ from `compare_to`, or else were overridden, in words, `without` some keys."""
+    changed = [(match["key"], match["new"]) for text in record.diff if (match := _CHANGE.fullmatch(text))]
+    given = [(key.strip(), value.strip()) for key, mark, value in (o.partition("=") for o in record.overrides) if mark]
+    told = [_words(key, value) for key, value in changed or given if key not in without]
+    return list(filter(None, told))
+
+
+def _name(words: Sequence[str], record: JobRecord) -> str:
+    return shorten(one_line(", ".join(filter(None, words))), _LONGEST_NAME) or record.experiment
 
 
 def telling_keys(record: JobRecord) -> tuple[str, ...]:
@@ -90,19 +113,8 @@ def colour(number: int) -> str:
     return PALETTE[number % len(PALETTE)]
 
 
-def _change_words(text: str) -> str:
-    """`agent.horizon 18 → 9` as `horizon 9`."""
-    match = _CHANGE.fullmatch(text)
-    return "" if match is None else _words(match["key"], match["new"])
-
-
-def _override_words(text: str) -> str:
-    """`agent.horizon=9` as `horizon 9`."""
-    key, _, value = text.partition("=")
-    return _words(key.strip(), value.strip())
-
-
 def _words(key: str, value: str) -> str:
+    """`agent.horizon` and `9` as `horizon 9`; nothing for what tells no variants apart."""
     return f"{key.rpartition('.')[2]} {value}" if _tells(key) else ""
 
 

@@ -25,10 +25,12 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
+from datetime import datetime
 from pathlib import Path
 from typing import Literal, Self
 
 from tdmpc_lab.errors import AttemptLostError
+from tdmpc_lab.jobs.signs import sign_file
 from tdmpc_lab.jobs.state import SILENT_S
 
 BEAT_S = 3.0
@@ -51,6 +53,9 @@ class Sign:
     pid: int
     place: str
     """Where process ids mean the same: this boot of this machine, this namespace."""
+    time: str = ""
+    """When, by the clock of its machine: for people, and for how long a job ran that was killed. Nothing here is
+    decided by it."""
 
 
 class AttemptLease:
@@ -80,7 +85,7 @@ class AttemptLease:
         number = max(at_least, max(_numbers(folder), default=0) + 1)
         while True:
             try:
-                os.close(os.open(_file(folder, number), os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666))
+                os.close(os.open(sign_file(folder, number), os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666))
                 break
             except FileExistsError:
                 number += 1
@@ -180,8 +185,9 @@ class AttemptLease:
             self._writing.release()
 
     def _say(self, phase: Phase) -> None:
-        self._sign = replace(self._sign, phase=phase, beat=self._sign.beat + 1)
-        fd = os.open(_file(self._folder, self.number), os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        now = datetime.now().astimezone().isoformat(timespec="seconds")
+        self._sign = replace(self._sign, phase=phase, beat=self._sign.beat + 1, time=now)
+        fd = os.open(sign_file(self._folder, self.number), os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o666)
         try:
             os.pwrite(fd, json.dumps(asdict(self._sign)).encode()[: _SIZE - 1].ljust(_SIZE - 1) + b"\n", 0)
         finally:
@@ -190,7 +196,7 @@ class AttemptLease:
     def _silence(self, number: int) -> float:
         """Seconds between the last sign of an earlier attempt and this one's, by the file server's clock."""
         try:
-            mine, other = (_file(self._folder, n).stat().st_mtime for n in (self.number, number))
+            mine, other = (sign_file(self._folder, n).stat().st_mtime for n in (self.number, number))
         except OSError:
             return 0.0
         return max(0.0, mine - other)
@@ -201,7 +207,7 @@ def last_sign_s(folder: Path) -> float | None:
     None where there is none."""
     try:
         number = max(_numbers(folder), default=None)
-        return None if number is None else max(0.0, time.time() - _file(folder, number).stat().st_mtime)
+        return None if number is None else max(0.0, time.time() - sign_file(folder, number).stat().st_mtime)
     except OSError:
         return None
 
@@ -224,15 +230,18 @@ def _numbers(folder: Path) -> list[int]:
     return [int(match[1]) for entry in os.scandir(folder) if (match := _NAME.fullmatch(entry.name))]
 
 
-def _file(folder: Path, number: int) -> Path:
-    return folder / f"{number:06d}.json"
-
-
 def _read(folder: Path, number: int) -> Sign | None:
     """An attempt's last sign; None while it has given none."""
     try:
-        data = json.loads(_file(folder, number).read_bytes())
-        return Sign(data["phase"], int(data["beat"]), str(data["host"]), int(data["pid"]), str(data["place"]))
+        data = json.loads(sign_file(folder, number).read_bytes())
+        return Sign(
+            data["phase"],
+            int(data["beat"]),
+            str(data["host"]),
+            int(data["pid"]),
+            str(data["place"]),
+            str(data.get("time", "")),
+        )
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
@@ -257,7 +266,7 @@ def _over(sign: Sign | None) -> bool:
 def _place() -> str:
     """Two processes with the same text here see the same process ids; unique where that can't be told."""
     try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
         return f"{boot} {Path('/proc/self/ns/pid').readlink()}"
     except OSError:
         return f"unknown {os.getpid()} {time.time_ns()}"

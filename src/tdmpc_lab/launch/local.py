@@ -27,6 +27,7 @@ from tdmpc_lab.launch.lease import LEASE_VARIABLE, Lease, read_holder
 from tdmpc_lab.launch.logs import link_logs
 from tdmpc_lab.launch.process import last_start, live_pid
 from tdmpc_lab.launch.turns import join_queue, leave_queue, turn
+from tdmpc_lab.streams import UTF8_STREAMS
 
 if TYPE_CHECKING:
     from submitit import LocalJob
@@ -61,7 +62,7 @@ def start_local(
     with Lease.take(paths) as lease:
         lease.note("waiting", len(read_events(paths.events)), starting=True)
         join_queue(project, paths.id)
-        environ = {**workplace.environment(clean_environment(os.environ)), LEASE_VARIABLE: str(lease.fd)}
+        environ = workplace.environment(clean_environment(os.environ)) | UTF8_STREAMS | {LEASE_VARIABLE: str(lease.fd)}
         command = [sys.executable, "-m", supervisor_module, str(project.root), paths.id, str(max_local)]
         try:
             with (paths.folder / "supervisor.log").open("ab") as log:

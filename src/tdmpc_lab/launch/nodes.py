@@ -135,7 +135,8 @@ def _of_partitions(config: SlurmConfig, mine: Sequence[NodeGroup], groups: Seque
     if longest is not None and config.time > longest:
         what = f"found {format_duration(config.time)}, but partition {names} has a limit of {format_duration(longest)}"
         room = [g.partition for g in groups if g.limit is None or g.limit >= config.time]
-        fix = f"ask for less, or for partition {' or '.join(dict.fromkeys(room))}" if room else "ask for less"
+        less = f"ask for slurm.time={format_duration(longest)} or less"
+        fix = f"{less}, or for partition {' or '.join(dict.fromkeys(room))}" if room else less
         yield Mismatch("slurm.time", what, "SLURM takes such a job and never starts it", fix)
 
 

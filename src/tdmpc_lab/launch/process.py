@@ -49,7 +49,7 @@ def process_mark(pid: int) -> str | None:
     """
     try:
         fields = _fields(pid)
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
     except OSError:
         return None
     return None if fields[0] in _ENDED else f"{boot} {fields[19]}"
@@ -58,14 +58,14 @@ def process_mark(pid: int) -> str | None:
 def _fields(pid: int) -> list[str]:
     """What the system says of a process, from its state on. Raises OSError."""
     # The name, second field, is in brackets and may hold anything.
-    return Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
+    return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
 
 
 def _began(pid: int) -> float | None:
     """When a process began, in seconds since 1970; None when there is none, or it has ended (zombie)."""
     try:
         fields = _fields(pid)
-        boot = next(x for x in Path("/proc/stat").read_text().splitlines() if x.startswith("btime "))
+        boot = next(x for x in Path("/proc/stat").read_text(encoding="ascii").splitlines() if x.startswith("btime "))
     except (FileNotFoundError, ProcessLookupError):
         return None
     if fields[0] in _ENDED:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import pwd
 import re
+import signal
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -23,13 +24,21 @@ _SQUEUE = (
 )  # fmt: skip
 _FIELDS = 13
 _LEAST_FIELDS = 5
-_SACCT = ("sacct", "--allocations", "--noheader", "--parsable2", "--allusers", "--format=JobID,User,State,ExitCode")
+_SACCT = (
+    "sacct",
+    "--allocations",
+    "--noheader",
+    "--parsable2",
+    "--allusers",
+    "--format=JobID,User,State,ExitCode,DerivedExitCode",
+)
 _SINFO = ("sinfo", "--noheader", "--format=%R|%l")
 _WAITS = frozenset({"PENDING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "RESV_DEL_HOLD", "SPECIAL_EXIT"})
 _RUNS = frozenset(
     {"RUNNING", "CONFIGURING", "COMPLETING", "RESIZING", "SIGNALING", "STAGE_OUT", "STOPPED", "SUSPENDED"}
 )
 _SACCT_ALONE_S = 10.0  # where squeue gave no answer, nobody is to wait long for a second one
+_SIGNALLED = 128  # a shell adds it to the signal that ended a process
 _NO_CODE = frozenset({"COMPLETED", "CANCELLED", "TIMEOUT", "OUT_OF_MEMORY", "NODE_FAIL"})  # the word says it all
 
 
@@ -155,7 +164,7 @@ def _from_accounts(job_ids: Sequence[str], known: Mapping[str, SchedulerState]) 
 
 
 def parse_sacct(text: str, me: str) -> dict[str, SchedulerState]:
-    """States by job id, from `id|user|state|exit code`.
+    """States by job id, from `id|user|state|exit code|exit code of its steps`; the last may be missing.
 
     The queue was asked for my jobs and did not know this one: accounts that call it alive are out of date.
     Another person's job is believed to be as they say.
@@ -163,11 +172,11 @@ def parse_sacct(text: str, me: str) -> dict[str, SchedulerState]:
     states: dict[str, SchedulerState] = {}
     for line in text.splitlines():
         parts = line.strip().split("|")
-        if len(parts) != 4 or not parts[2]:
+        if len(parts) not in (4, 5) or not parts[2]:
             continue
         word = parts[2].split()[0].rstrip("+")
         if word in END_WORDS:
-            state = SchedulerState("GONE", _end_in_words(parts[2], word, parts[3]))
+            state = SchedulerState("GONE", _end_in_words(parts[2], word, *parts[3:]))
         elif parts[1] == me:
             state = SchedulerState("GONE", f"the queue does not know it; the accounts still call it {word}")
         else:
@@ -176,14 +185,30 @@ def parse_sacct(text: str, me: str) -> dict[str, SchedulerState]:
     return states
 
 
-def _end_in_words(text: str, word: str, code: str) -> str:
-    """`CANCELLED by anna`, `FAILED (exit code 3)`, `FAILED (signal 9)`: SLURM's own word first."""
+def _end_in_words(text: str, word: str, code: str, of_steps: str = "") -> str:
+    """`CANCELLED by anna`, `FAILED (exit code 3)`, `FAILED (its process was ended by SIGKILL)`: SLURM's word first.
+
+    The code is the batch script's, to which srun hands on a signal as if it were an exit code; `of_steps` has it as it
+    was.
+    """
     if match := re.fullmatch(r"CANCELLED by (\d+)", text):
         return f"CANCELLED by {_name(int(match[1]))}"
-    exit_code, _, number = code.partition(":")
     if word in _NO_CODE or code in ("", "0:0"):
         return word
-    return f"{word} ({f'signal {number}' if number not in ('', '0') else f'exit code {exit_code}'})"
+    for of_process in (of_steps, code):
+        if name := _signal_name(of_process.partition(":")[2]):
+            return f"{word} (its process was ended by {name})"
+    exit_code = code.partition(":")[0]
+    above = _signal_name(str(int(exit_code) - _SIGNALLED)) if exit_code.isdecimal() else ""
+    return f"{word} (exit code {exit_code}{f', as a shell says {above}' if above else ''})"
+
+
+def _signal_name(number: str) -> str:
+    """`SIGKILL` for 9; empty for what is no signal."""
+    try:
+        return signal.Signals(int(number)).name
+    except ValueError:
+        return f"signal {number}" if number.isdecimal() and 0 < int(number) < signal.NSIG else ""
 
 
 def _name(uid: int) -> str:

@@ -15,6 +15,7 @@ from tdmpc_lab.jobs.paths import Project
 from tdmpc_lab.launch.container import container_setup, python_command
 from tdmpc_lab.launch.environment import Workplace
 from tdmpc_lab.launch.options import KNOWN_OPTIONS, MEMORY_INSTEAD, extra_options, option_problems
+from tdmpc_lab.streams import UTF8_STREAMS
 
 BEGIN = "now+52weeks"  # should submit be killed before the job is held
 _OWN_TIME = frozenset({"begin", "deadline"})
@@ -89,7 +90,14 @@ def slurm_parameters(config: SlurmConfig, job_name: str, comment: str) -> dict[s
         "dependency": dependency(config.after),
         "mail_type": ",".join(config.mail.types) if config.mail else None,
         "mail_user": config.mail.user if config.mail else None,
-        "setup": [*_OPEN, *thread_lines(config.cpus), *_of_the_user(config), *container_setup(config), "code=0"],
+        "setup": [
+            *_OPEN,
+            *stream_lines(),
+            *thread_lines(config.cpus),
+            *_of_the_user(config),
+            *container_setup(config),
+            "code=0",
+        ],
         "teardown": [*_CLOSE, *_AFTERWARDS],
         "signal_delay_s": warning_s(config),
         # From 22.05 on srun no longer takes the CPUs over from sbatch. What sbatch's own --export left out, srun would
@@ -124,6 +132,11 @@ def memory_asked_for(config: SlurmConfig) -> str | None:
 def thread_lines(cpus: int) -> list[str]:
     """As many threads as CPUs: libraries count the node's otherwise, or take what the login shell had set."""
     return [f"export {name}={cpus}" for name in _THREADS]
+
+
+def stream_lines() -> list[str]:
+    """The job's log files are UTF-8 in whatever locale the login shell or the node is."""
+    return [f"export {name}={value}" for name, value in UTF8_STREAMS.items()]
 
 
 def attempt_start(environ: Mapping[str, str]) -> datetime | None:

@@ -76,7 +76,8 @@ def submit_held(
     with file_lock(folder / ".lock"):
         script = folder / f".submission_file_{uuid.uuid4().hex}.sh"
         try:
-            script.write_text(script_text(project, config, parameters, tasks), encoding="utf-8")
+            text = script_text(project, config, parameters, tasks)
+            script.write_text(text, encoding="utf-8", errors="surrogateescape")
             pickles = _pickles(folder, parameters["time"], tasks, function, args)
             job_id = _sbatch(script, _request(parameters), comment, siblings)
         except BaseException:

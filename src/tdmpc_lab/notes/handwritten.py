@@ -12,7 +12,7 @@ Lines pasted out of `squeue`, with `-> what it is` behind them, name jobs too.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 
 from tdmpc_lab.jobs.ids import is_job_id
@@ -24,6 +24,18 @@ _LOCAL = r"local-[0-9]{8}-[0-9]{6}-[0-9]{3}"
 _TITLE = re.compile(
     rf"(?:job[ \t:#]*)?(?:(?P<long>[1-9][0-9]{{4,18}}(?:_[0-9]{{1,9}})?|{_LOCAL})(?=$|[\s:,;(–—-])"
     r"|(?P<short>[1-9][0-9]{0,3}(?:_[0-9]{1,9})?)(?=[ \t]+-[ \t]+(?:[0-9]{4}-[0-9]{2}-[0-9]{2}|[a-z]+[ \t]*$)))",
+    re.IGNORECASE,
+)
+_DEEPEST = 6  # levels of headings
+# An id at the beginning of a line, behind what Markdown puts there: `**1980002** …`, `1980003: …`, `- 1980004 …`.
+_LOOSE_ID = re.compile(
+    r"[\s>|#*+_`\"'\[(~-]*(?:\[[ xX]\][ \t]*)?(?:[0-9]{1,3}[.)][ \t]+)?[*_`\"'\[(]*(?:(?:job|run|id)\b[ \t:#]*)?"
+    rf"[*_`\"'\[(]*(?P<id>[1-9][0-9]{{4,18}}(?:_[0-9]{{1,9}})?|{_LOCAL})(?![\w.,%/])",
+    re.IGNORECASE,
+)
+_TO_DO = re.compile(
+    r"(?:#{1,6}[ \t]+)?[*_]*(?:to[ -]?dos?|next(?: steps?)?|ideas?|later|open questions?|plans?|offen|"
+    r"noch zu tun|zu tun|ideen|nächste schritte)(?: list)?[*_]*[ \t]*:?[*_]*[ \t]*|[-*+][ \t]+\[ \][ \t].*",
     re.IGNORECASE,
 )
 _QUEUE = re.compile(
@@ -42,6 +54,19 @@ class Piece:
 
 
 @dataclass(frozen=True)
+class Doubt:
+    """A line of a log that is no heading, and seems to begin the entry of a job, or a list that belongs to none."""
+
+    offset: int
+    line: int
+    text: str
+    job_id: str | None
+    """The job that it seems to name; None for the list."""
+    owner: str | None
+    """The job whose entry it would be part of; None where it would belong to none."""
+
+
+@dataclass(frozen=True)
 class QueueLine:
     """A job in a pasted table of `squeue`."""
 
@@ -52,23 +77,68 @@ class QueueLine:
     """What somebody wrote behind it; may be empty."""
 
 
-def split_log(data: bytes) -> list[Piece]:
-    """The log in pieces that make it up again when joined, whatever is in it."""
+def split_log(data: bytes, begins: Mapping[int, str | None] | None = None) -> list[Piece]:
+    """The log in pieces that make it up again when joined, whatever is in it.
+
+    `begins` are offsets of lines that begin a piece though they are no job's heading: an entry of the job given, or
+    lines of none.
+    """
+    begins = {} if begins is None else begins
     pieces: list[Piece] = []
     start, level, owner = 0, 0, None
     for offset, line in _lines_outside_fences(data):
         heading = _HEADING.match(line)
-        if heading is None:
+        if offset in begins:
+            depth, job_id = _DEEPEST, begins[offset]
+        elif heading is None:
             continue
-        depth, job_id = len(heading[1]), _job_of(heading[2])
-        if job_id is None and (owner is None or depth > level):
-            continue
+        else:
+            depth, job_id = len(heading[1]), _job_of(heading[2])
+            if job_id is None and (owner is None or depth > level):
+                continue
         if offset > start:
             pieces.append(Piece(owner, data[start:offset]))
         start, level, owner = offset, depth, job_id
     if start < len(data):
         pieces.append(Piece(owner, data[start:]))
     return pieces
+
+
+def doubtful_lines(data: bytes) -> list[Doubt]:
+    """Lines that would fall to the job above though they seem to begin something else: with the id of a job that has no
+    heading in this log, or, in the last entry, a list of things to do.
+
+    A number counts as an id where it has as many digits as those of the headings, and is not a round one.
+    """
+    headings = {piece.job_id for piece in split_log(data) if piece.job_id is not None}
+    lengths = {len(job_id.partition("_")[0]) for job_id in headings if not job_id.startswith("local-")}
+    found: list[Doubt] = []
+    owner, level = None, 0
+    entry, within = 0, False  # where the last entry begins, were all in doubt to begin one, and whether it goes on
+    for offset, line in _lines_outside_fences(data):
+        heading, text = _HEADING.match(line), line.decode(errors="replace").rstrip()
+        job_id = None if heading is None else _job_of(heading[2])
+        if heading is not None and (job_id is not None or (owner is not None and len(heading[1]) <= level)):
+            owner, level, entry, within = job_id, len(heading[1]), offset, job_id is not None
+        if job_id is not None or _QUEUE.fullmatch(text):
+            continue
+        number = data.count(b"\n", 0, offset) + 1
+        loose = _LOOSE_ID.match(text)
+        if loose is not None and _is_new_id(loose["id"], headings, lengths):
+            found.append(Doubt(offset, number, text.strip(), loose["id"], owner))
+            entry, within = offset, True
+        elif within and _TO_DO.fullmatch(text):
+            found.append(Doubt(offset, number, text.strip(), None, owner))
+    # A list that an entry follows is of the job above; of that which closes the log, the first line begins it.
+    lists = [doubt for doubt in found if doubt.job_id is None and doubt.offset > entry][:1]
+    return [*(doubt for doubt in found if doubt.job_id is not None), *lists]
+
+
+def _is_new_id(text: str, headings: Collection[str], lengths: Collection[int]) -> bool:
+    if text in headings or not is_job_id(text):
+        return False
+    number = text.partition("_")[0]
+    return text.startswith("local-") or ((not lengths or len(number) in lengths) and not number.endswith("000"))
 
 
 def queue_lines(data: bytes) -> list[QueueLine]:

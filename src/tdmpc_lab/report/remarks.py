@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from tdmpc_lab.config.diff import STEPS
 from tdmpc_lab.report.figures import Summary
 from tdmpc_lab.report.runs import Metric, Run, Series, opponents
-from tdmpc_lab.report.variants import STEPS
 from tdmpc_lab.text import number
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from tdmpc_lab.config.diff import NOT_COMPARED, NOT_IN_GROUP, diff, group_hash, shown
+from tdmpc_lab.config.diff import NOT_COMPARED, NOT_IN_GROUP, STEPS, diff, group_hash, shown
 from tdmpc_lab.config.fieldtypes import spec_types
 from tdmpc_lab.config.serialize import flatten
 from tdmpc_lab.jobs.ids import natural_key
@@ -16,9 +16,6 @@ from tdmpc_lab.report.runs import Run
 from tdmpc_lab.text import shorten
 
 By = Literal["config", "code", "job"]
-STEPS = "train.steps"
-"""Says how long a run goes on, not what it learns by then: a job that was resumed with more steps stays with its
-siblings."""
 _ABSENT = "–"
 _LONGEST = 48  # of a variant's name
 _LONGEST_VALUE = 40

@@ -167,7 +167,7 @@ def create_sqlite(path: Path) -> None:
         [sys.executable, "-W", "ignore", "-c", code, f"{_SQLITE}{new}"],
         stdin=subprocess.DEVNULL,
         capture_output=True,
-        text=True,
+        encoding="utf-8",
         errors="replace",
         check=False,
     )

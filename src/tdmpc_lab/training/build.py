@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from tdmpc_lab.agent import Agent, Replay
-from tdmpc_lab.config.schema import EvalConfig, Spec, TrainConfig
+from tdmpc_lab.config.schema import Spec, TrainConfig
 from tdmpc_lab.cpus import available_cpus
 from tdmpc_lab.envs import EnvGroup, MirrorSigns, make_env
 from tdmpc_lab.envs.hockey.opponents import FindOpponent
@@ -21,6 +21,7 @@ from tdmpc_lab.files import Guard
 from tdmpc_lab.training.checkpoints import CheckpointStore
 from tdmpc_lab.training.curriculum import Curriculum
 from tdmpc_lab.training.evaluate import Evaluator
+from tdmpc_lab.training.filming import filming_problem
 from tdmpc_lab.training.loop import EventCallback, RowObserver, Trainer
 from tdmpc_lab.training.metrics import MetricSink
 from tdmpc_lab.training.opponents import OpponentFiles, no_files
@@ -176,7 +177,7 @@ def build_trainer(
         curriculum=Curriculum(worlds.phases, worlds.pool),
         sink=sink,
         checkpoints=places.checkpoints,
-        videos=None if spec.eval is None else _videos(spec.eval, places),
+        videos=_videos(spec, places, on_event),
         stop=stop,
         observe=observe,
         on_event=on_event,
@@ -184,10 +185,15 @@ def build_trainer(
     )
 
 
-def _videos(evaluation: EvalConfig, places: Places) -> VideoFolder | None:
-    if places.videos is None or evaluation.video_every is None:
+def _videos(spec: Spec, places: Places, on_event: EventCallback | None) -> VideoFolder | None:
+    """Where the videos go; None where none are wanted, or, with a warning, where filming would end the training."""
+    if places.videos is None or spec.eval is None or spec.eval.video_every is None:
         return None
-    return VideoFolder(places.videos, evaluation.video_every, places.guard)
+    if problem := filming_problem(spec):
+        if on_event is not None:
+            on_event("warning", {"message": problem})
+        return None
+    return VideoFolder(places.videos, spec.eval.video_every, places.guard)
 
 
 def _slots_needed(spec: Spec, episode_length: int) -> int:

@@ -86,7 +86,13 @@ def ask_driver(uuid: str) -> Sample:
         command += ["-i", uuid if uuid.startswith(("GPU-", "MIG-")) else f"GPU-{uuid}"]
     try:
         done = subprocess.run(
-            command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=_SMI_S, check=True
+            command,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            encoding="ascii",
+            errors="replace",
+            timeout=_SMI_S,
+            check=True,
         )
     except (OSError, subprocess.SubprocessError):
         return {}
@@ -113,6 +119,6 @@ class ProcessUse:
         (wall, cpu), self._last = self._last, self._now()
         use = {"system/cpu_percent": 100 * (self._last[1] - cpu) / max(self._last[0] - wall, 1e-9)}
         with contextlib.suppress(OSError, ValueError, IndexError):  # no Linux
-            pages = int(Path("/proc/self/statm").read_text().split()[1])
+            pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
             use["system/memory_mb"] = pages * os.sysconf("SC_PAGE_SIZE") / 1e6
         return use

@@ -57,7 +57,7 @@ def processor() -> dict[str, str]:
     if platform.system() != "Linux" or platform.machine() != "x86_64":
         raise UnavailableError(f"they are for x86-64 processors under Linux, not {platform.machine()}")
     entries: dict[str, str] = {}
-    for line in Path("/proc/cpuinfo").read_text(errors="replace").splitlines():
+    for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
         key, colon, value = line.partition(":")
         if not colon and entries:
             break
@@ -70,7 +70,7 @@ def processor() -> dict[str, str]:
 def key() -> str:
     """Names one state of sources, flags, torch, C library and kind of processor."""
     here = Path(__file__).parent
-    state: list[Any] = [(here / name).read_text() for name in SOURCES]
+    state: list[Any] = [(here / name).read_text(encoding="utf-8") for name in SOURCES]
     state += [FLAGS, UNITS, str(torch.__version__), platform.libc_ver(), processor()]
     return hashlib.sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()[:20]
 
@@ -115,7 +115,7 @@ def library_path() -> Path:
 def _kept(place: Path) -> Path | None:
     """The library of an earlier process, if it is as it was written."""
     try:
-        manifest = json.loads((place / MANIFEST).read_text())
+        manifest = json.loads((place / MANIFEST).read_text(encoding="utf-8"))
         path = place / str(manifest["library"])
         whole = hashlib.sha256(path.read_bytes()).hexdigest() == manifest["sha256"]
     except (OSError, ValueError, KeyError, TypeError):

@@ -230,7 +230,7 @@ class AdamJob(Structure):
 def openmp_parallel() -> int | None:
     """Address of `GOMP_parallel` in the OpenMP library that torch has loaded; None where there is none."""
     try:
-        lines = Path("/proc/self/maps").read_text().splitlines()
+        lines = Path("/proc/self/maps").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
         return None
     entries = (line.split(maxsplit=5) for line in lines)

@@ -44,7 +44,7 @@ def verdict(library: Library, backend: Backend) -> str:
     """`good`, or why it is not: kept from an earlier process, or found out now."""
     path = library.path.with_name(f"{library.path.stem}-{VERDICTS}")
     try:
-        known = dict(json.loads(path.read_text()))
+        known = dict(json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):
         known = {}
     if backend not in known:
