@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from argparse import Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from tdmpc_lab.app.evaluate import Report
 
 OK = 0
+PROGRESS_S = 2.0
 
 
 def evaluate(args: Namespace) -> int:
@@ -31,7 +33,7 @@ def evaluate(args: Namespace) -> int:
         seed=args.seed,
         video=None if args.video is None else Path(args.video),
         device=args.device,
-        progress=_progress,
+        progress=_Progress(),
     )
     if args.json:
         print_json(report.as_dict())
@@ -40,8 +42,17 @@ def evaluate(args: Namespace) -> int:
     return OK
 
 
-def _progress(done: int, of: int) -> None:
-    print(f"{done}/{of} episodes", file=sys.stderr, flush=True)
+class _Progress:
+    """Episodes that are done, on standard error: the first and the last line at once, between them one in a while."""
+
+    def __init__(self) -> None:
+        self._next = 0.0
+
+    def __call__(self, done: int, of: int) -> None:
+        now = time.monotonic()
+        if done in (0, of) or now >= self._next:
+            self._next = now + PROGRESS_S
+            print(f"{done}/{of} episodes", file=sys.stderr, flush=True)
 
 
 def _show(report: Report, *, policy: bool) -> None:
