@@ -131,7 +131,8 @@ def _time_left(view: JobView) -> list[Fact]:
 
 def _begin(view: JobView) -> list[Fact]:
     """When SLURM expects to start a job that waits."""
-    moment = parse_time(view.line.begin) if view.line is not None and view.state is State.PENDING else None
+    waits = view.line is not None and not view.line.held and view.state is State.PENDING
+    moment = parse_time(view.line.begin) if view.line is not None and waits else None
     return [] if moment is None else [(f"SLURM expects to start it {moment:%a %Y-%m-%d %H:%M}", "")]
 
 
