@@ -241,10 +241,10 @@ def test_the_review_shows_each_job_and_takes_its_verdict(full: Project, monkeypa
     assert main(["notes", "--unjudged"]) == 0
     text = shown.getvalue()
     assert "1 of 6\n\n##### 1971497" in text and "4 of 6" in text and "5 of 6" not in text
-    assert "--> bad: because too noisy [cause: agent.horizon=18]" in text
+    assert "--> bad: too noisy [cause: agent.horizon=18]" in text
     assert "did you mean 'horizon'?" in errors.getvalue()
     assert text.endswith("1 judged, 5 left\n")
-    assert f"--> bad: because too noisy [cause: agent.horizon=18]\n{END}\n" in full.note("1971498").read_text()
+    assert f"--> bad: too noisy [cause: agent.horizon=18]\n{END}\n" in full.note("1971498").read_text()
     assert "- killed by whom?\n" in full.note("1971519").read_text()
     assert "-->" not in full.note("1971519").read_text().replace("-->\n", "")
     assert "- killed by whom?\n" in full.rollup.read_text()

@@ -73,7 +73,7 @@ class Bench:
         main = self.main
         found = [
             f"{main.parameters:,} parameters, horizon {main.horizon}, on {main.gpu or main.device}, "
-            f"{main.threads} threads, torch {main.torch}",
+            f"{count(main.threads, 'thread')}, torch {main.torch}",
             main.precision_reason,
             f"planning and updates by {main.kernels}",
             *self._timed(main),

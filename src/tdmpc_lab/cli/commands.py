@@ -348,6 +348,10 @@ def ui(args: Namespace) -> int:
         return OK
     if problem := make_ready(project):
         print(f"warning: the ready views are as they were: {problem}", file=sys.stderr)
+    if found.running is not None:
+        r = found.running
+        print(f"MLflow for {project.root} runs already: process {r.pid} of {r.user} on {r.host}", file=sys.stderr)
+        print(f"from another machine, first: {found.tunnel}", file=sys.stderr)
     if found.command is None:
         print(found.url)
         return OK if problem is None else ExternalError.exit_code

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from tdmpc_lab.cli.common import find_job_id, project_here
 from tdmpc_lab.cli.output import print_json
 from tdmpc_lab.errors import UsageError
+from tdmpc_lab.text import count
 
 if TYPE_CHECKING:
     from tdmpc_lab.app.evaluate import Report
@@ -52,7 +53,7 @@ class _Progress:
         now = time.monotonic()
         if done in (0, of) or now >= self._next:
             self._next = now + PROGRESS_S
-            print(f"{done}/{of} episodes", file=sys.stderr, flush=True)
+            print(f"{done}/{count(of, 'episode')}", file=sys.stderr, flush=True)
 
 
 def _show(report: Report, *, policy: bool) -> None:
@@ -60,8 +61,8 @@ def _show(report: Report, *, policy: bool) -> None:
 
     how = "policy only" if policy else "planning"
     each = report.rows[0]["episodes"]
-    games = f"{each:,} games against each, half of them started by the agent" if "win" in report.rows[0] else ""
-    print(f"{report.target.words}, {how}: {games or f'{each:,} episodes'}")
+    games = f"{count(each, 'game')} against each, half of them started by the agent" if "win" in report.rows[0] else ""
+    print(f"{report.target.words}, {how}: {games or count(each, 'episode')}")
     print_evaluation(report.rows)
     if report.video is not None:
         print(f"video: {report.video}")
@@ -94,7 +95,7 @@ def play(args: Namespace) -> int:
         won = {1: "won by the agent", 0: "drawn", -1: "lost by the agent"}
         result = "" if game.winner is None else f", {won[game.winner]}"
         against = "" if game.opponent is None else f" against {game.opponent}"
-        print(f"game {number}{against}: {game.length} steps{result}, return {game.total:.1f}", flush=True)
+        print(f"game {number}{against}: {count(game.length, 'step')}{result}, return {game.total:.1f}", flush=True)
     return OK
 
 

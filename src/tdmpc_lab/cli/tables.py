@@ -19,7 +19,7 @@ from tdmpc_lab.jobs.points import what_it_is
 from tdmpc_lab.jobs.state import State
 from tdmpc_lab.notes.results import mean_and_std, share_with_interval
 from tdmpc_lab.notes.verdict import is_verdict_line
-from tdmpc_lab.text import duration, number, one_line, shorten
+from tdmpc_lab.text import count, duration, number, one_line, shorten
 
 WIDTH_OF_A_FILE = 200  # what is piped or redirected is not cut to a terminal's width
 NARROW = 120  # columns: below, jobs that are over are shown on several lines each, too
@@ -42,10 +42,8 @@ def _parts(listing: Listing, width: int) -> list[RenderableType]:
     going = [view for view in listing.views if view.goes_on] + listing.foreign
     parts: list[RenderableType] = []
     if listing.left_out:
-        parts += [
-            Text(f"{number(listing.left_out)} older jobs are over and not shown; all: tdmpc-lab status --all"),
-            "",
-        ]
+        older = count(listing.left_out, "older job is", "older jobs are")
+        parts += [Text(f"{older} over and not shown; all: tdmpc-lab status --all"), ""]
     if over and width >= NARROW:
         parts += _table_of_ended(over, width)
     elif over:

@@ -187,6 +187,11 @@ class Project:
         return self.jobs / ".submit.lock"
 
     @property
+    def ui_lock(self) -> Path:
+        """Held by the MLflow server that `ui` became, as long as it lives; says where it is."""
+        return self.jobs / ".ui.lock"
+
+    @property
     def unsent(self) -> Path:
         """Marks of the jobs that MLflow may lack something of, one file each."""
         return self.jobs / ".unsent"

@@ -10,6 +10,7 @@ from tdmpc_lab.notes.curve import curves_in, svg
 from tdmpc_lab.notes.entries import Entry, rollup_lines
 from tdmpc_lab.notes.verdict import is_verdict_line
 from tdmpc_lab.outputs import HTML_MARK
+from tdmpc_lab.text import count
 
 _NAMESPACE = ' xmlns="http://www.w3.org/2000/svg"'  # of a file of its own; within a page it is understood
 _STYLE = """
@@ -35,14 +36,14 @@ box.addEventListener("input", () => {
     one.hidden = !words.every(word => text.includes(word));
     shown += !one.hidden;
   }
-  document.querySelector("#count").textContent = `${shown} of ${all.length} jobs`;
+  document.querySelector("#count").textContent = `${shown} of ${all.length} job${all.length === 1 ? "" : "s"}`;
 });
 """
 
 
 def log_page(entries: Sequence[Entry], title: str, made: datetime) -> str:
     """The entries, newest first, with a box that filters them by words; whole notes are folded away below each."""
-    jobs = f"{len(entries):,} job{'' if len(entries) == 1 else 's'}"
+    jobs = count(len(entries), "job")
     articles = "\n".join(_article(entry) for entry in reversed(entries))
     return (
         f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>\n'
