@@ -193,7 +193,7 @@ def test_states_are_those_of_now_and_a_lost_note_is_no_lost_job(
 def test_the_rollup_follows_and_an_edited_one_is_left_alone(full: Project, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["verdict", ID, "good", "it swings"]) == 0
     text = full.rollup.read_text()
-    assert text.endswith("- COMPLETED in 1:00 on n, step 100\n--> good: because it swings\n")
+    assert text.endswith("- COMPLETED in 1:00 on n, step 100\n--> good: it swings\n")
     edited = text.replace("- run with backward prop\n", "- run with backward prop\n- and a new seed\n")
     full.rollup.write_text(edited)
     capsys.readouterr()
@@ -303,7 +303,7 @@ def test_a_cause_in_the_reason_is_checked_and_counts(full: Project, capsys: pyte
     assert "a verdict needs its reason" in capsys.readouterr().err
     words = ["too far [cause: agent.horizon=18]", "--cause", "train.batch_size=8, agent.horizon=18"]
     assert main(["verdict", "1971498", "bad", *words]) == 0
-    line = "--> bad: because too far [cause: train.batch_size=8, agent.horizon=18]"
+    line = "--> bad: too far [cause: train.batch_size=8, agent.horizon=18]"
     assert line in full.note("1971498").read_text().splitlines()
 
 

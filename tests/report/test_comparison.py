@@ -211,7 +211,7 @@ def test_values_that_are_no_numbers_and_torn_lines_lose_nothing_else(project):
     damaged.metrics.write_bytes(b'{"step":1,"split":"eval",\n' + damaged.metrics.read_bytes())
     found = compare_jobs(Project(project), ["a"], alone=True)
     assert (found.end, found.summaries[0].seeds, found.summaries[0].final.value) == (200, 1, 2.0)
-    assert "101: 1 evaluations have no finite return_mean and are left out" in found.remarks
+    assert "101: 1 evaluation without a finite return_mean, left out" in found.remarks
     assert any("102 can't be read and is left out" in line and "metrics.jsonl:1" in line for line in found.remarks)
 
 

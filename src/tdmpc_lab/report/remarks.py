@@ -42,7 +42,7 @@ def remarks(
         run.id: lost for run in (r for s in summaries for r in s.variant.runs) if (lost := _lost(run, metric, series))
     }
     told += [
-        f"{job}: left out for want of a finite {metric.name}: {count(lost, 'evaluation')}" for job, lost in bad.items()
+        f"{job}: {count(lost, 'evaluation')} without a finite {metric.name}, left out" for job, lost in bad.items()
     ]
     return told
 
