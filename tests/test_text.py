@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 
-from tdmpc_lab.text import duration, heading_time, number, one_line, parse_time, shorten
+from tdmpc_lab.text import count, duration, heading_time, number, one_line, parse_time, shorten
 
 
 @pytest.mark.parametrize(
@@ -80,3 +80,8 @@ def test_parse_time_gives_none_for_what_is_no_time(value: object) -> None:
 
 def test_heading_time() -> None:
     assert heading_time(datetime(2026, 2, 3, 9, 14, 22, tzinfo=UTC)) == "2026-02-03_09-14-22"
+
+
+def test_one_thing_and_many() -> None:
+    assert [count(n, "job") for n in (0, 1, 2, 2000)] == ["0 jobs", "1 job", "2 jobs", "2,000 jobs"]
+    assert [count(n, "entry", "entries") for n in (1, 2)] == ["1 entry", "2 entries"]

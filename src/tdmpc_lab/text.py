@@ -52,6 +52,11 @@ def number(value: float | None) -> str:
     return f"{_MINUS}{text}" if value < 0 else text
 
 
+def count(amount: int, one: str, many: str = "") -> str:
+    """A number of things: `1 job`, `2,000 jobs`; `many` is the plural where it is not `one` with an s."""
+    return f"{amount:,} {one if amount == 1 else many or one + 's'}"
+
+
 def one_line(text: str) -> str:
     """The text on one line: white space of any kind becomes one space, other control characters go."""
     return " ".join("".join(c if c.isprintable() else " " if c.isspace() else "" for c in text).split())

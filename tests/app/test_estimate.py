@@ -10,7 +10,7 @@ import pytest
 from app_fixtures import write_specs
 
 from tdmpc_lab.app import submit
-from tdmpc_lab.app.estimate import NEWEST, estimate_run_time, measure_run_time
+from tdmpc_lab.app.estimate import NEWEST, estimate_run_time, measure_run_time, run_seconds
 from tdmpc_lab.cli.main import main
 from tdmpc_lab.config.diff import config_hash
 from tdmpc_lab.config.loader import load_spec
@@ -86,6 +86,16 @@ def test_a_job_that_cannot_be_read_is_passed_over(lab: Project) -> None:
     assert (found.seconds, found.basis) == (8.0, f"as {good} took")
 
 
+def test_a_job_that_goes_on_is_estimated_for_the_steps_left(lab: Project) -> None:
+    add_job(lab, 1, 16.0)
+    found = estimate_run_time(lab, spec(lab, "train.steps=200"), "local", done=160)
+    assert found is not None and found.seconds == pytest.approx(8.0)  # 40 steps of 0.2 s
+    whole, rest, random = (run_seconds(spec(lab, "train.steps=200"), 10, 5, 1, 20, done) for done in (0, 160, 20))
+    # 40 of 200 steps without the random ones, each with an update, and one evaluation of two episodes
+    assert rest == pytest.approx((40 + 2 * 20) * 0.010 + 40 * 0.005 + (40 + 2 * 40) * 0.001)
+    assert rest < random < whole
+
+
 def test_a_measured_estimate_grows_with_the_work(lab: Project) -> None:
     few, many = (measure_run_time(spec(lab, f"train.steps={n}"), 3, 1, 20) for n in (2_000, 200_000))
     assert 0 < 5 * few.seconds < many.seconds  # some hundred times as many, on a machine that may be busy
@@ -109,7 +119,7 @@ def test_points_of_a_sweep_that_are_alike_are_estimated_once(
     lab: Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     asked = []
-    monkeypatch.setattr(submit, "_estimate", lambda _project, spec, _cluster: asked.append(spec.agent.horizon))
+    monkeypatch.setattr(submit, "_estimate", lambda _project, spec, _cluster, _done: asked.append(spec.agent.horizon))
     sweep = ["sweep.train.seed=[1, 2, 3]", "sweep.agent.horizon=[3, 4]"]
     assert main(["submit", QUICK, "--cluster", "local", "--dry-run", *sweep]) == 0
     assert sorted(asked) == [3, 4]

@@ -6,7 +6,9 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
+from tdmpc_lab.app.evaluate import load_target
 from tdmpc_lab.app.opponents import agents_named, find_checkpoint, freeze_opponents
 from tdmpc_lab.app.specs import check_environments, load_all
 from tdmpc_lab.cli.main import main
@@ -72,6 +74,26 @@ def test_eval_of_a_job_lands_in_folder_note_and_mlflow(lab: Project, job: str, c
     assert "evaluated at step 100" in run.data.tags["mlflow.note.content"]
     assert {item.path for item in client.list_artifacts(run.info.run_id)} >= {"video.mp4", "videos", "spec.yaml"}
     assert run.data.metrics.keys() >= {"eval/win", "train/return_shaped", "train/shaping_closeness"}
+
+
+def test_eval_and_play_take_the_threads_of_the_training_and_tell_of_progress(
+    lab: Project, job: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = torch.get_num_threads()
+    capsys.readouterr()
+    try:
+        for target in (job, "experiments/hockey.yaml"):
+            torch.set_num_threads(2)
+            assert main(["eval", target, "--episodes", "4", "--json"]) == 0
+            assert torch.get_num_threads() == 1
+            lines = capsys.readouterr().err.splitlines()
+            told = [line for line in lines if line.endswith("/4 episodes")]
+            assert told[0] == "0/4 episodes" and told[-1] == "4/4 episodes"
+        torch.set_num_threads(2)
+        load_target(lab, job, "cpu", "play")
+        assert torch.get_num_threads() == 1
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_eval_twice_is_the_same_and_policy_only_is_another(lab: Project, job: str, capsys: pytest.CaptureFixture[str]):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import get_args
@@ -54,6 +55,14 @@ def test_a_time_limit_shorter_than_earlier_jobs_took(lab: Project, monkeypatch: 
     ((finding, _),) = lint(lab, [plan(lab, "slurm.time=01:00:00")], "slurm")
     assert "slurm.time is 1:00:00, and the job takes about 2:00:00: as 2000001 took" in str(finding)
     assert said(lab, [plan(lab, "slurm.time=03:00:00")], "slurm") == []
+    old = lab.job("1971498")
+    old.checkpoints.mkdir(parents=True)
+    (old.checkpoints / "step_000000060.pt").touch()
+    goes_on = replace(plan(lab, "slurm.time=01:00:00"), goes_on_from=old)
+    asked: list[int] = []
+    monkeypatch.setattr(estimate, "estimate_run_time", lambda *words: asked.append(words[3]) or took)
+    ((finding, _),) = lint(lab, [goes_on], "slurm")
+    assert asked == [60] and "the 20 steps left take about 2:00:00" in str(finding)
     assert said(lab, [plan(lab, "slurm.time=01:00:00")], "local") == []
     monkeypatch.setattr(estimate, "estimate_run_time", lambda *_: None)
     assert said(lab, [plan(lab, "slurm.time=01:00:00")], "slurm") == []

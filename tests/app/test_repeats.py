@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
 import pty
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -22,6 +26,7 @@ from tdmpc_lab.config.diff import config_hash
 from tdmpc_lab.config.loader import load_spec
 from tdmpc_lab.config.serialize import dump_yaml
 from tdmpc_lab.errors import UsageError
+from tdmpc_lab.files import file_lock
 from tdmpc_lab.jobs.events import EventLog
 from tdmpc_lab.jobs.ids import new_local_id
 from tdmpc_lab.jobs.paths import JobPaths, Project
@@ -156,6 +161,100 @@ def test_a_dry_run_only_tells(lab: Project, capsys: pytest.CaptureFixture[str]) 
     output = capsys.readouterr()
     assert "would run on local" in output.out
     assert job.id in output.err
+
+
+SWEEP = "sweep.train.seed=[1, 2, 3]"
+
+
+def test_of_a_sweep_the_missing_points_can_be_submitted(
+    lab: Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The first and the last one of three are there; the array is made of what is left."""
+    first, last = (add_job(lab, number, "COMPLETED", f"train.seed={number}") for number in (1, 3))
+    launched: list[list[int]] = []
+
+    def launch(_project: Project, plans: list[Plan], *_: object) -> int:
+        launched.append([plan.item.spec.train.seed for plan in plans])
+        return 0
+
+    monkeypatch.setattr(commands, "_launch", launch)
+    assert main(["submit", QUICK, SWEEP, "--cluster", "local"]) == 2
+    assert "--skip-existing: the other 1 job alone; --again" in capsys.readouterr().err
+    assert main(["submit", QUICK, SWEEP, "--cluster", "local", "--skip-existing"]) == 0
+    assert launched == [[2]]
+    said = capsys.readouterr().err
+    assert first.id in said and last.id in said
+    words = ["submit", QUICK, "sweep.train.seed=[1, 2, 4]", "--skip-existing", "--dry-run", "--skip-preflight"]
+    assert main([*words, "--cluster", "slurm"]) == 0
+    out = capsys.readouterr().out
+    assert "quick: 2 jobs would run" in out and "#SBATCH --array=0-1%2" in out
+    assert "train.seed=2 (job 2 of 3)" in out and "train.seed=1 (" not in out
+    assert main(["submit", QUICK, "--skip-existing", "--cluster", "local", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"jobs": []}
+    assert main(["submit", QUICK, "--skip-existing", "--again", "--cluster", "local"]) == 2
+
+
+def test_two_submits_at_the_same_moment_make_one_job(lab: Project) -> None:
+    """Two processes that have both seen no such job; they are let go when both are about to record theirs."""
+    source = Path(__file__).resolve().parents[2] / "src"
+    command = [sys.executable, "-m", "tdmpc_lab", "submit", QUICK, "--cluster", "local", "--skip-preflight"]
+    environ = {**os.environ, "PYTHONPATH": str(source)}
+    with file_lock(lab.submit_lock):
+        both = [
+            subprocess.Popen(command, cwd=lab.root, env=environ, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL)
+            for _ in range(2)
+        ]
+        end = time.monotonic() + 60
+        while not all(_has_open(process, lab.submit_lock) for process in both):
+            assert time.monotonic() < end, [process.poll() for process in both]
+            time.sleep(0.05)
+    said = [process.communicate(timeout=60)[1].decode() for process in both]
+    jobs = [job_id for job_id, _ in lab.raw_records()]
+    assert main(["cancel", *jobs]) == 0
+    assert sorted(process.returncode for process in both) == [0, 2], said
+    assert len(jobs) == 1
+    assert f"the same config and seed was submitted a moment ago, as {jobs[0]}; nothing was done" in "".join(said)
+
+
+def _has_open(process: subprocess.Popen[bytes], path: Path) -> bool:
+    assert process.poll() is None, process.communicate()
+    files = Path(f"/proc/{process.pid}/fd")
+    with contextlib.suppress(FileNotFoundError):  # closed meanwhile
+        return str(path) in [str(fd.readlink()) for fd in files.iterdir()]
+    return False
+
+
+def test_at_a_terminal_the_others_alone_can_be_chosen(lab: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    add_job(lab, 1, "COMPLETED", "train.seed=1")
+    launched: list[int] = []
+    monkeypatch.setattr(commands, "_launch", lambda _project, plans, *_: launched.append(len(plans)) or 0)
+    there, here = pty.openpty()
+    os.write(there, b"n\ny\n")
+    with os.fdopen(here, closefd=False) as stdin, os.fdopen(here, "w") as stderr:
+        monkeypatch.setattr("sys.stdin", stdin)
+        monkeypatch.setattr("sys.stderr", stderr)
+        assert main(["submit", QUICK, SWEEP, "--cluster", "local"]) == 0
+    assert "submit the other 2 jobs alone? [y/N]" in read_all(there)
+    assert launched == [2]
+
+
+def test_a_resume_can_be_tried_dry(lab: Project, capsys: pytest.CaptureFixture[str]) -> None:
+    job = add_job(lab, 1, "CANCELLED")
+    job.checkpoints.mkdir()
+    (job.checkpoints / "step_000000050.pt").write_bytes(b"")
+    before = {path: path.stat().st_mtime_ns for path in lab.root.rglob("*") if "__pycache__" not in path.parts}
+    for cluster in ("local", "slurm"):
+        words = ["resume", job.id, "--steps", "90", "--cluster", cluster, "--dry-run", "--skip-preflight"]
+        assert main(words) == 0
+        out = capsys.readouterr().out
+        assert f"quick: would run on {cluster}; nothing was written\n  goes on from {job.id} at step 50 of 90\n" in out
+        assert "  steps: 90\n" in out
+        assert ("#SBATCH" in out) == (cluster == "slurm")
+    assert main([*words, "--json"]) == 0
+    (report,) = json.loads(capsys.readouterr().out)["jobs"]
+    assert report["goes_on_from"] == {"job": job.id, "step": 50}
+    after = {path: path.stat().st_mtime_ns for path in lab.root.rglob("*") if "__pycache__" not in path.parts}
+    assert after == before
 
 
 def read_all(terminal: int) -> str:

@@ -85,6 +85,14 @@ def test_an_option_that_this_sbatch_knows_is_taken(
     sbatch.write_text("#!/bin/sh\necho '  -x, --exclusive   alone'\necho '      --pyxis-image=x   an image'\n")
     sbatch.chmod(0o755)
     check_resources([item])
+    # Not in its help, and taken all the same; what it would only take for something else is not tried.
+    sbatch.write_text('#!/bin/sh\n[ "$1" != --pyxis-image=x ] || exit 0\n[ "$1" = --help ]\n')
+    check_resources([item])
+    with pytest.raises(SpecError, match="no option --pyxis-imag "):
+        check_resources([load(lab, "slurm: {extra: {pyxis-imag: x}}")])
+    sbatch.write_text("#!/bin/sh\nexit 0\n")
+    with pytest.raises(SpecError, match="no option --wra "):
+        check_resources([load(lab, "slurm: {extra: {wra: x}}")])
 
 
 def test_words_of_the_command_line(lab: Project) -> None:

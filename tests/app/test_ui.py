@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import json
 import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tdmpc_lab.app import ui
-from tdmpc_lab.app.ui import run_ui, ui_for
+from tdmpc_lab.app.ui import run_ui, running_ui, ui_for
 from tdmpc_lab.cli.main import main
-from tdmpc_lab.errors import UsageError
+from tdmpc_lab.errors import ExternalError, UsageError
 from tdmpc_lab.jobs.events import EventLog
 from tdmpc_lab.jobs.paths import Project
-from tdmpc_lab.tracking.store import run_url, store_uri
+from tdmpc_lab.tracking.store import ensure_store, run_url, store_uri
 from tdmpc_lab.tracking.view import view_url
 
 BASE = "http://127.0.0.1:5091"
@@ -100,3 +106,35 @@ def test_the_server_runs_no_jobs_of_its_own(
     assert program == command[0]
     assert environ["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] == seen
     assert environ["PATH"] == os.environ["PATH"]
+
+
+def test_a_second_ui_names_the_server_of_the_first(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The first one is a process of its own, and becomes MLflow's server."""
+    here = Project(project)
+    ensure_store(store_uri(here.root), here.root)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    environ = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2] / "src")}
+    command = [sys.executable, "-m", "tdmpc_lab", "ui", "--port", str(port)]
+    quiet = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    server = subprocess.Popen(command, cwd=project, env=environ, start_new_session=True, **quiet)
+    try:
+        end = time.monotonic() + 60
+        while (running := running_ui(here)) is None:
+            assert server.poll() is None and time.monotonic() < end
+            time.sleep(0.1)
+        assert (running.port, running.pid) == (port, server.pid)
+        assert main(["ui"]) == 0
+        said = capsys.readouterr()
+        assert said.out == f"http://127.0.0.1:{port}\n"
+        assert f"runs already: process {server.pid} of " in said.err and f"-L {port}:127.0.0.1:{port}" in said.err
+        assert ui_for(here, port).running == running
+        with pytest.raises(ExternalError, match=f"is at port {port} of "):
+            ui_for(here, 5099)
+        with pytest.raises(ExternalError, match="another `ui` of this project was quicker"):
+            run_ui(replace(ui_for(here, None), command=["mlflow", "--port", "5099"], lock=here.ui_lock))
+    finally:
+        os.killpg(server.pid, signal.SIGKILL)
+        server.wait()
+    assert running_ui(here) is None

@@ -193,7 +193,7 @@ def test_states_are_those_of_now_and_a_lost_note_is_no_lost_job(
 def test_the_rollup_follows_and_an_edited_one_is_left_alone(full: Project, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["verdict", ID, "good", "it swings"]) == 0
     text = full.rollup.read_text()
-    assert text.endswith("- COMPLETED in 1:00 on n, step 100\n--> good: because it swings\n")
+    assert text.endswith("- COMPLETED in 1:00 on n, step 100\n--> good: it swings\n")
     edited = text.replace("- run with backward prop\n", "- run with backward prop\n- and a new seed\n")
     full.rollup.write_text(edited)
     capsys.readouterr()
@@ -241,10 +241,10 @@ def test_the_review_shows_each_job_and_takes_its_verdict(full: Project, monkeypa
     assert main(["notes", "--unjudged"]) == 0
     text = shown.getvalue()
     assert "1 of 6\n\n##### 1971497" in text and "4 of 6" in text and "5 of 6" not in text
-    assert "--> bad: because too noisy [cause: agent.horizon=18]" in text
+    assert "--> bad: too noisy [cause: agent.horizon=18]" in text
     assert "did you mean 'horizon'?" in errors.getvalue()
     assert text.endswith("1 judged, 5 left\n")
-    assert f"--> bad: because too noisy [cause: agent.horizon=18]\n{END}\n" in full.note("1971498").read_text()
+    assert f"--> bad: too noisy [cause: agent.horizon=18]\n{END}\n" in full.note("1971498").read_text()
     assert "- killed by whom?\n" in full.note("1971519").read_text()
     assert "-->" not in full.note("1971519").read_text().replace("-->\n", "")
     assert "- killed by whom?\n" in full.rollup.read_text()
@@ -303,7 +303,7 @@ def test_a_cause_in_the_reason_is_checked_and_counts(full: Project, capsys: pyte
     assert "a verdict needs its reason" in capsys.readouterr().err
     words = ["too far [cause: agent.horizon=18]", "--cause", "train.batch_size=8, agent.horizon=18"]
     assert main(["verdict", "1971498", "bad", *words]) == 0
-    line = "--> bad: because too far [cause: train.batch_size=8, agent.horizon=18]"
+    line = "--> bad: too far [cause: train.batch_size=8, agent.horizon=18]"
     assert line in full.note("1971498").read_text().splitlines()
 
 

@@ -69,7 +69,7 @@ def test_a_verdict_is_the_last_line_of_the_block(lab: Project, capsys: pytest.Ca
     assert (said["verdict"], said["because"], said["causes"]) == ("good", "it wins", [])
     text = lab.note(ID).read_text()
     assert text.count("-->") == 3  # the ends of the two markers, and one verdict
-    assert f"\n--> good: because it wins\n{END}\n\n- mine\n" in text
+    assert f"\n--> good: it wins\n{END}\n\n- mine\n" in text
 
 
 @pytest.mark.parametrize(
@@ -167,7 +167,7 @@ def test_a_note_without_a_job_takes_words_and_verdict(lab: Project) -> None:
     assert main(["verdict", "1971519", "unclear", "nobody knows"]) == 0
     text = path.read_text()
     assert text.endswith("##### 1971519 - killed\n- run with backprop\n- by whom?\n")
-    assert "--> unclear: because nobody knows\n" + END in text
+    assert "--> unclear: nobody knows\n" + END in text
     assert not lab.job("1971519").folder.exists()
 
 
@@ -227,7 +227,7 @@ def test_mlflow_gets_words_and_verdict_and_its_failure_is_a_warning(
     assert tags["verdict_cause"] == "agent.horizon=18"
     description = tags["mlflow.note.content"].splitlines()
     assert description[0].startswith(f"{ID}: COMPLETED")
-    assert description[2:4] == ["--> bad: because too far [cause: agent.horizon=18]", "- the puck sticks"]
+    assert description[2:4] == ["--> bad: too far [cause: agent.horizon=18]", "- the puck sticks"]
     assert description[5].startswith("##### ")
     capsys.readouterr()
 
@@ -235,7 +235,7 @@ def test_mlflow_gets_words_and_verdict_and_its_failure_is_a_warning(
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     assert main(["verdict", ID, "good", "after all"]) == 0
     assert "warning: the note has it, MLflow not: MLflow at http://127.0.0.1:9" in capsys.readouterr().err
-    assert "--> good: because after all" in lab.note(ID).read_text()
+    assert "--> good: after all" in lab.note(ID).read_text()
     assert unsent_as(lab, ID) is not None  # `status` or `sync` makes up for it
 
 

@@ -378,6 +378,24 @@ def test_step(events: list[dict[str, Any]], rows: list[dict[str, Any]], step: in
         ([train(500, wall_s=0.1, updates=0), train(1000, wall_s=0.2, updates=0)], None),
         ([train(500, wall_s=0.1, updates=0), train(900, wall_s=0.2)], None),
         ([train(500, wall_s=0.1, updates=0), train(1000, wall_s=20.0, updates=9), train(1500, wall_s=40.0)], 25.0),
+        # The updates from the seed steps and an evaluation, or another one at a step of its own, take no steps.
+        (
+            [
+                train(1000, wall_s=1.0),
+                train(1000, wall_s=200.0, updates=1000),
+                {"step": 1000, "split": "eval", "attempt": 1, "wall_s": 450.0},
+                train(1020, wall_s=454.0),
+            ],
+            5.0,
+        ),
+        (
+            [
+                train(1000, wall_s=200.0, updates=1000),
+                {"step": 1010, "split": "eval", "attempt": 1, "wall_s": 450.0},
+                train(1020, wall_s=452.0),
+            ],
+            5.0,
+        ),
         ([train(500, wall_s=20.0), train(1000, wall_s=10.0)], None),
         ([train(500, wall_s=10.0), train(500, wall_s=20.0)], None),
         # A row of another attempt says nothing of this one.
@@ -388,6 +406,45 @@ def test_speed_and_time_left(rows: list[dict[str, Any]], rate: float | None) -> 
     found = status([started(10)], RUNNING, rows=rows)
     assert found.steps_per_s == rate
     assert found.eta_s == (None if rate is None else (5000 - (found.step or 0)) / rate)
+
+
+SEED_STEPS = event("warm_up", 20, step=1000, updates=1000)
+
+
+@pytest.mark.parametrize(
+    ("events", "rows", "learns"),
+    [
+        ([started(10)], [train(900, updates=0)], False),
+        ([started(10), SEED_STEPS], [], True),
+        ([started(10), SEED_STEPS], [train(900, updates=0), train(1000)], True),
+        ([started(10), SEED_STEPS], [train(1000, updates=1000)], False),
+        ([started(10), SEED_STEPS], [train(1000), train(1100)], False),
+        ([started(10), SEED_STEPS, event("checkpoint", 60, step=1000)], [train(900, updates=0)], False),
+        # Preempted between two of the updates, and going on with them.
+        (
+            [
+                started(10),
+                SEED_STEPS,
+                event("checkpoint", 30, step=1000),
+                event("preempted", 31, step=1000),
+                started(50, 2),
+                event("resumed", 51, step=1000, attempt=2),
+            ],
+            [train(1000)],
+            True,
+        ),
+        ([started(10), SEED_STEPS, started(50, 2), event("resumed", 51, step=900, attempt=2)], [train(900)], False),
+        ([started(10), SEED_STEPS, started(50, 2), event("resumed", 51, step=900), SEED_STEPS], [train(900)], True),
+    ],
+)
+def test_a_job_that_learns_from_its_seed_steps_says_so(
+    events: list[dict[str, Any]], rows: list[dict[str, Any]], learns: bool
+) -> None:
+    found = status(events, RUNNING, rows=rows)
+    assert found.cause == ("learning from the seed steps: 1,000 updates" if learns else None)
+    if learns:
+        assert (found.step, found.steps_per_s) == (1000, None)
+    assert status(events, GONE, rows=rows).state is State.UNKNOWN
 
 
 def test_time_left_is_never_negative() -> None:

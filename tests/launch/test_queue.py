@@ -218,14 +218,28 @@ def test_a_squeue_that_hangs_is_unreachable(commands: Path, monkeypatch: pytest.
             "ReqNodeNotAvail, UnavailableNodes:node7",
             "the nodes it needs are down, reserved or busy (ReqNodeNotAvail, UnavailableNodes:node7)",
         ),
+        ("JobHeldUser", "it is held; let it go with: scontrol release 7 (JobHeldUser)"),
+        (
+            "job requeued in held state",
+            "it was put back into the queue and is held; let it go with: scontrol release 7 "
+            "(job requeued in held state)",
+        ),
         ("SomethingNew", "SomethingNew"),
         ("", ""),
     ],
 )
 def test_reasons_in_words(reason: str, words: str) -> None:
-    assert reason_in_words(reason, "day", "16:00", None) == words
+    assert reason_in_words("7", reason, "day", "16:00", None) == words
+
+
+@pytest.mark.parametrize("word", ["REQUEUE_HOLD", "SPECIAL_EXIT"])
+def test_a_held_state_without_a_reason(word: str) -> None:
+    line = f"7|{word}|day|16:00|None|me|0:00|1||2026-11-28T16:36:32|x|/|quick\n"
+    (state,) = slurm_states(["7"], Queue(parse_squeue(line))).values()
+    assert (state.state, state.reason) == ("PENDING", "it is held; let it go with: scontrol release 7")
+    assert state.line is not None and state.line.held
 
 
 def test_a_limit_that_is_not_known() -> None:
-    text = reason_in_words("PartitionTimeLimit", "test", "16:00", None)
+    text = reason_in_words("7", "PartitionTimeLimit", "test", "16:00", None)
     assert text == "it asks for more time than the time limit of partition test"

@@ -17,7 +17,7 @@ from tdmpc_lab.errors import SpecError
 from tdmpc_lab.jobs.paths import Project
 from tdmpc_lab.launch.container import container_setup, python_command
 from tdmpc_lab.launch.environment import Workplace
-from tdmpc_lab.launch.options import option_problems
+from tdmpc_lab.launch.options import is_abbreviated, option_problems
 from tdmpc_lab.launch.sbatch import attempt_start, sbatch_script, slurm_parameters
 
 CONFIG = SlurmConfig(
@@ -172,6 +172,23 @@ def test_options_that_do_not_exist_or_do_not_fit_together(extra: dict[str, Any],
     (problem,) = option_problems(SlurmConfig(extra=extra))
     assert problem.key == key
     assert words in f"{problem.message} ({problem.hint})"
+
+
+def test_what_yaml_reads_as_true_and_false_is_what_sbatch_understands() -> None:
+    extra: dict[str, str | int | bool]
+    for value, words in ((True, ["yes", "1"]), (False, ["no", "0"])):
+        extra = {"kill-on-invalid-dep": value, "wait_all_nodes": value, "contiguous": value}
+        assert option_problems(SlurmConfig(extra=extra)) == []
+        found = slurm_parameters(SlurmConfig(extra=extra), "x", "")["additional_parameters"]
+        assert [found["kill-on-invalid-dep"], found["wait-all-nodes"]] == words
+        assert ("contiguous" in found) is value
+    (problem,) = option_problems(SlurmConfig(extra={"licenses": True}))
+    assert problem.message == "--licenses needs a value, found true, which is also how YAML reads yes and on"
+
+
+def test_an_option_is_not_abbreviated() -> None:
+    """sbatch would take `wra` for `wrap`, which the submission must have for itself."""
+    assert is_abbreviated("wra") and is_abbreviated("kill-on") and not is_abbreviated("pyxis-image")
 
 
 def test_a_cluster_may_know_more_options() -> None:

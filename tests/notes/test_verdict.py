@@ -12,7 +12,10 @@ from tdmpc_lab.notes.verdict import JUDGEMENTS, format_verdict, is_verdict_line,
 def test_the_form_of_a_verdict() -> None:
     line = format_verdict("bad", "because it looks\ntoo far", ["agent.horizon=18", "env.opponent={weak: 0.5}"])
     assert line == "--> bad: because it looks too far [cause: agent.horizon=18, env.opponent={weak: 0.5}]"
-    assert format_verdict("good", "it wins") == "--> good: because it wins"
+    assert format_verdict("good", "it wins") == "--> good: it wins"
+    for words in ("weil er gewinnt", "car il gagne", "due to the horizon"):  # in whatever language
+        assert format_verdict("good", words) == f"--> good: {words}"
+        assert parse_verdict(f"--> good: {words}").because == words
 
 
 @given(
@@ -25,7 +28,9 @@ def test_what_is_written_is_read_again(judgement: str, because: str, causes: tup
     assert "\n" not in line and is_verdict_line(line)
     found = parse_verdict(line)
     assert (found.judgement, found.causes) == (judgement, causes)
-    assert format_verdict(found.judgement, found.because, found.causes) == line
+    assert found == parse_verdict(line)
+    if "because" not in because.lower():
+        assert format_verdict(found.judgement, found.because, found.causes) == line
 
 
 @pytest.mark.parametrize(

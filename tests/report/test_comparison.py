@@ -136,6 +136,20 @@ def test_the_points_of_a_sweep_are_variants(project):
     assert [one.seeds for one in compare_jobs(Project(project), ["7_0", "7_[2-3]"]).summaries] == [1, 2]
 
 
+def test_variants_are_named_by_what_tells_them_apart(project):
+    """Of one the record says in what it differs from a third job, of another which point of a sweep it is."""
+    unlike = ("env.opponent strong → weak", "agent.latent_dim 512 → 64", "agent.horizon 3 → 9")
+    point = {"agent.horizon": 5, "train.seed": 1}
+    make_job(project, "101", "s", 1, [1], settings={"agent.horizon": 9}, diff=unlike)
+    make_job(project, "7_0", "s", 1, [1], settings={"agent.horizon": 5}, sweep={"index": 0, "count": 1, "point": point})
+    make_job(project, "102", "s", 1, [1], settings={"agent.horizon": 4}, overrides=("agent.horizon=4",))
+    here = Project(project)
+    assert [one.name for one in compare_jobs(here, ["101", "7_0"]).summaries] == ["horizon 9", "horizon 5"]
+    assert [one.name for one in compare_jobs(here, ["7_0", "102"]).summaries] == ["horizon 5", "horizon 4"]
+    make_job(project, "103", "s", 1, [1])
+    assert [one.name for one in compare_jobs(here, ["102", "103"]).summaries] == ["horizon 4", "s"]
+
+
 def test_strata_over_a_key(project):
     for place, (env, rho, value) in enumerate(
         [("Pendulum-v1", 0.5, 1), ("hockey", 0.5, 3), ("Pendulum-v1", 0.7, 2), ("hockey", 0.7, 5)]
@@ -197,7 +211,7 @@ def test_values_that_are_no_numbers_and_torn_lines_lose_nothing_else(project):
     damaged.metrics.write_bytes(b'{"step":1,"split":"eval",\n' + damaged.metrics.read_bytes())
     found = compare_jobs(Project(project), ["a"], alone=True)
     assert (found.end, found.summaries[0].seeds, found.summaries[0].final.value) == (200, 1, 2.0)
-    assert "101: 1 evaluations have no finite return_mean and are left out" in found.remarks
+    assert "101: 1 evaluation without a finite return_mean, left out" in found.remarks
     assert any("102 can't be read and is left out" in line and "metrics.jsonl:1" in line for line in found.remarks)
 
 

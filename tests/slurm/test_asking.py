@@ -12,6 +12,7 @@ from pathlib import Path
 from slurm_fixtures import Lab
 
 from tdmpc_lab.launch.sbatch import attempt_start
+from tdmpc_lab.launch.slurm import sbatch_takes
 
 # Does what the real one does here: runs the command, with the image and the folders on record.
 APPTAINER = """\
@@ -74,6 +75,22 @@ def test_a_job_runs_in_its_container_with_all_that_its_profile_says(lab: Lab) ->
     assert "SLURM_CPU_BIND=leaked" not in environment
     resources = json.loads((lab.project.job(job).record).read_text())["resources"]
     assert (resources["profile"], resources["memory"]) == ("sim", "500M")  # the spec's own comes first
+
+
+def test_options_that_the_help_hides_and_a_job_that_is_held(lab: Lab) -> None:
+    assert sbatch_takes("wait-all-nodes", 1)  # not in its help
+    assert not sbatch_takes("wait-all-nodes", 7) and not sbatch_takes("no-such-option", True)
+    slow = ["env.options={slow: 0.05}", "train.steps=1_000_000"]
+    job = lab.submit(
+        "experiments/moody.yaml", *slow, "slurm.extra.wait-all-nodes=1", "slurm.extra.kill-on-invalid-dep=yes"
+    )
+    assert "KillOInInvalidDependent=Yes" in lab.slurm("scontrol", "show", "job", job)
+    lab.until(lambda: "RUNNING" in lab.slurm("squeue", "--noheader", "--format=%T", "--jobs", job))
+    lab.slurm("scontrol", "requeuehold", job)
+    lab.wait_for(job, "PENDING")
+    shown = lab.run("status", job).stdout
+    assert f"scontrol release {job} (" in shown and "expects to start" not in shown
+    assert lab.status(job)["slurm"]["begin"] is None
 
 
 def test_a_job_waits_for_another(lab: Lab) -> None:

@@ -34,6 +34,18 @@ def test_same_agent_same_result_and_its_own_seeds():
     assert all(1 <= e.length <= 10 for e in first.episodes)
 
 
+def test_progress_is_told_before_the_first_episode_and_whenever_one_ends():
+    trainer = build_trainer(spec("Countdown-v0"), sink=MemorySink())
+    seeds = tuple(evaluation_seeds(1, 12))
+    cases = [Case(lambda film: make_env(EnvConfig(id="Countdown-v0")), seeds)]
+    told = []
+    Evaluator(cases, seed=1, side_by_side=6).run(trainer.agent, progress=lambda done, of: told.append((done, of)))
+    done = [count for count, _ in told]
+    assert done[0] == 0 and done[-1] == 12 and done == sorted(set(done))
+    assert len(done) > 4  # more often than after each of the two batches: their episodes differ in length
+    assert {of for _, of in told} == {12}
+
+
 def test_side_by_side_equals_one_at_a_time_for_an_agent_without_noise():
     """Returns of episodes run in a batch are those of the same actions run alone."""
     make = lambda film=False: make_env(EnvConfig(id="Pendulum-v1", max_episode_steps=30))  # noqa: E731

@@ -20,7 +20,7 @@ from tdmpc_lab.agent.world_model import parameter_counts
 from tdmpc_lab.config.schema import AgentConfig, PlannerConfig
 
 CEILING_SIZE = {"cpu": 1536, "cuda": 8192}  # rows and columns: large enough that only the processor counts
-CEILING_ROUNDS = 4  # the first is a warm-up
+CEILING_ROUNDS = 4  # at least, and the first is a warm-up
 
 
 @dataclass(frozen=True)
@@ -49,11 +49,13 @@ class BenchResult:
     plan_flops: int
     """Of the matrix products, see `tdmpc_lab.agent.flops`."""
     update_flops: int
+    ceiling_gflops: dict[str, float]
+    """What large products reached between these calls, by type: see `Ceiling`."""
 
     @property
     def products(self) -> str:
         """Type of the products that were computed: native kernels have but one."""
-        return "bfloat16" if self.kernels.startswith("native") else self.precision
+        return _products(self.kernels, self.precision)
 
     @property
     def plan_gflops(self) -> float:
@@ -81,10 +83,12 @@ def bench(
     device: str = "auto",
     repeats: int = 10,
     warm_up: int = 4,
+    ceiling: bool = False,
 ) -> BenchResult:
     """Time `repeats` plans for `envs` environments and as many updates, after `warm_up` unmeasured ones of each.
 
-    Of the unmeasured ones the last capture CUDA graphs, where there are any.
+    Of the unmeasured ones the last capture CUDA graphs, where there are any. With `ceiling` large products are timed
+    by turns with them, so that all find the machine equally busy.
 
     Raises:
         ConfigError, ExternalError: as `Agent`.
@@ -95,7 +99,13 @@ def bench(
     observations = np.random.default_rng(0).normal(size=(envs, observation_dim)).astype(np.float32)
     state = subject.plan_state(envs, seed=0)
     plans, updates = [], []
-    for i in range(warm_up + repeats):
+    types = {"float32", _products(str(subject.kernels), subject.precision.name)} if ceiling else set()
+    large = [Ceiling(subject.device, name) for name in sorted(types)]
+    rounds = warm_up + repeats
+    for i in range(rounds):
+        if i % max(1, rounds // CEILING_ROUNDS) == 0:
+            for one in large:
+                one.measure()
         plan_ms = _timed(lambda: subject.act(observations, state, explore=True), subject.device)
         update_ms = _timed(lambda: subject.update(batch), subject.device)
         if i >= warm_up:
@@ -129,16 +139,35 @@ def bench(
             iterations=planner_iterations(planner, action_dim),
         ),
         update_flops=update_flops(observation_dim, action_dim, agent, batch_size=batch_size),
+        ceiling_gflops={one.precision: one.gflops for one in large},
     )
 
 
-@torch.inference_mode()
-def product_ceiling(device: torch.device, precision: str) -> float:
+def _products(kernels: str, precision: str) -> str:
+    return "bfloat16" if kernels.startswith("native") else precision
+
+
+class Ceiling:
     """Billions of operations per second of one large matrix product in `float32` and the like: the fastest of a few."""
-    size = CEILING_SIZE[device.type]
-    a, b = (torch.randn(size, size, device=device).to(getattr(torch, precision)) for _ in range(2))
-    times = [_timed(lambda: a @ b, device) for _ in range(CEILING_ROUNDS)]
-    return 2 * size**3 / min(times[1:]) / 1e6
+
+    @torch.inference_mode()
+    def __init__(self, device: torch.device, precision: str) -> None:
+        self.precision = precision
+        self._device = device
+        self._size = CEILING_SIZE[device.type]
+        kind = getattr(torch, precision)
+        self._a, self._b = (torch.randn(self._size, self._size, device=device).to(kind) for _ in range(2))
+        self._times: list[float] = []
+
+    @torch.inference_mode()
+    def measure(self) -> None:
+        """One product more; the first is a warm-up."""
+        self._times.append(_timed(lambda: self._a @ self._b, self._device))
+
+    @property
+    def gflops(self) -> float:
+        """The fastest so far."""
+        return 2 * self._size**3 / min(self._times[1:]) / 1e6
 
 
 def random_batch(observation_dim: int, action_dim: int, config: AgentConfig, size: int, device: torch.device) -> Batch:

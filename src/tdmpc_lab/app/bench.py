@@ -14,7 +14,7 @@ from tdmpc_lab.app.opponents import stand_in
 from tdmpc_lab.app.specs import find_spec, resolve_dimensions
 from tdmpc_lab.config.schema import AgentConfig, PlannerConfig, Spec, TrainConfig
 from tdmpc_lab.jobs.paths import Project
-from tdmpc_lab.text import duration, number
+from tdmpc_lab.text import count, duration, number
 
 if TYPE_CHECKING:
     from tdmpc_lab.agent.bench import BenchResult
@@ -35,7 +35,7 @@ class Bench:
     reference: dict[int, BenchResult]
     """The reference agent by horizon; empty where it was left out."""
     ceiling_gflops: dict[str, float]
-    """What a large product reaches, by type."""
+    """What a large product reaches, by type: the fastest of those between the other measurements."""
     steps_per_s: float | None
     """Of the environment alone, one copy, random actions; None where it was not made."""
     seconds: float | None
@@ -46,9 +46,11 @@ class Bench:
         """The spec's own, else the reference agent's at its own horizon."""
         return self.spec or self.reference[REFERENCE_HORIZONS[0]]
 
-    def share(self, gflops: float, of: BenchResult) -> float:
-        """Of the ceiling of the type that its products are in."""
-        return gflops / self.ceiling_gflops[of.products]
+    def share(self, gflops: float, of: BenchResult) -> float | None:
+        """Of the ceiling of the type that its products are in; None where that was not measured: what is faster than
+        it shows that the large products found the machine busy, or are slow on it."""
+        share = gflops / self.ceiling_gflops[of.products]
+        return share if share <= 1 else None
 
     def as_dict(self) -> dict[str, Any]:
         """For scripts: the spec's figures at the top, the reference agent's under `reference`."""
@@ -71,7 +73,7 @@ class Bench:
         main = self.main
         found = [
             f"{main.parameters:,} parameters, horizon {main.horizon}, on {main.gpu or main.device}, "
-            f"{main.threads} threads, torch {main.torch}",
+            f"{count(main.threads, 'thread')}, torch {main.torch}",
             main.precision_reason,
             f"planning and updates by {main.kernels}",
             *self._timed(main),
@@ -84,6 +86,13 @@ class Bench:
                 ]
         ceilings = ", ".join(f"{name} {number(value)}" for name, value in self.ceiling_gflops.items())
         found.append(f"large matrix products reach, in GFLOP/s: {ceilings}")
+        results = [main, *self.reference.values()]
+        shares = [self.share(rate, one) for one in results for rate in (one.plan_gflops, one.update_gflops)]
+        if None in shares:
+            found.append(
+                "the ceiling was not measured: plans or updates were faster than large products beside them, because "
+                "the machine is busy with something else or slow at these; try again when it is free"
+            )
         if self.steps_per_s is not None:
             found.append(f"the environment alone: {number(self.steps_per_s)} steps/s")
         if self.seconds is not None:
@@ -92,7 +101,7 @@ class Bench:
 
     def _timed(self, result: BenchResult) -> list[str]:
         return [
-            f"plan for {result.envs} environment(s): {result.plan_ms:.1f} ms "
+            f"plan for {count(result.envs, 'environment')}: {result.plan_ms:.1f} ms "
             f"(median of {result.repeats}; {result.plan_ms_min:.1f} to {result.plan_ms_max:.1f}), "
             + self._rate(result.plan_gflops, result),
             f"update of {result.batch_size} sub-sequences: {result.update_ms:.1f} ms "
@@ -101,7 +110,9 @@ class Bench:
         ]
 
     def _rate(self, gflops: float, result: BenchResult) -> str:
-        return f"{number(gflops)} GFLOP/s, {self.share(gflops, result):.0%} of the ceiling"
+        share = self.share(gflops, result)
+        of = "share of the ceiling not measured, see below" if share is None else f"{share:.0%} of the ceiling"
+        return f"{number(gflops)} GFLOP/s, {of}"
 
 
 def run_bench(
@@ -123,8 +134,6 @@ def run_bench(
         SpecError, EnvironmentSpecError, UsageError: as `describe`.
         ExternalError: the device is not there.
     """
-    from tdmpc_lab.agent.bench import product_ceiling
-    from tdmpc_lab.agent.device import resolve_device
     from tdmpc_lab.training.build import set_threads
 
     own = rate = seconds = None
@@ -147,9 +156,10 @@ def run_bench(
         for horizon in REFERENCE_HORIZONS:
             agent = AgentConfig(horizon=horizon, discount=0.99)
             found[horizon] = _measure(*REFERENCE_SIZES, agent, PlannerConfig(), alone, min(repeats, REFERENCE_REPEATS))
-    device = resolve_device(train.device)
-    types = {"float32", *(result.products for result in (own, *found.values()) if result is not None)}
-    ceilings = {name: product_ceiling(device, name) for name in sorted(types, reverse=True)}
+    ceilings: dict[str, float] = {}
+    for result in (own, *found.values()):
+        for name, gflops in () if result is None else sorted(result.ceiling_gflops.items(), reverse=True):
+            ceilings[name] = max(gflops, ceilings.get(name, 0.0))
     return Bench(own, found, ceilings, rate, seconds)
 
 
@@ -167,6 +177,7 @@ def _measure(
         envs=train.envs,
         device=train.device,
         repeats=repeats,
+        ceiling=True,
     )
 
 

@@ -15,6 +15,7 @@ from tdmpc_lab.jobs.record import NO_SNAPSHOT, JobRecord
 from tdmpc_lab.jobs.snapshot import repository_of, take_snapshot
 from tdmpc_lab.launch.environment import Workplace
 from tdmpc_lab.secret import NAMES, secret_values, without_secrets
+from tdmpc_lab.text import count
 
 DEBUG = "a debug run uses the code of its own process"
 
@@ -39,7 +40,7 @@ class JobCode:
     @property
     def all_left_out(self) -> tuple[str, ...]:
         """For the record: files, and values of the difference."""
-        values = f"{self.secrets} values in code.diff (look like secrets)"
+        values = f"{count(self.secrets, 'value')} in code.diff (look like secrets)"
         return (*self.left_out, values) if self.secrets else self.left_out
 
     @property
@@ -54,7 +55,7 @@ class JobCode:
         if self.left_out:
             told.append(f"not kept with the code, the job reads the project's own: {', '.join(self.left_out)}")
         if self.secrets:
-            told.append(f"left out of code.diff: {self.secrets} values that look like secrets")
+            told.append(f"left out of code.diff: {count(self.secrets, 'value')} that look like secrets")
         return "; ".join(told) or None
 
 

@@ -22,7 +22,7 @@ _LOOKED_AT = 50  # jobs whose config is read, at most: it takes a few millisecon
 
 @dataclass(frozen=True)
 class RunTimeEstimate:
-    """Wall time from the first step to the last, evaluations included, waiting left out."""
+    """Wall time from the first step that is to be done to the last, evaluations included, waiting left out."""
 
     seconds: float
     basis: str
@@ -36,8 +36,9 @@ class RunTimeEstimate:
         return {"seconds": round(self.seconds), "basis": self.basis}
 
 
-def estimate_run_time(project: Project, spec: Spec, cluster: str) -> RunTimeEstimate | None:
+def estimate_run_time(project: Project, spec: Spec, cluster: str, done: int = 0) -> RunTimeEstimate | None:
     """From the newest whole jobs that did the same work per step on the same kind of hardware; None without any.
+    `done` are the steps of a job that goes on from another one.
 
     Jobs that went on from another one are left out, as are those of which less than all was done: their first steps
     are random and cost next to nothing.
@@ -48,15 +49,17 @@ def estimate_run_time(project: Project, spec: Spec, cluster: str) -> RunTimeEsti
     per_step = statistics.median(rate for _, rate in rates)
     ids = [job_id for job_id, _ in rates]
     basis = f"as {ids[0]} took" if len(ids) == 1 else f"median of {len(ids)} such jobs, the last {ids[0]}"
-    return RunTimeEstimate(per_step * spec.train.steps, basis)
+    return RunTimeEstimate(per_step * (spec.train.steps - done), basis)
 
 
-def alike(spec: Spec, cluster: str) -> str:
+def alike(spec: Spec, cluster: str, done: int = 0) -> str:
     """The same text for specs that take the same time."""
-    return repr((spec.train.steps, spec.train.seed_steps, _work(spec, cluster)))
+    return repr((spec.train.steps, spec.train.seed_steps, done, _work(spec, cluster)))
 
 
-def measure_run_time(spec: Spec, observation_dim: int, action_dim: int, episode_length: int) -> RunTimeEstimate:
+def measure_run_time(
+    spec: Spec, observation_dim: int, action_dim: int, episode_length: int, done: int = 0
+) -> RunTimeEstimate:
     """From a few plans and updates on this machine, at full size; takes about as long as those.
 
     Raises LabError for what can't be built.
@@ -81,18 +84,22 @@ def measure_run_time(spec: Spec, observation_dim: int, action_dim: int, episode_
         f"measured on this machine: a plan {number(result.plan_ms)} ms, an update {number(result.update_ms)} ms; "
         f"the environment's own time is not in it"
     )
-    return RunTimeEstimate(run_seconds(spec, result.plan_ms, result.update_ms, 0.0, episode_length), basis)
+    return RunTimeEstimate(run_seconds(spec, result.plan_ms, result.update_ms, 0.0, episode_length, done), basis)
 
 
-def run_seconds(spec: Spec, plan_ms: float, update_ms: float, step_ms: float, episode_length: int) -> float:
+def run_seconds(
+    spec: Spec, plan_ms: float, update_ms: float, step_ms: float, episode_length: int, done: int = 0
+) -> float:
     """Wall time of a training whose parts take these times: a plan for all environments at once, an update, a step
-    of one environment."""
+    of one environment. `done` steps lie behind it."""
     steps, seed_steps = spec.train.steps, spec.train.seed_steps
-    learning = max(0, steps - (max(1000, 5 * episode_length) if seed_steps is None else seed_steps))
-    evaluated = _evaluation_steps(spec.eval, steps, episode_length)
-    updates = steps * spec.train.updates_per_step  # those of the first, random steps are made up for
+    random = max(1000, 5 * episode_length) if seed_steps is None else seed_steps
+    learning = max(0, steps - max(random, done))
+    evaluated = _evaluation_steps(spec.eval, steps - done, episode_length)
+    # Those of the first, random steps are made up for when these are over.
+    updates = (steps if done < random else steps - done) * spec.train.updates_per_step
     planned = (learning + evaluated) * plan_ms / spec.train.envs
-    stepped = steps + 2 * evaluated  # an evaluation is played a second time, by the policy alone
+    stepped = steps - done + 2 * evaluated  # an evaluation is played a second time, by the policy alone
     return (planned + updates * update_ms + stepped * step_ms) / 1000
 
 

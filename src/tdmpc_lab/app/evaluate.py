@@ -106,8 +106,17 @@ def evaluate(
 def load_target(project: Project, target: str, device: str, command: str = "eval") -> Target:
     """The agent meant by a job id, a checkpoint's path or a spec. Raises as `evaluate`.
 
-    Of a spec beside an exported agent it is told by which `command` that agent is had.
+    From here on torch has the threads that the agent's spec asks for. Of a spec beside an exported agent it is told by
+    which `command` that agent is had.
     """
+    from tdmpc_lab.training.build import set_threads
+
+    found = _find_target(project, target, device, command)
+    set_threads(found.loaded.spec.train)
+    return found
+
+
+def _find_target(project: Project, target: str, device: str, command: str) -> Target:
     from tdmpc_lab.training.load import load_agent
 
     if target.endswith((".yaml", ".yml")):
@@ -137,12 +146,11 @@ def _job_of(project: Project, checkpoint: Path) -> JobPaths | None:
 
 
 def _untrained(project: Project, target: str, device: str) -> LoadedAgent:
-    from tdmpc_lab.training.build import build_agent, set_threads
+    from tdmpc_lab.training.build import build_agent
     from tdmpc_lab.training.load import LoadedAgent
     from tdmpc_lab.training.worlds import made_of
 
     spec = load_spec(find_spec(project, target)).spec
-    set_threads(spec.train)
     sizes = made_of(spec, dump_yaml(spec))
     spec = replace(spec, train=replace(spec.train, device=device))
     agent = build_agent(spec, sizes["observation_dim"], sizes["action_dim"], sizes["episode_length"])

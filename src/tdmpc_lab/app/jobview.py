@@ -172,5 +172,5 @@ def _slurm(line: QueueLine | None) -> dict[str, Any] | None:
         "limit": line.limit,
         "nodes": line.nodes,
         "nodelist_or_reason": line.place,
-        "begin": line.begin or None,
+        "begin": None if line.held else line.begin or None,
     }

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 
 from tdmpc_lab.app.lint_environment import look, out_of_range, too_short
 from tdmpc_lab.app.preflight import SILENCEABLE
-from tdmpc_lab.app.submit import Cluster, Plan
+from tdmpc_lab.app.submit import Cluster, Plan, of_one_sweep
 from tdmpc_lab.config.schema import Spec
 from tdmpc_lab.errors import Finding, UsageError
 from tdmpc_lab.jobs.paths import Project
-from tdmpc_lab.text import duration
+from tdmpc_lab.text import count, duration
 
 if TYPE_CHECKING:
     from tdmpc_lab.envs.look import Look
@@ -38,8 +38,11 @@ def lint(
     check_rules(off)
     found: dict[Finding, list[int]] = {}
     for number, plan in enumerate(plans):
+        off_here = {*off, *plan.item.spec.lint.silent}
+        if number > 0 and of_one_sweep(plans[number - 1], plan):
+            off_here |= ONCE_A_SWEEP
         for name, rule in RULES.items():
-            if name not in off and name not in plan.item.spec.lint.silent:
+            if name not in off_here:
                 for finding in rule(project, plan, cluster):
                     found.setdefault(finding, []).append(number)
     looks: dict[str, Look | None] = {}
@@ -88,19 +91,19 @@ def _temporal_weight(_project: Project, plan: Plan, _cluster: Cluster) -> Iterat
 
 
 def _run_time(project: Project, plan: Plan, cluster: Cluster) -> Iterator[Finding]:
-    """Of a sweep the first point stands for all: an estimate reads the files of many jobs."""
     from tdmpc_lab.app.estimate import estimate_run_time
 
-    point = plan.item.point
-    if cluster != "slurm" or (point is not None and point.index > 0):
+    if cluster != "slurm":
         return
     spec = plan.item.spec
-    estimate = estimate_run_time(project, spec, cluster)
+    done = plan.steps_done
+    estimate = estimate_run_time(project, spec, cluster, done)
     limit = spec.slurm.time.total_seconds()
     if estimate is not None and estimate.seconds > limit:
+        what = f"the {count(spec.train.steps - done, 'step')} left take" if done else "the job takes"
         yield _advice(
             "run-time",
-            f"slurm.time is {duration(limit)}, and the job takes about {duration(estimate.seconds)}",
+            f"slurm.time is {duration(limit)}, and {what} about {duration(estimate.seconds)}",
             f"{estimate.basis}; at its limit it has to be started again",
             "a longer slurm.time",
         )
@@ -123,6 +126,8 @@ def _advice(name: str, what: str, why: str, fix: str) -> Finding:
 
 RULES: dict[str, Rule] = {"temporal-weight": _temporal_weight, "run-time": _run_time, "changes": _changes}
 """By the name that `--no-lint` takes."""
+ONCE_A_SWEEP = {"run-time"}
+"""Its first point stands for all: an estimate reads the files of many jobs."""
 LOOKING_RULES: dict[str, Callable[[Spec, Look], tuple[str, str, str] | None]] = {
     "episode-length": too_short,
     "reward-range": out_of_range,

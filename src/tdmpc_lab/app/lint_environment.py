@@ -9,7 +9,7 @@ from tdmpc_lab.app.opponents import stand_in
 from tdmpc_lab.config.schema import AgentConfig, Spec
 from tdmpc_lab.errors import LabError
 from tdmpc_lab.jobs.paths import Project
-from tdmpc_lab.text import number
+from tdmpc_lab.text import count, number
 
 if TYPE_CHECKING:
     from tdmpc_lab.envs.look import Look
@@ -31,7 +31,7 @@ def too_short(spec: Spec, seen: Look) -> tuple[str, str, str] | None:
     if length > horizon or spec.train.past_ends:
         return None
     return (
-        f"agent.horizon={horizon}, and an episode has at most {length} steps",
+        f"agent.horizon={horizon}, and an episode has at most {count(length, 'step')}",
         "an episode shorter than horizon + 1 steps is never sampled: nothing would be learned",
         f"a horizon below {length}, longer episodes (env.max_episode_steps), or train.past_ends: on",
     )

@@ -79,14 +79,17 @@ def check_resources(loaded: Sequence[LoadedSpec]) -> None:
 
 
 def _problems(item: LoadedSpec) -> list[Problem]:
-    from tdmpc_lab.launch.options import KNOWN_OPTIONS, extra_options, option_problems
+    from tdmpc_lab.launch.options import KNOWN_OPTIONS, extra_options, is_abbreviated, option_problems
 
     config = item.spec.slurm
     known = KNOWN_OPTIONS
-    if set(extra_options(config)) - known:  # a plug-in of this cluster may have added it
-        from tdmpc_lab.launch.slurm import sbatch_options
+    asked = extra_options(config)
+    if asked.keys() - known:  # a plug-in of this cluster may have added it
+        from tdmpc_lab.launch.slurm import sbatch_options, sbatch_takes
 
         known |= sbatch_options()
+        # Nor does the help tell of all that there is.
+        known |= {n for n in asked.keys() - known if not is_abbreviated(n) and sbatch_takes(n, asked[n])}
     places = [(found, item.origin(found.key)) for found in option_problems(config, known)]
     return [
         Problem(file=origin.source, line=origin.line, key=found.key, message=found.message, hint=found.hint)

@@ -61,7 +61,7 @@ def plan_resume(project: Project, job: str, overrides: Sequence[str], steps: int
     loaded = load_stored(old.resolved, words)
     refuse_sweep(loaded, "resumed")
     _refuse_what_no_checkpoint_fits(old, loaded.spec)
-    reached = max(int(path.stem.removeprefix("step_")) for path in old.checkpoints.glob("step_*.pt"))
+    reached = old.checkpoint_step
     if loaded.spec.train.steps <= reached:
         raise UsageError(
             f"job {old.id} has a checkpoint at step {reached:,} and train.steps is {loaded.spec.train.steps:,}: no "

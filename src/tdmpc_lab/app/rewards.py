@@ -14,6 +14,7 @@ from tdmpc_lab.config.phases import phases_of
 from tdmpc_lab.config.schema import Spec
 from tdmpc_lab.errors import UsageError
 from tdmpc_lab.jobs.paths import Project
+from tdmpc_lab.text import count
 
 if TYPE_CHECKING:
     from tdmpc_lab.training.play import PlayedEpisode
@@ -105,4 +106,4 @@ def _different(episodes: Sequence[PlayedEpisode]) -> list[PlayedEpisode]:
 
 def _title(episode: PlayedEpisode, number: int) -> str:
     against = f" against {episode.opponent}" if episode.opponent else ""
-    return f"episode {number}: {_OUTCOMES[episode.winner]}{against}, {episode.steps} steps"
+    return f"episode {number}: {_OUTCOMES[episode.winner]}{against}, {count(episode.steps, 'step')}"

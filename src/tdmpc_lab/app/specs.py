@@ -19,6 +19,7 @@ from tdmpc_lab.errors import EnvironmentSpecError, LabError, Problem, RecordErro
 from tdmpc_lab.jobs.ids import is_job_id
 from tdmpc_lab.jobs.paths import JobPaths, Project
 from tdmpc_lab.jobs.record import read_record
+from tdmpc_lab.text import count
 
 
 @dataclass(frozen=True)
@@ -101,7 +102,9 @@ def load_all(project: Project, specs: Sequence[str], overrides: Sequence[str]) -
 def refuse_sweep(loaded: LoadedSpec, what: str) -> None:
     """Raise UsageError where a sweep was given for a job that is made out of one old job."""
     if loaded.point is not None:
-        raise UsageError(f"one job is {what} as one job; leave {loaded.point.count} points for a submit of its spec")
+        raise UsageError(
+            f"one job is {what} as one job; leave {count(loaded.point.count, 'point')} for a submit of its spec"
+        )
 
 
 def environment_dimensions(env: EnvConfig) -> Dimensions:

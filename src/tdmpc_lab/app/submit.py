@@ -20,7 +20,7 @@ from tdmpc_lab.app.specs import check_environments, comparisons, environment_dim
 from tdmpc_lab.config.diff import STEPS, config_hash, diff, group_hash
 from tdmpc_lab.config.loader import LoadedSpec, load_resolved
 from tdmpc_lab.config.schema import SlurmConfig, Spec
-from tdmpc_lab.config.serialize import dump_yaml, plain
+from tdmpc_lab.config.serialize import dump_set_yaml, dump_yaml, plain
 from tdmpc_lab.errors import LabError
 from tdmpc_lab.files import JsonlWriter, write_atomic
 from tdmpc_lab.jobs.ids import array_of
@@ -87,6 +87,11 @@ class Plan:
     resolved: str | None = None
     """The values in force where another version of this package is to read them; by default this one's."""
 
+    @property
+    def steps_done(self) -> int:
+        """Of its steps those that it begins with, done by the job that it goes on from."""
+        return 0 if self.goes_on_from is None else self.goes_on_from.checkpoint_step
+
 
 def choose_cluster(wanted: str) -> Cluster:
     """`auto` is SLURM where sbatch is on the PATH, else this machine."""
@@ -120,8 +125,7 @@ def settle(project: Project, plans: Sequence[Plan]) -> list[Plan]:
     """
     settled: list[Plan] = []
     for ready in plans:
-        point = ready.item.point
-        if point is not None and point.index > 0:  # the points of a sweep ask for the same
+        if settled and of_one_sweep(settled[-1], ready):  # the points of a sweep ask for the same
             slurm = settled[-1].item.spec.slurm
             settled.append(replace(ready, item=replace(ready.item, spec=replace(ready.item.spec, slurm=slurm))))
             continue
@@ -133,9 +137,15 @@ def settle(project: Project, plans: Sequence[Plan]) -> list[Plan]:
 
 
 def dry_run(
-    project: Project, ready: Plan, cluster: Cluster, code: JobCode, estimates: dict[str, RunTimeEstimate | None]
+    project: Project,
+    ready: Plan,
+    cluster: Cluster,
+    code: JobCode,
+    estimates: dict[str, RunTimeEstimate | None],
+    tasks: int = 1,
 ) -> dict[str, Any]:
-    """What `submit` would do with one spec: the values in force, the estimated time, and for SLURM the batch script.
+    """What `submit` would do with one spec: the values in force, the estimated time, and for SLURM the batch script,
+    of a job array where there are several `tasks`.
 
     `estimates` keeps the times of specs that are alike, as most points of a sweep are: empty at first.
     Raises LabError where the agent of a job on this machine can't be built.
@@ -145,13 +155,13 @@ def dry_run(
     if cluster == "slurm":
         from tdmpc_lab.launch.sbatch import sbatch_script
 
-        tasks = 1 if ready.item.point is None else ready.item.point.count
         script = sbatch_script(project, spec.slurm, spec.name, workplace=code.workplace, tasks=tasks)
     from tdmpc_lab.app.estimate import alike
 
-    key = alike(spec, cluster)
+    done = ready.steps_done
+    key = alike(spec, cluster, done)
     if key not in estimates:
-        estimates[key] = _estimate(project, spec, cluster)
+        estimates[key] = _estimate(project, spec, cluster, done)
     estimate = estimates[key]
     return {
         "name": spec.name,
@@ -159,35 +169,46 @@ def dry_run(
         "cluster": cluster,
         "estimate": None if estimate is None else estimate.as_dict(),
         "sweep": None if ready.item.point is None else ready.item.point.as_dict(),
+        "goes_on_from": None
+        if ready.goes_on_from is None
+        else {"job": ready.goes_on_from.id, "step": ready.steps_done},
         "diff": list(ready.diff),
         "warnings": list(ready.warned),
         "snapshot": code.snapshot,
+        "set": dump_set_yaml(spec),
         "resolved": dump_yaml(spec),
         "sbatch": script,
     }
 
 
-def _estimate(project: Project, spec: Spec, cluster: Cluster) -> RunTimeEstimate | None:
+def _estimate(project: Project, spec: Spec, cluster: Cluster, done: int) -> RunTimeEstimate | None:
     """From earlier jobs; without any, a job on this machine is measured for a moment."""
     from tdmpc_lab.app.estimate import estimate_run_time, measure_run_time
 
-    found = estimate_run_time(project, spec, cluster)
+    found = estimate_run_time(project, spec, cluster, done)
     if found is not None or cluster == "slurm":  # its nodes are other machines than this
         return found
     sizes = environment_dimensions(spec.env)
-    return measure_run_time(spec, sizes.observation, sizes.action, sizes.episode_length)
+    return measure_run_time(spec, sizes.observation, sizes.action, sizes.episode_length, done)
 
 
 def groups(plans: Sequence[Plan], cluster: Cluster) -> list[list[Plan]]:
     """What is submitted together: in SLURM the points of one sweep, else every job alone."""
     together: list[list[Plan]] = []
     for ready in plans:
-        point = ready.item.point
-        if cluster == "slurm" and point is not None and point.index > 0:
+        if cluster == "slurm" and together and of_one_sweep(together[-1][-1], ready):
             together[-1].append(ready)
         else:
             together.append([ready])
     return together
+
+
+def of_one_sweep(before: Plan, ready: Plan) -> bool:
+    """Whether a plan is of the same sweep of the same spec as the one before it; points may have been left out."""
+    first, second = before.item.point, ready.item.point
+    return (
+        first is not None and second is not None and first.index < second.index and before.item.path == ready.item.path
+    )
 
 
 def submit_group(
@@ -340,11 +361,10 @@ def copy_progress(old: JobPaths, new: JobPaths) -> None:
 
     Raises OSError and RecordError.
     """
-    steps = [int(path.stem.removeprefix("step_")) for path in old.checkpoints.glob("step_*.pt")]
     if old.metrics.exists():
         shutil.copyfile(old.metrics, new.metrics)
         with JsonlWriter(new.metrics) as rows:
-            rows.truncate_to(end_of_step(new, max(steps, default=0)))
+            rows.truncate_to(end_of_step(new, old.checkpoint_step))
     for pattern in ("step_*.pt", "episodes_*.pt"):  # checkpoints, and the files of the replay that they name
         for saved in old.checkpoints.glob(pattern):
             shutil.copyfile(saved, new.checkpoints / saved.name)

@@ -23,6 +23,7 @@ from tdmpc_lab.jobs.unsent import Unsent, unsent_jobs
 from tdmpc_lab.launch.environment import clean_environment
 from tdmpc_lab.launch.process import is_here, last_start, live_pid
 from tdmpc_lab.streams import UTF8_STREAMS
+from tdmpc_lab.text import count
 
 if TYPE_CHECKING:
     from tdmpc_lab.app.status import JobView
@@ -119,7 +120,7 @@ def send_due(project: Project) -> bool:
     whole = True
     try:
         for job in sync(project, ids, wait=False) if ids else ():
-            print(f"{job.id}: {job.what}, {job.points} values {job.detail}", flush=True)
+            print(f"{job.id}: {job.what}, {count(job.points, 'value')} {job.detail}", flush=True)
             whole = whole and job.what != "failed"
     except BlockingIOError:
         print("another sync is at work")

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import fcntl
 import getpass
+import json
 import os
 import shlex
 import socket
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from difflib import get_close_matches
+from pathlib import Path
 
 from tdmpc_lab.errors import ExternalError, RecordError, UsageError
 from tdmpc_lab.jobs.events import read_events
@@ -24,6 +27,16 @@ SERVER_SETTINGS = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
 
 
 @dataclass(frozen=True)
+class Running:
+    """The MLflow server of a project that goes on somewhere."""
+
+    host: str
+    port: int
+    pid: int
+    user: str
+
+
+@dataclass(frozen=True)
 class UiCommand:
     """What to run, where to look, and how to get there from another machine."""
 
@@ -34,6 +47,10 @@ class UiCommand:
     server that is started takes some seconds to answer."""
     tunnel: str | None
     """None where the server is another one's."""
+    lock: Path | None = None
+    """To be held by the server that is started."""
+    running: Running | None = None
+    """The server that `ui` has started for this project already; `command` is None then."""
 
     def shell_line(self) -> str:
         """The command as one line for a shell; of a server its page."""
@@ -41,24 +58,52 @@ class UiCommand:
 
 
 def ui_for(project: Project, port: int | None, which: str | None = None) -> UiCommand:
-    """The command for this project's store; a free port from 5000 on unless one is given.
+    """The command for this project's store; a free port from 5000 on unless one is given. Where `ui` runs a server for
+    it already, that one is meant: two would only cost memory, and write into one store.
 
     `which` is an experiment or a job whose page is wanted; default: the experiment of the newest job.
 
     Raises:
-        ExternalError: the port is taken.
+        ExternalError: the port is taken, or the server that goes on has another one.
         UsageError: there is no such experiment or job, or it is not in this store.
     """
     uri = store_uri(project.root)
     if uri.startswith(("http://", "https://")):
         return UiCommand(None, _page(project, uri, uri, which), None)
+    if (running := running_ui(project)) is not None:
+        if port not in (None, running.port):
+            raise ExternalError(
+                f"MLflow for this project is at port {running.port} of {running.host} already (process "
+                f"{running.pid} of {running.user}); end that one first to have it at another port"
+            )
+        page = _page(project, uri, f"http://127.0.0.1:{running.port}", which)
+        return UiCommand(None, page, _tunnel(running.port, running.host), running=running)
     chosen = port if port is not None else next((p for p in PORTS if _is_free(p)), None)
     if chosen is None or not _is_free(chosen):
         wanted = f"port {port} is" if port is not None else f"all ports {PORTS.start}-{PORTS.stop - 1} are"
         raise ExternalError(f"{wanted} taken on 127.0.0.1; choose another with --port N")
     page = _page(project, uri, f"http://127.0.0.1:{chosen}", which)
-    tunnel = f"ssh -N -L {chosen}:127.0.0.1:{chosen} {getpass.getuser()}@{socket.gethostname()}"
-    return UiCommand(ui_command(uri, project.root, chosen), page, tunnel)
+    tunnel = _tunnel(chosen, socket.gethostname())
+    return UiCommand(ui_command(uri, project.root, chosen), page, tunnel, lock=project.ui_lock)
+
+
+def _tunnel(port: int, host: str) -> str:
+    return f"ssh -N -L {port}:127.0.0.1:{port} {getpass.getuser()}@{host}"
+
+
+def running_ui(project: Project) -> Running | None:
+    """The server of this project that was started with `ui` and still runs; None where there is none."""
+    try:
+        with project.ui_lock.open("rb") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return Running(**json.loads(file.read()))
+    except FileNotFoundError:
+        return None
+    except (ValueError, TypeError) as error:  # it is written when the lock is already held
+        raise ExternalError(f"MLflow for this project is being started by another `ui` ({error}); try again") from error
+    return None
 
 
 def _page(project: Project, uri: str, base: str, which: str | None) -> str:
@@ -115,9 +160,29 @@ def make_ready(project: Project) -> str | None:
 
 
 def run_ui(ui: UiCommand) -> None:
-    """Become the MLflow server, where there is one to start; returns only if that fails. Raises OSError."""
+    """Become the MLflow server, where there is one to start; returns only if that fails.
+
+    It holds the project's lock for that, open over the exec, so that it is let go when the server ends, however.
+    Raises OSError, and ExternalError where another one was quicker.
+    """
     if ui.command is not None:
+        if ui.lock is not None:
+            _claim(ui.lock, port=int(ui.command[ui.command.index("--port") + 1]))
         os.execve(ui.command[0], ui.command, {**SERVER_SETTINGS, **os.environ})
+
+
+def _claim(lock: Path, port: int) -> None:
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    fd = os.open(lock, os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        os.close(fd)
+        raise ExternalError("another `ui` of this project was quicker; ask again for its page: tdmpc-lab ui") from error
+    here = Running(socket.gethostname(), port, os.getpid(), getpass.getuser())
+    os.ftruncate(fd, 0)
+    os.write(fd, json.dumps(asdict(here)).encode())
+    os.set_inheritable(fd, True)
 
 
 def _is_free(port: int) -> bool:

@@ -66,7 +66,7 @@ def judge(
     because, named = take_causes(because)  # written into the reason, as the line in the note has them
     wanted = [part for text in (*causes, *named) for part in split_causes(text)]
     if not because.strip() or because.strip().lower() == "because":
-        raise UsageError('a verdict needs its reason: tdmpc-lab verdict ID bad "because …"')
+        raise UsageError(f'a verdict needs its reason: tdmpc-lab verdict {job_id} {judgement} "because …"')
     checked = check_causes(list(dict.fromkeys(wanted)))
     for cause in checked:
         _refuse_foreign_cause(project, job_id, cause)

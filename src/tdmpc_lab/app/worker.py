@@ -38,6 +38,7 @@ from tdmpc_lab.launch.process import process_mark
 from tdmpc_lab.launch.sbatch import REQUEUE_CODE, attempt_start
 from tdmpc_lab.launch.slurm import running_id
 from tdmpc_lab.streams import write_utf8
+from tdmpc_lab.text import count
 from tdmpc_lab.tracking.mirror import MlflowMirror
 from tdmpc_lab.tracking.store import sends_itself
 from tdmpc_lab.training.stop import StopFlag
@@ -349,7 +350,7 @@ def _phase_text(fields: Mapping[str, Any]) -> str:
 
 
 _EVENT_TEXTS: dict[str, Callable[[Mapping[str, Any]], str]] = {
-    "warm_up": lambda e: f"step {e['step']:,}: learning from the seed steps ({e['updates']:,} updates)",
+    "warm_up": lambda e: f"step {e['step']:,}: learning from the seed steps ({count(e['updates'], 'update')})",
     "resumed": lambda e: f"going on from step {e['step']:,} (attempt {e['attempt']})",
     "checkpoint": lambda e: f"checkpoint {e['file']}",
     "phase": _phase_text,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import sys
 import traceback
@@ -14,9 +15,9 @@ from tdmpc_lab.cli.common import project_here as _project
 from tdmpc_lab.cli.guard import warn_of_mistakes
 from tdmpc_lab.cli.output import outlives_its_reader, print_json
 from tdmpc_lab.cli.preflight import stop_on_errors
-from tdmpc_lab.cli.repeats import refuse_many, refuse_repeats
+from tdmpc_lab.cli.repeats import refuse_many, without_repeats
 from tdmpc_lab.errors import ExternalError, UsageError
-from tdmpc_lab.text import duration
+from tdmpc_lab.text import count, duration
 
 if TYPE_CHECKING:
     from tdmpc_lab.app.code import JobCode
@@ -44,13 +45,27 @@ def submit(args: Namespace) -> int:
     plans = plan(project, specs, overrides, environments=light)
     if cluster == "slurm":
         plans = settle(project, plans)
+    if args.again and args.skip_existing:
+        raise UsageError("--again submits what is there already, --skip-existing leaves it out: give one of them")
+    known = None
     if not args.again and cluster != "debug":  # which is for looking at one and the same thing many times
-        refuse_repeats(project, plans, args)
+        plans, known = without_repeats(project, plans, args)
+        if not plans:
+            return _nothing_new(args)
     stop_on_errors(project, plans, cluster, args)
     plans = warn_of_mistakes(project, plans, cluster, args)
     if args.dry_run:
         return _dry_run(project, plans, cluster, args)
-    return _launch(project, plans, cluster, args)
+    return _launch(project, plans, cluster, args, None, known)
+
+
+def _nothing_new(args: Namespace) -> int:
+    """Every job is there already, and those are to be left out."""
+    if args.json:
+        print_json({"dry_run": True, "jobs": []} if args.dry_run else {"jobs": []})
+    else:
+        print("every job is there already: nothing to submit")
+    return OK
 
 
 def resume(args: Namespace) -> int:
@@ -65,7 +80,8 @@ def resume(args: Namespace) -> int:
         ready = settle(project, ready)
     stop_on_errors(project, ready, cluster, args)
     ready = warn_of_mistakes(project, ready, cluster, args)
-    return _launch(project, ready, cluster, args)
+    launch = _dry_run if args.dry_run else _launch
+    return launch(project, ready, cluster, args)
 
 
 def rerun(args: Namespace) -> int:
@@ -93,34 +109,27 @@ def rerun(args: Namespace) -> int:
 
 
 def _launch(
-    project: Project, plans: Sequence[Plan], cluster: Cluster, args: Namespace, code: JobCode | None = None
+    project: Project,
+    plans: Sequence[Plan],
+    cluster: Cluster,
+    args: Namespace,
+    code: JobCode | None = None,
+    known: frozenset[str] | None = None,
 ) -> int:
-    """Submit; `code` is what the jobs run, by default the project's code as it is now."""
+    """Submit; `code` is what the jobs run, by default the project's code as it is now. `known` are the jobs that are
+    the same, where no others are to be; None where they do not matter."""
     from tdmpc_lab.app.code import code_now
     from tdmpc_lab.app.joblog import refresh_rollup
-    from tdmpc_lab.app.submit import groups, submit_group
+    from tdmpc_lab.app.repeats import recording
 
-    code = code or code_now(project, cluster, snapshot=not args.no_snapshot)
-    if code.warning:
-        print(f"warning: {code.warning}", file=sys.stderr)
+    runs = code or code_now(project, cluster, snapshot=not args.no_snapshot)
+    if runs.warning:
+        print(f"warning: {runs.warning}", file=sys.stderr)
     done: list[Submitted] = []
     outcome = OK
     try:
-        for group in groups(plans, cluster):
-
-            def on_recorded(jobs: Sequence[Submitted], group: Sequence[Plan] = group) -> None:
-                done.extend(jobs)
-                with outlives_its_reader():  # a recorded job is to be started, whoever still reads
-                    _announce(project, group, jobs, args)
-
-            try:
-                submit_group(project, group, cluster, code=code, max_local=args.max_local, on_recorded=on_recorded)
-            except Exception:
-                if cluster != "debug":
-                    if done:
-                        print(f"submitted before the error: {', '.join(job.id for job in done)}", file=sys.stderr)
-                    raise
-                traceback.print_exc()  # the point of debug is the whole traceback; the job's files have it too
+        with contextlib.nullcontext() if known is None else recording(project, plans, known, lambda: runs):
+            _submit_groups(project, plans, cluster, args, runs, done)
     finally:
         if done and cluster != "debug":  # whose own process has done it at its end
             refresh_rollup(project)
@@ -134,6 +143,29 @@ def _launch(
         jobs = [{**job.as_dict(), "mlflow_run": run_id_of(project.job(job.id))} for job in done]
         print_json({"jobs": jobs})
     return outcome
+
+
+def _submit_groups(
+    project: Project, plans: Sequence[Plan], cluster: Cluster, args: Namespace, code: JobCode, done: list[Submitted]
+) -> None:
+    """Record and start every job, told one after the other; `done` gets them. Raises as `submit_group`."""
+    from tdmpc_lab.app.submit import groups, submit_group
+
+    for group in groups(plans, cluster):
+
+        def on_recorded(jobs: Sequence[Submitted], group: Sequence[Plan] = group) -> None:
+            done.extend(jobs)
+            with outlives_its_reader():  # a recorded job is to be started, whoever still reads
+                _announce(project, group, jobs, args)
+
+        try:
+            submit_group(project, group, cluster, code=code, max_local=args.max_local, on_recorded=on_recorded)
+        except Exception:
+            if cluster != "debug":
+                if done:
+                    print(f"submitted before the error: {', '.join(job.id for job in done)}", file=sys.stderr)
+                raise
+            traceback.print_exc()  # the point of debug is the whole traceback; the job's files have it too
 
 
 def _announce(project: Project, group: Sequence[Plan], jobs: Sequence[Submitted], args: Namespace) -> None:
@@ -177,33 +209,55 @@ def _array_lines(project: Project, array: str, pairs: Sequence[tuple[Plan, Submi
 
 
 def _dry_run(
-    project: Project, plans: Sequence[Plan], cluster: Cluster, args: Namespace, code: JobCode | None = None
+    project: Project,
+    plans: Sequence[Plan],
+    cluster: Cluster,
+    args: Namespace,
+    code: JobCode | None = None,
 ) -> int:
     from tdmpc_lab.app.code import code_now
-    from tdmpc_lab.app.submit import dry_run
+    from tdmpc_lab.app.submit import dry_run, groups
 
     code = code or code_now(project, cluster, snapshot=not args.no_snapshot, write=False)
     estimates: dict[str, RunTimeEstimate | None] = {}
-    reports = [dry_run(project, ready, cluster, code, estimates) for ready in plans]
+    together = groups(plans, "slurm")  # told together wherever they run
+    reports = [
+        [dry_run(project, ready, cluster, code, estimates, tasks=len(group)) for ready in group] for group in together
+    ]
     if args.json:
-        print_json({"dry_run": True, "jobs": reports})
+        print_json({"dry_run": True, "jobs": [report for group in reports for report in group]})
         return OK
-    for plan, report in zip(plans, reports, strict=True):
-        point = plan.item.point
-        if point is not None and point.index == 0:
-            print(f"{report['name']}: {point.count} jobs would run on {report['cluster']}; nothing was written")
-        elif point is None:
-            print(f"{report['name']}: would run on {report['cluster']}; nothing was written")
-        if point is not None:
-            print(f"  {point}")
+    for group, group_reports in zip(together, reports, strict=True):
+        _show_dry_run(group, group_reports)
+    return OK
+
+
+def _show_dry_run(group: Sequence[Plan], reports: Sequence[dict[str, Any]]) -> None:
+    """The jobs, then once what they have in common: the script, and what the spec sets."""
+    last = reports[-1]
+    what = f"{count(len(group), 'job')} would run" if len(group) > 1 else "would run"
+    print(f"{last['name']}: {what} on {last['cluster']}; nothing was written")
+    for plan, report in zip(group, reports, strict=True):
+        if plan.item.point is not None:
+            print(f"  {plan.item.point}")
+        if old := report["goes_on_from"]:
+            print(f"  goes on from {old['job']} at step {old['step']:,} of {plan.item.spec.train.steps:,}")
         for change in report["diff"]:
             print(f"  changed {change}")
         print(f"  takes {_estimate(report)}")
-        if point is None or point.index == point.count - 1:  # the values of all points would fill the screen
-            print(report["resolved"], end="")
-            if report["sbatch"]:
-                print(report["sbatch"])
-    return OK
+    if last["sbatch"]:
+        print(f"\nthe script for sbatch{_begin_explained(last['sbatch'])}:\n\n{last['sbatch'].strip()}\n")
+    of = f" of {group[-1].item.point}" if len(group) > 1 else ""
+    print(f"what is set{of}; the default of everything else is with --json\n")
+    print(last["set"], end="")
+
+
+def _begin_explained(script: str) -> str:
+    from tdmpc_lab.launch.sbatch import BEGIN
+
+    if f"--begin={BEGIN}" not in script:
+        return ""
+    return f" (--begin={BEGIN} is lifted as soon as the job's folder is complete: then it starts when there is room)"
 
 
 def _estimate(report: dict[str, Any]) -> str:
@@ -294,6 +348,10 @@ def ui(args: Namespace) -> int:
         return OK
     if problem := make_ready(project):
         print(f"warning: the ready views are as they were: {problem}", file=sys.stderr)
+    if found.running is not None:
+        r = found.running
+        print(f"MLflow for {project.root} runs already: process {r.pid} of {r.user} on {r.host}", file=sys.stderr)
+        print(f"from another machine, first: {found.tunnel}", file=sys.stderr)
     if found.command is None:
         print(found.url)
         return OK if problem is None else ExternalError.exit_code

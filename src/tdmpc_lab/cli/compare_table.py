@@ -5,9 +5,9 @@ from __future__ import annotations
 import sys
 
 from rich.console import Console
-from rich.table import Table as Grid
 from rich.text import Text
 
+from tdmpc_lab.cli.grid import print_grid
 from tdmpc_lab.cli.tables import WIDTH_OF_A_FILE
 from tdmpc_lab.report.comparison import Comparison
 from tdmpc_lab.report.tables import Table, differences_table, figures_table, headline, pair_line
@@ -20,10 +20,10 @@ def print_comparison(found: Comparison) -> None:
     console = Console() if sys.stdout.isatty() else Console(width=WIDTH_OF_A_FILE)
     console.print(Text(headline(found)), soft_wrap=True)
     console.print()
-    console.print(_grid(figures_table(found)))
+    _print(console, figures_table(found))
     if found.differences:
         console.print()
-        console.print(_grid(differences_table(found)))
+        _print(console, differences_table(found))
     elif len(found.summaries) > 1:
         console.print("\ntheir configs are the same", highlight=False)
     if found.pairs:
@@ -36,10 +36,5 @@ def print_comparison(found: Comparison) -> None:
         console.print(Text(line, "bold yellow" if line.startswith("warning") else ""), soft_wrap=True)
 
 
-def _grid(table: Table) -> Grid:
-    grid = Grid(box=None, pad_edge=False, header_style="bold")
-    for place, title in enumerate(table.titles):
-        grid.add_column(title, justify="left" if place == 0 else "right", overflow="fold")
-    for row in table.rows:
-        grid.add_row(*map(Text, row))
-    return grid
+def _print(console: Console, table: Table) -> None:
+    print_grid(console, table.titles, table.rows)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from tdmpc_lab.cli.common import project_here
 from tdmpc_lab.cli.output import print_json
 from tdmpc_lab.errors import UsageError
+from tdmpc_lab.text import count
 
 if TYPE_CHECKING:
     from tdmpc_lab.jobs.paths import Project
@@ -92,11 +93,14 @@ def _print(entries: Sequence[Entry], args: Namespace) -> None:
     else:
         sys.stdout.write("\n\n".join("\n".join(block) for block in blocks).encode(errors="replace").decode() + "\n")
     if len(shown) < len(entries):
-        print(f"\n{len(entries) - len(shown):,} older entries; all: tdmpc-lab notes --all", file=sys.stderr)
+        print(
+            f"\n{count(len(entries) - len(shown), 'older entry', 'older entries')}; all: tdmpc-lab notes --all",
+            file=sys.stderr,
+        )
     if args.unjudged:
         print(
-            f'\n{len(entries):,} without a verdict: tdmpc-lab verdict ID good|bad|unclear "because …", or on a '
-            "terminal: tdmpc-lab notes --unjudged",
+            f"\n{len(entries):,} without a verdict: tdmpc-lab verdict {entries[-1].id} good|bad|unclear "
+            '"because …", or on a terminal: tdmpc-lab notes --unjudged',
             file=sys.stderr,
         )
 
@@ -111,7 +115,7 @@ def _page(project: Project, entries: Sequence[Entry], args: Namespace) -> int:
     if args.json:
         print_json({"html": str(file), "jobs": len(entries)})
     else:
-        print(f"{file}: {len(entries):,} jobs")
+        print(f"{file}: {count(len(entries), 'job')}")
     return OK
 
 
@@ -173,13 +177,13 @@ def import_(args: Namespace) -> int:
         print_json(done.as_dict())
         return OK
     counts = {what: sum(one == what for one in done.jobs.values()) for what in ("new", "merged", "unchanged")}
-    told = ", ".join(f"{count} {what}" for what, count in counts.items() if count) or "none"
-    print(f"{args.file}: {len(done.jobs)} job{'' if len(done.jobs) == 1 else 's'} ({told})")
+    told = ", ".join(f"{many} {what}" for what, many in counts.items() if many) or "none"
+    print(f"{args.file}: {count(len(done.jobs), 'job')} ({told})")
     for job_id, what in done.jobs.items():
         if what != "unchanged":
             print(f"  {job_id}  {what}")
     kept = f"notes/imported/{done.log}.md"
-    print(f"{done.lines_kept} lines that belong to no job are kept in {kept}; all of it again: tdmpc-lab notes export")
+    print(f"of no job, and kept in {kept}: {count(done.lines_kept, 'line')}; all of it again: tdmpc-lab notes export")
     return OK
 
 

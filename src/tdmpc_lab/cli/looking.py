@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from argparse import Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,11 +11,13 @@ from typing import TYPE_CHECKING
 from tdmpc_lab.cli.common import find_job_id, project_here
 from tdmpc_lab.cli.output import print_json
 from tdmpc_lab.errors import UsageError
+from tdmpc_lab.text import count
 
 if TYPE_CHECKING:
     from tdmpc_lab.app.evaluate import Report
 
 OK = 0
+PROGRESS_S = 2.0
 
 
 def evaluate(args: Namespace) -> int:
@@ -31,7 +34,7 @@ def evaluate(args: Namespace) -> int:
         seed=args.seed,
         video=None if args.video is None else Path(args.video),
         device=args.device,
-        progress=_progress,
+        progress=_Progress(),
     )
     if args.json:
         print_json(report.as_dict())
@@ -40,8 +43,17 @@ def evaluate(args: Namespace) -> int:
     return OK
 
 
-def _progress(done: int, of: int) -> None:
-    print(f"{done}/{of} episodes", file=sys.stderr, flush=True)
+class _Progress:
+    """Episodes that are done, on standard error: the first and the last line at once, between them one in a while."""
+
+    def __init__(self) -> None:
+        self._next = 0.0
+
+    def __call__(self, done: int, of: int) -> None:
+        now = time.monotonic()
+        if done in (0, of) or now >= self._next:
+            self._next = now + PROGRESS_S
+            print(f"{done}/{count(of, 'episode')}", file=sys.stderr, flush=True)
 
 
 def _show(report: Report, *, policy: bool) -> None:
@@ -49,8 +61,8 @@ def _show(report: Report, *, policy: bool) -> None:
 
     how = "policy only" if policy else "planning"
     each = report.rows[0]["episodes"]
-    games = f"{each:,} games against each, half of them started by the agent" if "win" in report.rows[0] else ""
-    print(f"{report.target.words}, {how}: {games or f'{each:,} episodes'}")
+    games = f"{count(each, 'game')} against each, half of them started by the agent" if "win" in report.rows[0] else ""
+    print(f"{report.target.words}, {how}: {games or count(each, 'episode')}")
     print_evaluation(report.rows)
     if report.video is not None:
         print(f"video: {report.video}")
@@ -83,7 +95,7 @@ def play(args: Namespace) -> int:
         won = {1: "won by the agent", 0: "drawn", -1: "lost by the agent"}
         result = "" if game.winner is None else f", {won[game.winner]}"
         against = "" if game.opponent is None else f" against {game.opponent}"
-        print(f"game {number}{against}: {game.length} steps{result}, return {game.total:.1f}", flush=True)
+        print(f"game {number}{against}: {count(game.length, 'step')}{result}, return {game.total:.1f}", flush=True)
     return OK
 
 

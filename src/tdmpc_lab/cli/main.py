@@ -81,6 +81,11 @@ def _add_submit(sub: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
         action="store_true",
         help="submit although a job of the same config and seed waits, runs or completed",
     )
+    p.add_argument(
+        "--skip-existing",
+        action="store_true",
+        help="leave out what waits, runs or completed already: of a sweep the missing points are submitted",
+    )
     _add_profile(p)
     p.add_argument(
         "--after",
@@ -159,6 +164,7 @@ def _add_resume(sub: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
     p.add_argument("--steps", type=_positive, metavar="N", help="environment steps in all: the same as train.steps=N")
     _add_launch_options(p)
     _add_no_snapshot(p)
+    _add_dry_run(p)
     p.set_defaults(run=commands.resume, rest="overrides")
 
 

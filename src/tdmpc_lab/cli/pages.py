@@ -8,12 +8,12 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from tdmpc_lab.app.jobview import JobView
 from tdmpc_lab.app.show import JobPage, array_commands, commands, note_entry
 from tdmpc_lab.cli.cleaning import size_text
+from tdmpc_lab.cli.grid import print_grid
 from tdmpc_lab.cli.queue_table import STYLES, WARNING, facts, latest_result
 from tdmpc_lab.cli.tables import WIDTH_OF_A_FILE
 from tdmpc_lab.jobs.metrics import as_float, as_int, opponents_of
@@ -74,7 +74,7 @@ def print_array(project: Project, array: str, views: Sequence[JobView]) -> None:
         _print(console, "", Text(what_line(records[0], seed=False)))
         if records[0].why:
             _print(console, "why", Text(records[0].why))
-    console.print(_task_table(views))
+    _print_tasks(console, views)
     entry = note_entry(project, array.partition("_")[0])
     if entry is not None:
         for line in _said(entry):
@@ -82,28 +82,18 @@ def print_array(project: Project, array: str, views: Sequence[JobView]) -> None:
     _print_commands(console, array_commands(array, views))
 
 
-def _task_table(views: Sequence[JobView]) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("task", no_wrap=True)
-    table.add_column("point", ratio=1)
-    table.add_column("state", no_wrap=True)
-    for title in ("step", "result", "steps/s", "time"):
-        table.add_column(title, justify="right", no_wrap=True)
+def _print_tasks(console: Console, views: Sequence[JobView]) -> None:
+    rows: list[list[Text | str]] = []
     for view in views:
-        s = view.status
+        s, state = view.status, Text(view.state.value, STYLES[view.state])
         if view.record is None or s is None:
-            table.add_row(view.id, one_line(view.problem or ""), Text(view.state.value, STYLES[view.state]))
+            rows.append([view.id, one_line(view.problem or ""), state, "", "", "", ""])
             continue
-        table.add_row(
-            view.id,
-            point_text(view.record),
-            Text(s.state.value, STYLES[s.state]),
-            f"{number(s.step or 0)}/{number(s.steps)}",
-            latest_result(view),
-            "" if s.steps_per_s is None else number(s.steps_per_s),
-            "" if s.elapsed_s is None else duration(s.elapsed_s),
-        )
-    return table
+        steps = f"{number(s.step or 0)}/{number(s.steps)}"
+        speed = "" if s.steps_per_s is None else number(s.steps_per_s)
+        time = "" if s.elapsed_s is None else duration(s.elapsed_s)
+        rows.append([view.id, point_text(view.record), state, steps, latest_result(view), speed, time])
+    print_grid(console, ("task", "point", "state", "step", "result", "steps/s", "time"), rows, left=3, text=1)
 
 
 def _print(console: Console, label: str, text: Text) -> None:
@@ -195,7 +185,7 @@ def _print_evaluations(console: Console, page: JobPage) -> None:
             _print(
                 console, label, Text(f"{line}  {number(finite[0])} → {number(finite[-1])}, best {number(max(finite))}")
             )
-        console.print(_evaluation_table(rows))
+        _print_evaluation_table(console, rows)
         if len(rows) > _EVALUATIONS:
             console.print(
                 Text(f"{_EVALUATIONS} of {number(len(rows))} evaluations; all: show {page.record.id} --json", "dim")
@@ -213,19 +203,17 @@ def _curves(rows: Sequence[dict[str, Any]]) -> Iterable[tuple[str, list[float | 
         yield "return", returns
 
 
-def _evaluation_table(rows: Sequence[dict[str, Any]]) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="bold")
+def _print_evaluation_table(console: Console, rows: Sequence[dict[str, Any]]) -> None:
     games = opponents_of(rows[-1])
-    for title in ("step", *(f"win vs {name}" for name, _ in games), "return", "lowest", "highest", "episodes"):
-        table.add_column(title, justify="right", no_wrap=True)
+    titles = ("step", *(f"win vs {name}" for name, _ in games), "return", "lowest", "highest", "episodes")
+    found = []
     for index in evenly(len(rows), _EVALUATIONS):
         row = rows[index]
         ends = [number(as_float(row.get(key))) for key in ("return_min", "return_max")]
         won = [share_with_interval(row, suffix) for _, suffix in games]
-        table.add_row(
-            number(as_int(row.get("step"))), *won, mean_and_std(row), *ends, number(as_int(row.get("episodes")))
-        )
-    return table
+        step, episodes = (number(as_int(row.get(key))) for key in ("step", "episodes"))
+        found.append([step, *won, mean_and_std(row), *ends, episodes])
+    print_grid(console, titles, found, left=0)
 
 
 def _files(project: Project, page: JobPage) -> Lines:

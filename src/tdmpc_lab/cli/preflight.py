@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from tdmpc_lab.cli.common import project_here
 from tdmpc_lab.cli.output import print_json
+from tdmpc_lab.text import count
 
 if TYPE_CHECKING:
     from tdmpc_lab.app.submit import Cluster, Plan
@@ -67,8 +68,9 @@ def _show(facts: dict[str, Any]) -> None:
         print(f"environment: left out; sizes as given, {facts['observation_dim']} and {facts['action_dim']}")
     else:
         print(
-            f"environment: made and stepped {facts['environment_steps']} times; observation "
-            f"{facts['observation_dim']}, action {facts['action_dim']}, episodes of {facts['episode_length']} steps"
+            f"environment: made and stepped {count(facts['environment_steps'], 'time')}; observation "
+            f"{facts['observation_dim']}, action {facts['action_dim']}, episodes of "
+            f"{count(facts['episode_length'], 'step')}"
         )
     print(f"agent: {facts['parameters']:,} parameters; one plan and one update ran on {facts['device']}")
     memory = {name: f"{size / _GIB:.2f}" for name, size in facts["device_memory"].items()}

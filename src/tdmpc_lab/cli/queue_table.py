@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from textwrap import wrap
 
 from rich.cells import cell_len, set_cell_size
 from rich.text import Text
@@ -131,7 +132,8 @@ def _time_left(view: JobView) -> list[Fact]:
 
 def _begin(view: JobView) -> list[Fact]:
     """When SLURM expects to start a job that waits."""
-    moment = parse_time(view.line.begin) if view.line is not None and view.state is State.PENDING else None
+    waits = view.line is not None and not view.line.held and view.state is State.PENDING
+    moment = parse_time(view.line.begin) if view.line is not None and waits else None
     return [] if moment is None else [(f"SLURM expects to start it {moment:%a %Y-%m-%d %H:%M}", "")]
 
 
@@ -185,12 +187,12 @@ def _span(widths: Sequence[int], column: int) -> tuple[int, int]:
 
 
 def _flow(found: Sequence[Fact], width: int, indent: int) -> list[Text]:
-    """The facts one after the other, on as many lines as they need; one that is longer than a line is cut."""
+    """The facts one after the other, on as many lines as they need: a figure or an advice that is cut is none."""
     lines: list[Text] = []
     for text, style in found:
-        piece = Text(shorten(text, max(20, width - indent)), style)
-        if lines and lines[-1].cell_len + 3 + piece.cell_len <= width:
-            lines[-1].append(" · ").append_text(piece)
+        pieces = wrap(text, max(20, width - indent), break_long_words=False, break_on_hyphens=False)
+        if lines and len(pieces) == 1 and lines[-1].cell_len + 3 + cell_len(text) <= width:
+            lines[-1].append(" · ").append(text, style)
         else:
-            lines.append(Text(" " * indent).append_text(piece))
+            lines += [Text(" " * indent).append(piece, style) for piece in pieces]
     return lines

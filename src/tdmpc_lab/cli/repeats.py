@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from tdmpc_lab.errors import UsageError
+from tdmpc_lab.text import count
 
 if TYPE_CHECKING:
     from tdmpc_lab.app.submit import Plan
@@ -18,11 +19,11 @@ MANY = 10
 """Jobs that are cancelled at once without a question."""
 
 
-def refuse_repeats(project: Project, plans: Sequence[Plan], args: Namespace) -> None:
-    """Return if all of the plans are to be submitted.
+def without_repeats(project: Project, plans: Sequence[Plan], args: Namespace) -> tuple[list[Plan], frozenset[str]]:
+    """The plans that are to be submitted, and the jobs like them that are known of.
 
-    Raises UsageError where some run or ran already and the answer is no, or there is no terminal to ask at. A dry
-    run only tells.
+    Those that run or ran already are left out with `--skip-existing`, or where that is the answer at the terminal.
+    Raises UsageError where the answer is no, or there is no terminal to ask at. A dry run only tells.
     """
     from tdmpc_lab.app.code import code_now
     from tdmpc_lab.app.repeats import find_repeats
@@ -30,18 +31,27 @@ def refuse_repeats(project: Project, plans: Sequence[Plan], args: Namespace) -> 
     found = find_repeats(project, plans, lambda: code_now(project, "local", snapshot=not args.no_snapshot, write=False))
     for line in _shortened(found.said):
         print(f"note: {line}", file=sys.stderr)
+    others = [plan for number, plan in enumerate(plans) if number not in found.plans]
     if not found.refused:
-        return
+        return list(plans), found.seen
     told = "\n".join(f"  {line}" for line in _shortened(found.refused))
     head = "the same config and seed for a second time"
+    if args.skip_existing:
+        print(f"note: left out, {head}\n{told}", file=sys.stderr)
+        return others, found.seen
     if args.dry_run:
         print(f"note: {head}; submit would ask\n{told}", file=sys.stderr)
-        return
+        return list(plans), found.seen
+    alone = f"the other {count(len(others), 'job')} alone"
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
-        raise UsageError(f"{head}; nothing was done (--again: submit all the same)\n{told}")
+        skip = f"--skip-existing: {alone}; " if others else ""
+        raise UsageError(f"{head}; nothing was done ({skip}--again: submit all the same)\n{told}")
     print(f"{head}\n{told}", file=sys.stderr)
-    if not yes("submit all the same?"):
-        raise UsageError("nothing was done")
+    if yes("submit all the same?"):
+        return list(plans), found.seen
+    if others and yes(f"submit {alone}?"):
+        return others, found.seen
+    raise UsageError("nothing was done")
 
 
 def refuse_many(ids: Sequence[str], agreed: bool) -> None:
@@ -52,7 +62,7 @@ def refuse_many(ids: Sequence[str], agreed: bool) -> None:
     if agreed or len(ids) <= MANY:
         return
     told = "\n".join(f"  {line}" for line in _shortened(ids))
-    head = f"that are {len(ids):,} jobs"
+    head = f"that are {count(len(ids), 'job')}"
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
         raise UsageError(f"{head}; nothing was done (--yes: cancel them all the same)\n{told}")
     print(f"{head}\n{told}", file=sys.stderr)

@@ -84,7 +84,7 @@ class _Walk:
         from tdmpc_lab.app.words import judge
         from tdmpc_lab.notes.verdict import split_causes
 
-        because = _answer("because: ")
+        because = _answer("why: ")
         if not because:
             return False
         cause = "" if judgement == "good" else _answer("the setting that did it, as agent.horizon=18 (or just Enter): ")

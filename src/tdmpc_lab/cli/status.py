@@ -13,6 +13,7 @@ from tdmpc_lab.cli.common import add_json, find_job_id, project_here
 from tdmpc_lab.cli.output import print_json
 from tdmpc_lab.cli.syncing import with_sync
 from tdmpc_lab.errors import ExternalError, UsageError
+from tdmpc_lab.text import count
 
 if TYPE_CHECKING:
     from tdmpc_lab.app.listing import Listing, Selection
@@ -156,7 +157,8 @@ def _print_markdown(listing: Listing) -> None:
     print(f"{datetime.now():%Y-%m-%d_%H-%M-%S}\n")
     print(queue_markdown([*listing.views, *listing.foreign]))
     if listing.left_out:
-        print(f"\n{listing.left_out:,} older jobs are over and not shown; all: tdmpc-lab status --md --all")
+        older = count(listing.left_out, "older job is", "older jobs are")
+        print(f"\n{older} over and not shown; all: tdmpc-lab status --md --all")
 
 
 def _watch(project: Project, wanted: Selection, most: int | None, every_s: float) -> int:

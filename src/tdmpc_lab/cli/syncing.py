@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from tdmpc_lab.cli.common import add_json, find_job_id, project_here
 from tdmpc_lab.cli.output import print_json
+from tdmpc_lab.text import count
 
 OK, FAILED = 0, 1
 AT_MOST_S = 10.0
@@ -38,19 +39,19 @@ def sync(args: Namespace) -> int:
     for job in bring_level(project, ids):
         done.append(job)
         if job.what == "sent":
-            print(f"{job.id}: sent {job.points:,} values, {job.detail}", flush=True)
+            print(f"{job.id}: sent {count(job.points, 'value')}, {job.detail}", flush=True)
         elif job.what == "failed":
             print(f"{job.id}: {job.detail}", file=sys.stderr)
         elif job.what == "left" and ids is not None:
             print(f"{job.id}: left alone: {job.detail}")
-    count = {what: sum(job.what == what for job in done) for what in ("sent", "level", "left", "failed")}
+    found = {what: sum(job.what == what for job in done) for what in ("sent", "level", "left", "failed")}
     print(
-        f"{count['sent']} jobs brought level, {count['level']} were level already, {count['left']} left alone "
-        f"(they wait, run or never started), {count['failed']} failed"
+        f"{count(found['sent'], 'job')} brought level, {found['level']} level already, {found['left']} left alone "
+        f"(waiting, running or never started), {found['failed']} failed"
     )
     if args.json:
         print_json([job.as_dict() for job in done])
-    return FAILED if count["failed"] else OK
+    return FAILED if found["failed"] else OK
 
 
 def with_sync(command: Command) -> Command:

@@ -9,17 +9,17 @@ from typing import Any, Self
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
-from rich.table import Table
 from rich.text import Text
 
 from tdmpc_lab.app.jobview import JobView
 from tdmpc_lab.app.listing import Listing
+from tdmpc_lab.cli.grid import fits, grid, print_grid
 from tdmpc_lab.cli.queue_table import STYLES, queue_lines, win_rates
 from tdmpc_lab.jobs.points import what_it_is
 from tdmpc_lab.jobs.state import State
 from tdmpc_lab.notes.results import mean_and_std, share_with_interval
 from tdmpc_lab.notes.verdict import is_verdict_line
-from tdmpc_lab.text import duration, number, one_line, shorten
+from tdmpc_lab.text import count, duration, number, one_line, shorten
 
 WIDTH_OF_A_FILE = 200  # what is piped or redirected is not cut to a terminal's width
 NARROW = 120  # columns: below, jobs that are over are shown on several lines each, too
@@ -42,12 +42,10 @@ def _parts(listing: Listing, width: int) -> list[RenderableType]:
     going = [view for view in listing.views if view.goes_on] + listing.foreign
     parts: list[RenderableType] = []
     if listing.left_out:
-        parts += [
-            Text(f"{number(listing.left_out)} older jobs are over and not shown; all: tdmpc-lab status --all"),
-            "",
-        ]
+        older = count(listing.left_out, "older job is", "older jobs are")
+        parts += [Text(f"{older} over and not shown; all: tdmpc-lab status --all"), ""]
     if over and width >= NARROW:
-        parts += [_table_of_ended(over), *_causes(over)]
+        parts += _table_of_ended(over, width)
     elif over:
         parts += queue_lines(over, width)
     if going:
@@ -58,18 +56,24 @@ def _parts(listing: Listing, width: int) -> list[RenderableType]:
     return parts
 
 
-def _table_of_ended(views: Sequence[JobView]) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("job", no_wrap=True)
-    table.add_column("experiment", no_wrap=True)
-    table.add_column("what it is", ratio=1)
-    table.add_column("state", no_wrap=True)
+def _table_of_ended(views: Sequence[JobView], width: int) -> list[RenderableType]:
     games = any(win_rates(view) for view in views)
-    for title in ("step", "return", *(("win",) if games else ()), "steps/s", "time"):
-        table.add_column(title, justify="right", no_wrap=True)
-    for view in views:
-        table.add_row(*_cells(view, games=games))
-    return table
+    titles = [
+        "job",
+        "experiment",
+        "what it is",
+        "state",
+        "step",
+        "return",
+        *(["win"] if games else []),
+        "steps/s",
+        "time",
+    ]
+    rows = [_cells(view, games=games) for view in views]
+    rows = [[*row, *[Text("")] * (len(titles) - len(row))] for row in rows]  # of a job that can't be read
+    if not fits(titles, rows, width, text=2):
+        return list(queue_lines(views, width))
+    return [grid(titles, rows, width, left=4, text=2), *_causes(views)]
 
 
 def _causes(views: Sequence[JobView]) -> list[RenderableType]:
@@ -150,13 +154,10 @@ def _cells(view: JobView, *, games: bool) -> list[Text]:
 def print_evaluation(rows: Sequence[Mapping[str, Any]]) -> None:
     """One line per opponent: shares of games, return, length."""
     console = Console() if sys.stdout.isatty() else Console(width=WIDTH_OF_A_FILE)
-    table = Table(box=None, pad_edge=False, header_style="bold")
     games = "win" in rows[0]
-    if games:
-        table.add_column("opponent", no_wrap=True)
-    titles = ("win", "win starting", "win receiving", "draw", "loss") if games else ()
-    for title in (*titles, "return", "lowest", "highest", "length"):
-        table.add_column(title, justify="right", no_wrap=True)
+    titles = ["opponent", "win", "win starting", "win receiving", "draw", "loss"] if games else []
+    titles += ["return", "lowest", "highest", "length"]
+    found = []
     for row in rows:
         cells = []
         if games:
@@ -164,23 +165,20 @@ def print_evaluation(rows: Sequence[Mapping[str, Any]]) -> None:
             shares = (row.get(key) for key in ("win_starting", "win_receiving", "draw", "loss"))
             cells += ["" if share is None else f"{share:.2f}" for share in shares]
         cells += [mean_and_std(row), *(number(row[key]) for key in ("return_min", "return_max", "length_mean"))]
-        table.add_row(*map(Text, cells))
-    console.print(table)
+        found.append(cells)
+    print_grid(console, titles, found, left=1 if games else 0)
 
 
 def print_rewards(rows: Sequence[Mapping[str, Any]], weights: Mapping[str, float]) -> None:
     """One line per episode: its return raw, shaped and after backprop."""
     console = Console() if sys.stdout.isatty() else Console(width=WIDTH_OF_A_FILE)
     print("weights: " + ", ".join(f"{name} {number(weight)}" for name, weight in weights.items()))
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for title in ("episode", "outcome", "against"):
-        table.add_column(title, no_wrap=True)
-    for title in ("steps", "raw return", "shaped", "after backprop"):
-        table.add_column(title, justify="right", no_wrap=True)
-    for count, row in enumerate(rows, start=1):
+    titles = ("episode", "outcome", "against", "steps", "raw return", "shaped", "after backprop")
+    found = []
+    for episode, row in enumerate(rows, start=1):
         returns = [number(row[key]) for key in ("return", "return_shaped", "return_backprop")]
-        table.add_row(str(count), row["outcome"], row["opponent"] or "", number(row["steps"]), *returns)
-    console.print(table)
+        found.append([str(episode), row["outcome"], row["opponent"] or "", number(row["steps"]), *returns])
+    print_grid(console, titles, found, left=3)
 
 
 def print_entries(blocks: Sequence[Sequence[str]], judgements: Sequence[str]) -> None:

@@ -54,6 +54,28 @@ def dump_yaml(spec: Spec) -> str:
     return "".join(f"{line}\n" for line in _mapping_lines(values))
 
 
+def dump_set_yaml(spec: Spec) -> str:
+    """Those values that are not the defaults, as YAML: what a spec and its overrides set."""
+    return "".join(f"{line}\n" for line in _mapping_lines(_set_values(spec)))
+
+
+def _set_values(section: Any) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for field in dataclasses.fields(section):
+        value, usual = getattr(section, field.name), _default(field)
+        if value == usual:
+            continue
+        if dataclasses.is_dataclass(value) and (usual is None or dataclasses.is_dataclass(usual)):
+            found[field.name] = _set_values(value)
+        else:
+            found[field.name] = _OFF if value is None and dataclasses.is_dataclass(usual) else plain(value)
+    return found
+
+
+def _default(field: dataclasses.Field[Any]) -> Any:
+    return field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+
+
 def _mapping_lines(data: Mapping[str, Any]) -> Iterator[str]:
     for key, value in data.items():
         name = _plain_key(key)

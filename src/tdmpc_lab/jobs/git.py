@@ -7,6 +7,8 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
+from tdmpc_lab.outputs import is_output
+
 _TIMEOUT_S = 10.0
 _OWN = (":(exclude)jobs", ":(exclude)notes", ":(exclude)mlruns")  # what the tool itself writes is no change of code
 _KEPT = ("GIT_CEILING_DIRECTORIES",)
@@ -47,19 +49,27 @@ def git(root: Path, *arguments: str) -> str:
 def git_state(root: Path) -> tuple[str | None, bool | None]:
     """Commit of the code under `root`, and whether the tree differs from it.
 
-    What the tool itself writes there (jobs/, notes/, mlruns/) does not count as a difference. The commit is
+    What the tool itself writes there (jobs/, notes/, mlruns/, and pictures and pages wherever they are) does not
+    count as a difference. The commit is
     None where there is none yet; (None, None) outside a repository and without git. Never raises: a job
     must not fail for want of it.
     """
     try:
-        changes = git(root, "status", "--porcelain", "--", ":/", *_OWN)
+        changes = git(root, "status", "--porcelain", "-z", "--untracked-files=all", "--", ":/", *_OWN)
+        top = _top(root)
     except GitError:
         return None, None
     try:
         commit = git(root, "rev-parse", "--verify", "--quiet", "HEAD").strip()
     except GitError:
         commit = ""
-    return commit or None, bool(changes.strip())
+    # Two letters, a space and the name; after that of a renamed file stands its old one, which is there no more.
+    names = [entry[3:] if entry[2:3] == " " else entry for entry in changes.split("\0") if entry]
+    return commit or None, not all(is_output(top / name) for name in names)
+
+
+def _top(root: Path) -> Path:
+    return Path(git(root, "rev-parse", "--show-toplevel").rstrip("\n"))
 
 
 def code_diff(root: Path, without: Sequence[str] = ()) -> str | None:
@@ -70,11 +80,18 @@ def code_diff(root: Path, without: Sequence[str] = ()) -> str | None:
     """
     left_out = [*_OWN, *(f":(exclude,top,glob,icase)**/{name}" for name in without)]
     try:
+        top = _top(root)
+        different = git(root, "diff", "--name-only", "-z", "HEAD", "--", ":/", *left_out).split("\0")
+        left_out += [f":(exclude,top,literal){name}" for name in different if is_output(top / name)]
         changed = git(root, "diff", "--no-ext-diff", "--no-color", "HEAD", "--", ":/", *left_out)
         new = git(root, "ls-files", "--others", "--exclude-standard", "-z", "--", ":/", *left_out)
     except GitError:
         return None
-    names = "".join(f"# new, not tracked by git: {name}\n" for name in sorted(new.split("\0")) if name)
+    names = "".join(
+        f"# new, not tracked by git: {name}\n"
+        for name in sorted(new.split("\0"))
+        if name and not is_output(root / name)
+    )
     # Read as UTF-8 whatever the locale is: what is no text comes back as the same bytes when it is written.
     text = os.fsencode(names + changed).decode(errors="surrogateescape")
     if len(text) > _MOST_DIFF:

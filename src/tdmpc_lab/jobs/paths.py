@@ -69,6 +69,12 @@ class JobPaths:
         return self.folder / "checkpoints"
 
     @property
+    def checkpoint_step(self) -> int:
+        """Step of the last checkpoint; 0 where there is none."""
+        steps = (int(path.stem.removeprefix("step_")) for path in self.checkpoints.glob("step_*.pt"))
+        return max(steps, default=0)
+
+    @property
     def videos(self) -> Path:
         """Folder of the videos of evaluation episodes."""
         return self.folder / "videos"
@@ -174,6 +180,16 @@ class Project:
     def rollup_copy(self) -> Path:
         """The roll-up as the tool wrote it last: tells what a person has added since."""
         return self.jobs / ".rollup.md"
+
+    @property
+    def submit_lock(self) -> Path:
+        """Held while jobs are recorded: of two identical submits the second is to see the first."""
+        return self.jobs / ".submit.lock"
+
+    @property
+    def ui_lock(self) -> Path:
+        """Held by the MLflow server that `ui` became, as long as it lives; says where it is."""
+        return self.jobs / ".ui.lock"
 
     @property
     def unsent(self) -> Path:

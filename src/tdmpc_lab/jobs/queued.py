@@ -13,6 +13,12 @@ SHORT_STATES = {
     "TIMEOUT": "TO", "PREEMPTED": "PR", "NODE_FAIL": "NF", "BOOT_FAIL": "BF", "DEADLINE": "DL", "OUT_OF_MEMORY": "OOM",
     "UNKNOWN": "?",
 }  # fmt: skip
+# What squeue says of a job that waits until somebody lets it go, or for ever: as its state, and as its reason.
+_HELD_STATES = ("REQUEUE_HOLD", "SPECIAL_EXIT", "RESV_DEL_HOLD")
+_HELD_REASONS = (
+    "JobHeldUser", "JobHeldAdmin", "JobHoldMaxRequeue", "job requeued in held state", "launch failed requeued held",
+    "DependencyNeverSatisfied",
+)  # fmt: skip
 _SPAN = re.compile(r"(?:([0-9]{1,5})-)?(?:([0-9]{1,6}):)?([0-9]{1,6}):([0-9]{2})", re.ASCII)
 
 
@@ -45,6 +51,11 @@ class QueueLine:
         """The column NODELIST(REASON)."""
         waits = not self.nodelist and self.reason not in ("", "None", "(null)")
         return f"({self.reason})" if waits else self.nodelist
+
+    @property
+    def held(self) -> bool:
+        """Whether it does not start by itself, whatever time SLURM names for that: it may be an earlier attempt's."""
+        return self.word in _HELD_STATES or self.reason.strip("()") in _HELD_REASONS
 
     @property
     def left_s(self) -> float | None:

@@ -1,7 +1,8 @@
 """The code of a project as it is now, kept for the jobs submitted now: `jobs/.snapshots/<hash>/`.
 
 Jobs of one state of the code share one folder, named by its content. What is not kept (what git ignores, files
-that are too large or look like secrets) stays reachable there through links to the project's own files.
+that are too large or look like secrets, pictures and pages that the tool drew) stays reachable there through links to
+the project's own files.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from pathlib import Path, PurePosixPath
 from tdmpc_lab.errors import SnapshotError
 from tdmpc_lab.jobs.git import GitError, git
 from tdmpc_lab.jobs.paths import Project
+from tdmpc_lab.outputs import is_output
 from tdmpc_lab.secret import holds_private_key, is_secret_name
 
 MOST_FILE = 8 << 20
@@ -81,12 +83,13 @@ def take_snapshot(project: Project, *, write: bool = True) -> Snapshot:
         ignored = _ignored(top, place)
     except GitError as error:
         raise SnapshotError(str(error)) from None
-    entries, left_out = _read(top, place, names)
+    outputs = [name for name in names if is_output(top / name)]
+    entries, left_out = _read(top, place, [name for name in names if name not in outputs])
     name = _hash(entries)
     folder = project.snapshots / name
     if write:
         _store(folder, entries)
-        _link(folder, top, [*left_out, *ignored])
+        _link(folder, top, [*left_out, *outputs, *ignored])
     told = tuple(f"{path} ({why})" for path, why in left_out.items())
     holding = {above for entry in entries for above in PurePosixPath(entry.path).parents}
     return Snapshot(name, folder, top, place, told, frozenset(holding))

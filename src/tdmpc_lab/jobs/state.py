@@ -14,7 +14,7 @@ from tdmpc_lab.jobs.metrics import as_float, as_int, last_step
 from tdmpc_lab.jobs.queued import QueueLine
 from tdmpc_lab.jobs.record import JobRecord
 from tdmpc_lab.jobs.signs import LastSign, no_signs
-from tdmpc_lab.text import duration, number, one_line, parse_time, shorten
+from tdmpc_lab.text import count, duration, number, one_line, parse_time, shorten
 
 Event = Mapping[str, Any]
 Row = Mapping[str, Any]
@@ -96,6 +96,7 @@ class JobStatus:
     """The MLflow run."""
 
 
+_EVENTS_WITH_STEP = ("resumed", "warm_up", "checkpoint", "preempted")  # told at the step that was just done
 # How SLURM says a job ended → the state and the cause in words.
 _SLURM_ENDS = {
     "TIMEOUT": (State.TIMEOUT, "SLURM ended it at its time limit"),
@@ -140,6 +141,8 @@ def derive_status(
     step = _step(outcome, current, last_rows, attempt)
     rate = _rate(last_rows, attempt)
     running = state is State.RUNNING
+    if running and cause is None:
+        cause = _learning_from_seed_steps(attempts, last_rows)
     here = start if start is not None and state is not State.PENDING else {}
     return JobStatus(
         state=state,
@@ -305,7 +308,7 @@ def _step(outcome: Event | None, current: Sequence[Event], rows: Sequence[Row], 
     if outcome is not None and (stated := as_int(outcome.get("step"))) is not None:
         return stated
     signs = [last_step(row for row in rows if _is_of(row, attempt))]
-    signs += [as_int(e.get("step")) for e in current if e.get("event") in ("resumed", "checkpoint", "preempted")]
+    signs += [as_int(e.get("step")) for e in current if e.get("event") in _EVENTS_WITH_STEP]
     known = [step for step in signs if step is not None]
     return max(known) if known else last_step(rows)
 
@@ -315,26 +318,56 @@ def _is_of(row: Row, attempt: int) -> bool:
     return stated is None or stated == attempt
 
 
+def _learning_from_seed_steps(attempts: Sequence[Sequence[Event]], rows: Sequence[Row]) -> str | None:
+    """What a job does that stands still because it learns from its seed steps; None for one that does not.
+
+    The updates begin with the event `warm_up`. They are over when the job has gone a step further, has a row with
+    updates, or has settled that step with a checkpoint. A checkpoint before a preemption may have come between two of
+    them.
+    """
+    begun = None
+    for attempt in attempts:
+        for event, after in zip(attempt, [*attempt[1:], {}], strict=True):
+            kind, at = event.get("event"), as_int(event.get("step"))
+            if kind == "warm_up":
+                begun = event
+            elif begun is None or at is None or kind not in _EVENTS_WITH_STEP:
+                continue
+            elif at != as_int(begun.get("step")) or (kind == "checkpoint" and after.get("event") != "preempted"):
+                begun = None
+    step = None if begun is None else as_int(begun.get("step"))
+    if begun is None or step is None:
+        return None
+    for row in rows:
+        at = as_int(row.get("step"))
+        if at is not None and (at > step or (at == step and (as_int(row.get("updates")) or 0) > 0)):
+            return None
+    updates = as_int(begun.get("updates"))
+    many = "" if updates is None else f": {count(updates, 'update')}"
+    return f"learning from the seed steps{many}"
+
+
 def _rate(rows: Sequence[Row], attempt: int) -> float | None:
     """Steps per second: what the attempt's last rows say themselves, else what their steps and times give.
 
-    Rows before one with updates are no measure: random steps cost next to nothing.
+    Rows before one with updates are no measure: random steps cost next to nothing. Nor is the time up to the last row
+    of a step, or up to an evaluation: it went into updates from the seed steps, evaluations and checkpoints.
     """
     stated = _first(as_float(row.get("steps_per_s")) for row in reversed(rows) if _is_of(row, attempt))
     if stated is not None:
         return stated if stated > 0 else None
     learning = next((n for n, row in enumerate(rows) if (as_int(row.get("updates")) or 0) > 0), len(rows))
-    points = [
-        (step, wall)
-        for row in rows[learning:]
-        if _is_of(row, attempt)
-        and (step := as_int(row.get("step"))) is not None
-        and (wall := as_float(row.get("wall_s"))) is not None
-    ]
-    if not points:
-        return None
-    (first_step, first_wall), (step, wall) = points[0], points[-1]
-    return (step - first_step) / (wall - first_wall) if step > first_step and wall > first_wall else None
+    steps, seconds = 0, 0.0
+    before: tuple[int, float] | None = None
+    for row in rows[learning:]:
+        step, wall = as_int(row.get("step")), as_float(row.get("wall_s"))
+        if not _is_of(row, attempt) or step is None or wall is None:
+            continue
+        if before is not None and step > before[0] and row.get("split") != "eval":
+            steps += step - before[0]
+            seconds += wall - before[1]
+        before = step, wall
+    return steps / seconds if steps > 0 and seconds > 0 else None
 
 
 def _elapsed(

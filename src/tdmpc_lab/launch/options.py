@@ -68,7 +68,7 @@ _TAKEN = {
     "usage": "nothing would be submitted",
     "version": "nothing would be submitted",
 }
-# The other long options of sbatch, of SLURM 20.11 to 24.11.
+# The other long options of sbatch, of SLURM 20.11 to 24.11, those that its help does not tell of included.
 _OTHER = (
     "acctg-freq bb bbf begin cluster-constraint container-id contiguous core-spec cores-per-socket cpu-freq "
     "cpus-per-gpu deadline delay-boot distribution exclusive export export-file extra extra-node-info get-user-env "
@@ -76,14 +76,33 @@ _OTHER = (
     "network nice no-kill nodefile ntasks-per-core ntasks-per-gpu ntasks-per-socket oom-kill-step overcommit "
     "oversubscribe power prefer priority profile propagate reboot reservation resv-ports segment "
     "sockets-per-node spread-job stepmgr switches thread-spec threads-per-core time-min tmp tres-bind tres-per-task "
-    "uid use-min-nodes wckey"
+    "uid use-min-nodes wait-all-nodes wckey"
 )
 KNOWN_OPTIONS = frozenset(_OTHER.split()) | frozenset(_OWN_KEYS) | frozenset(_ONE_OF_TWO) | frozenset(_TAKEN)
+# Options whose value is yes or no in words of their own, for true and false: YAML reads `yes` and `no` as those.
+_YES_NO = {"kill-on-invalid-dep": ("yes", "no"), "wait-all-nodes": ("1", "0"), "oom-kill-step": ("1", "0")}
+# Of the options above those that need no value. True is for these: the option alone.
+_SWITCHES = (
+    "contiguous", "exclusive", "get-user-env", "ignore-pbs", "nice", "no-kill", "overcommit", "oversubscribe",
+    "propagate", "reboot", "resv-ports", "spread-job", "stepmgr", "use-min-nodes",
+)  # fmt: skip
 
 
 def extra_options(config: SlurmConfig) -> dict[str, str | int | bool]:
     """The options of `slurm.extra` by the names that sbatch knows, without those that are false."""
-    return {name.replace("_", "-"): value for name, value in config.extra.items() if value is not False}
+    found: dict[str, str | int | bool] = {}
+    for option, value in config.extra.items():
+        name = option.replace("_", "-")
+        if isinstance(value, bool) and name in _YES_NO:
+            found[name] = _YES_NO[name][0 if value else 1]
+        elif value is not False:
+            found[name] = value
+    return found
+
+
+def is_abbreviated(name: str) -> bool:
+    """Whether sbatch would take this for one of the options known here, written in full."""
+    return any(known.startswith(name) for known in KNOWN_OPTIONS if known != name)
 
 
 def option_problems(config: SlurmConfig, known: Collection[str] = KNOWN_OPTIONS) -> list[OptionProblem]:
@@ -112,6 +131,9 @@ def _problems(config: SlurmConfig, known: Collection[str]) -> Iterator[OptionPro
             yield OptionProblem(key, f"--{name} is set by the submission itself", _TAKEN[name])
         elif name not in known:
             yield OptionProblem(key, f"sbatch has no option --{name}", _nearest(name, known))
+        elif value is True and name in KNOWN_OPTIONS and name not in (*_SWITCHES, *_YES_NO):
+            message = f"--{name} needs a value, found true, which is also how YAML reads yes and on"
+            yield OptionProblem(key, message, "write the value that `sbatch --help` tells of, a word in quotes")
         elif other is not None and getattr(config, other) not in (None, ()):
             message = f"--{name} and slurm.{other} ask for the same twice"
             yield OptionProblem(key, message, f"leave one of them out, or set slurm.{other}={_unset(other)}")

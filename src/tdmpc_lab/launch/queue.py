@@ -17,7 +17,7 @@ from tdmpc_lab.jobs.queued import QueueLine
 from tdmpc_lab.jobs.requests import person
 from tdmpc_lab.jobs.state import END_WORDS, SchedulerState
 from tdmpc_lab.launch.commands import command
-from tdmpc_lab.launch.reasons import LIMITED_BY_PARTITION, reason_in_words
+from tdmpc_lab.launch.reasons import LIMITED_BY_PARTITION, held_in_words, reason_in_words
 
 _SQUEUE = (
     "squeue", "--noheader", "--array", "--format=%i|%T|%P|%l|%r|%u|%M|%D|%N|%S|%k|%Z|%j", "--states=all", "--me",
@@ -87,7 +87,7 @@ def slurm_states(job_ids: Sequence[str], queue: Queue | None = None) -> dict[str
         return dict.fromkeys(job_ids, SchedulerState("UNREACHABLE", queue.problem)) | _ends_on_file(job_ids)
     lines = queue.lines
     limits = _limits(lines, job_ids)
-    states = {i: _state(lines[i], limits) if i in lines else SchedulerState("GONE") for i in job_ids}
+    states = {i: _state(i, lines[i], limits) if i in lines else SchedulerState("GONE") for i in job_ids}
     over = [job_id for job_id, state in states.items() if state.state == "GONE" and is_slurm_id(job_id)]
     return states | _from_accounts(over, states)
 
@@ -118,12 +118,14 @@ def _limits(queue: Mapping[str, QueueLine], job_ids: Sequence[str]) -> dict[str,
     return {name: limit for name, _, limit in rows if limit}
 
 
-def _state(line: QueueLine, limits: Mapping[str, str]) -> SchedulerState:
+def _state(job_id: str, line: QueueLine, limits: Mapping[str, str]) -> SchedulerState:
     reason = "" if line.reason in ("None", "(null)") else line.reason
     if line.word in END_WORDS:  # the reason mostly repeats the word (TimeLimit, NonZeroExitCode)
         return SchedulerState("GONE", f"{line.word} ({reason})" if reason else line.word)
     if waits(line):
-        why = reason_in_words(reason, line.partition, line.limit, limits.get(line.partition))
+        why = reason_in_words(job_id, reason, line.partition, line.limit, limits.get(line.partition))
+        if line.held and not why:
+            why = held_in_words(job_id)
         return SchedulerState("PENDING", why, line)
     return SchedulerState("RUNNING", "" if line.word == "RUNNING" else line.word, line)
 

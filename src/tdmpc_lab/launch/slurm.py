@@ -40,6 +40,18 @@ def sbatch_options() -> frozenset[str]:
         return frozenset()
 
 
+def sbatch_takes(option: str, value: str | int | bool) -> bool:
+    """Whether this machine's sbatch takes a long option with this value, be it in its help or not; False without it.
+
+    Nothing is submitted: of what it understands it goes on to print its help.
+    """
+    word = f"--{option}" if value is True else f"--{option}={value}"
+    try:
+        return run(["sbatch", word, "--help"]).returncode == 0
+    except ExternalError:
+        return False
+
+
 def submit_held(
     project: Project,
     config: SlurmConfig,

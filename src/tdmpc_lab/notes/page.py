@@ -9,6 +9,8 @@ from html import escape
 from tdmpc_lab.notes.curve import curves_in, svg
 from tdmpc_lab.notes.entries import Entry, rollup_lines
 from tdmpc_lab.notes.verdict import is_verdict_line
+from tdmpc_lab.outputs import HTML_MARK
+from tdmpc_lab.text import count
 
 _NAMESPACE = ' xmlns="http://www.w3.org/2000/svg"'  # of a file of its own; within a page it is understood
 _STYLE = """
@@ -34,18 +36,19 @@ box.addEventListener("input", () => {
     one.hidden = !words.every(word => text.includes(word));
     shown += !one.hidden;
   }
-  document.querySelector("#count").textContent = `${shown} of ${all.length} jobs`;
+  document.querySelector("#count").textContent = `${shown} of ${all.length} job${all.length === 1 ? "" : "s"}`;
 });
 """
 
 
 def log_page(entries: Sequence[Entry], title: str, made: datetime) -> str:
     """The entries, newest first, with a box that filters them by words; whole notes are folded away below each."""
-    jobs = f"{len(entries):,} job{'' if len(entries) == 1 else 's'}"
+    jobs = count(len(entries), "job")
     articles = "\n".join(_article(entry) for entry in reversed(entries))
     return (
         f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>\n'
-        f'<meta name="viewport" content="width=device-width, initial-scale=1">\n<style>{_STYLE}</style></head>\n'
+        f'<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"{HTML_MARK}\n<style>{_STYLE}</style></head>\n"
         f"<body><h1>{escape(title)}</h1>\n"
         f'<p><span id="count">{jobs}</span>, newest first; made {made:%Y-%m-%d %H:%M} by tdmpc-lab</p>\n'
         f'<input type="search" placeholder="words: an id, a state, bad, horizon …" aria-label="filter">\n'

@@ -17,7 +17,7 @@ from tdmpc_lab.notes.curve import curves_of, spark_line
 from tdmpc_lab.notes.note import END
 from tdmpc_lab.notes.remedy import remedy
 from tdmpc_lab.notes.results import later_line, latest_of_each, score, table
-from tdmpc_lab.text import duration, heading_time, number, one_line, shorten
+from tdmpc_lab.text import count, duration, heading_time, number, one_line, shorten
 
 _FILES = 6  # of code that differs; the job's record has more
 _DIFFERENCES = 8  # shown in the note; `compare` lists them all
@@ -191,7 +191,7 @@ def what_line(record: JobRecord, *, seed: bool = True) -> str:
         record.experiment,
         f"seed {record.seed}" if seed else "",
         record.env_id,
-        f"{number(record.steps_total)} steps",
+        count(record.steps_total, "step"),
         f"{record.cluster} ({asked})" if asked else record.cluster,
         f"code {record.code}" if record.code else "",
         f"goes on from [{record.parent}]({record.parent}.md)" if record.parent else "",

@@ -16,8 +16,9 @@ from tdmpc_lab.errors import NoteError
 from tdmpc_lab.notes.entries import Entry, is_outcome, rollup_lines
 from tdmpc_lab.notes.handwritten import heading_id
 from tdmpc_lab.notes.note import has_markers, put_verdict
-from tdmpc_lab.notes.verdict import format_verdict, is_stated, is_verdict_line, parse_verdict
+from tdmpc_lab.notes.verdict import is_stated, is_verdict_line, parse_verdict
 from tdmpc_lab.notes.words import add_bullet, add_line
+from tdmpc_lab.text import count
 
 _HEAD = re.compile(rb"<!-- tdmpc-lab:rollup ([0-9a-f]{16}) [^\n]*-->\r?\n")
 _SHOWN = 20
@@ -72,7 +73,7 @@ def check_unedited(name: str, now: bytes, written: bytes, fresh: bytes) -> None:
         )
     added = _added(now, written if _is_whole(written, head[1]) else fresh)
     said = [f"  {one.job_id or 'no job'}: {line}" for one in added for line in one.lines]
-    more = [f"  and {len(said) - _SHOWN:,} more lines"] if len(said) > _SHOWN else []
+    more = [f"  and {count(len(said) - _SHOWN, 'more line')}"] if len(said) > _SHOWN else []
     what = "\n".join(["was edited, and is left alone:", *said[:_SHOWN], *more]) if said else "lost some of its lines."
     raise RollupEditedError(
         f"{name} {what}\nput these lines into the jobs' own notes and write it anew: tdmpc-lab notes --rollup --move",
@@ -86,7 +87,7 @@ def move_into(note: bytes, lines: Iterable[str], name: str) -> bytes:
     for line in lines:
         if is_verdict_line(line) and is_stated(line) and has_markers(note):
             said = parse_verdict(line)
-            note = put_verdict(note, format_verdict(said.judgement, said.because, said.causes), name)
+            note = put_verdict(note, said.line.strip(), name)
         elif line.startswith(("- ", "* ")):
             note = add_bullet(note, line[2:], name)
         else:

@@ -62,10 +62,10 @@ class Verdict:
 
 
 def format_verdict(judgement: Judgement, because: str, causes: Sequence[str] = ()) -> str:
-    """The line for a note: `--> bad: because … [cause: agent.horizon=18]`; one line, whatever is in the words."""
-    reason = re.sub(r"^because\b[ \t]*", "", one_line(because), flags=re.IGNORECASE)
+    """The line for a note: `--> bad: because … [cause: agent.horizon=18]`; one line, the words as they were said, in
+    whatever language."""
     cause = f" [cause: {', '.join(one_line(text) for text in causes)}]" if causes else ""
-    return f"--> {judgement}: because {reason}{cause}"
+    return f"--> {judgement}: {one_line(because)}{cause}"
 
 
 def is_verdict_line(line: str) -> bool:

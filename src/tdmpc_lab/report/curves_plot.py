@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from tdmpc_lab.files import write_atomic
 from tdmpc_lab.jobs.variants import colour
+from tdmpc_lab.outputs import picture_metadata
 from tdmpc_lab.report.comparison import Comparison
 from tdmpc_lab.report.figures import Summary
 from tdmpc_lab.report.runs import Metric, Series, series_of
@@ -76,8 +77,7 @@ def _drawn(figure: Figure, form: str) -> bytes:
     # Text stays text: it can be searched, and a page of many curves stays small. No date: the same picture, same bytes.
     with rc_context({"svg.fonttype": "none", "svg.hashsalt": "tdmpc-lab"}):
         out = io.BytesIO()
-        dated = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(form)
-        figure.savefig(out, format=form, dpi=150, metadata=dated)
+        figure.savefig(out, format=form, dpi=150, metadata=picture_metadata(f".{form}"))
     return out.getvalue()
 
 

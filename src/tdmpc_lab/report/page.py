@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from html import escape
 
+from tdmpc_lab.outputs import HTML_MARK
 from tdmpc_lab.report.comparison import Comparison
 from tdmpc_lab.report.tables import Table, differences_table, figures_table, headline, pair_line, value_text
 
@@ -76,7 +77,8 @@ def comparison_page(
     ]
     return (
         f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>{_text(title)} compared</title>\n'
-        f'<meta name="viewport" content="width=device-width, initial-scale=1">\n<style>{_STYLE}</style></head>\n'
+        f'<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"{HTML_MARK}\n<style>{_STYLE}</style></head>\n"
         f"<body>\n{chr(10).join(filter(None, parts))}\n</body></html>\n"
     )
 

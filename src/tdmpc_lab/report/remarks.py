@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from tdmpc_lab.config.diff import STEPS
 from tdmpc_lab.report.figures import Summary
 from tdmpc_lab.report.runs import Metric, Run, Series, opponents
-from tdmpc_lab.text import number
+from tdmpc_lab.text import count, number
 
 
 def remarks(
@@ -41,7 +41,9 @@ def remarks(
     bad = {
         run.id: lost for run in (r for s in summaries for r in s.variant.runs) if (lost := _lost(run, metric, series))
     }
-    told += [f"{job}: {count} evaluations have no finite {metric.name} and are left out" for job, count in bad.items()]
+    told += [
+        f"{job}: {count(lost, 'evaluation')} without a finite {metric.name}, left out" for job, lost in bad.items()
+    ]
     return told
 
 

@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from tdmpc_lab.outputs import picture_metadata
+
 Series = NDArray[np.float64]
 # Told apart by line and width too, so that a print in grey can be read. The widest lies at the back.
 _LINES = (
@@ -41,4 +43,4 @@ def draw_rewards(path: Path, episodes: Sequence[tuple[str, Series, Series, Serie
     for axis in axes[-1]:
         axis.set_xlabel("step of the episode")
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=110)
+    figure.savefig(path, dpi=110, metadata=picture_metadata(path.suffix))

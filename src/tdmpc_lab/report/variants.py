@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -11,7 +11,9 @@ from tdmpc_lab.config.diff import NOT_COMPARED, NOT_IN_GROUP, STEPS, diff, group
 from tdmpc_lab.config.fieldtypes import spec_types
 from tdmpc_lab.config.serialize import flatten
 from tdmpc_lab.jobs.ids import natural_key
-from tdmpc_lab.jobs.variants import variant_name
+from tdmpc_lab.jobs.points import point_of
+from tdmpc_lab.jobs.record import JobRecord
+from tdmpc_lab.jobs.variants import telling_keys, variant_name
 from tdmpc_lab.report.runs import Run
 from tdmpc_lab.text import shorten
 
@@ -96,14 +98,26 @@ def _named(variants: Sequence[Variant]) -> list[Variant]:
 
 
 def _told(variant: Variant, siblings: Sequence[Variant]) -> str:
-    """By the names that MLflow shows, where those differ; else by the settings that do."""
-    names = [variant_name(other.runs[0].record) for other in siblings]
-    if len(set(names)) == len(names):
-        name = variant_name(variant.runs[0].record)
-        return "" if name == variant.runs[0].record.experiment else name
+    """By the names that MLflow shows, where those tell them apart by nothing else than the settings in which they
+    differ; else by these settings."""
     place = siblings.index(variant)
     found = [change for change in differences(siblings) if change.key != STEPS]
+    records = [other.runs[0].record for other in siblings]
+    if _to_the_point(records, {change.key for change in found}):
+        name = variant_name(records[place])
+        return "" if name == records[place].experiment else name
     return ", ".join(f"{change.key.rpartition('.')[2]} {change.values[place]}" for change in found)
+
+
+def _to_the_point(records: Sequence[JobRecord], keys: Collection[str]) -> bool:
+    """Whether the names of these jobs are different, made in the same way, and name no setting but these.
+
+    A name says in what a job differs from the one that it was compared to, and that one need not be among them.
+    """
+    names = {variant_name(record) for record in records}
+    swept = {bool(point_of(record)) for record in records if telling_keys(record)}
+    named = {key for record in records for key in telling_keys(record)}
+    return len(names) == len(records) and len(swept) < 2 and named <= set(keys)
 
 
 def _told_apart(names: Sequence[str], variants: Sequence[Variant], more: Callable[[Variant], str]) -> list[str]:

@@ -162,9 +162,11 @@ class Evaluator:
         """Play all episodes with the agent as it is, without exploration noise; None once `stop` is set.
 
         `mode` is for this time only. With `film` the first episode is filmed, where its environment makes pictures.
-        `progress` is told how many episodes of how many are done.
+        `progress` is told how many episodes of how many are done: before the first one, and whenever one ends.
         """
         stop = StopFlag() if stop is None else stop
+        tell = progress or (lambda _done, _of: None)
+        tell(0, len(self._queue))
         results: list[EpisodeResult] = []
         pictures: Film | None = None
         for start in range(0, len(self._queue), self._side_by_side):
@@ -172,17 +174,27 @@ class Evaluator:
                 return None
             batch = self._queue[start : start + self._side_by_side]
             envs: list[ControlEnv] = []
+
+            def ended(count: int, before: int = start) -> None:
+                tell(before + count, len(self._queue))
+
             try:
                 for place, (case, _) in enumerate(batch):
                     envs.append(_make(case, film=film and start + place == 0))
                 fps = envs[0].frames_per_second
-                played, frames = self._play(agent, envs, batch, stop, mode or self._mode, film=film and start == 0)
+                played, frames = self._play(
+                    agent,
+                    envs,
+                    batch,
+                    stop,
+                    mode or self._mode,
+                    film=film and start == 0,
+                    ended=ended,
+                )
             finally:
                 for env in envs:
                     env.close()
             results += played
-            if progress is not None:
-                progress(len(results), len(self._queue))
             if frames:
                 pictures = Film(frames, fps, _in_words(played[0]))
         if stop:
@@ -198,8 +210,10 @@ class Evaluator:
         mode: Mode,
         *,
         film: bool,
+        ended: Callable[[int], None],
     ) -> tuple[list[EpisodeResult], list[Frame]]:
-        """One episode in each environment, side by side; broken off when `stop` is set."""
+        """One episode in each environment, side by side; broken off when `stop` is set. `ended` is told how many have
+        come to their end, whenever one has."""
         state = agent.plan_state(len(batch), seed=self._plan_seed)
         observations = np.stack([env.reset(seed) for env, (_, seed) in zip(envs, batch, strict=True)])
         totals = [0.0] * len(batch)
@@ -227,6 +241,8 @@ class Evaluator:
                     winners[i] = None if winner is None else int(winner)
                 else:
                     going_on.append(i)
+            if len(going_on) < len(running):
+                ended(len(batch) - len(going_on))
             running = np.array(going_on, dtype=np.int64)
         results = [
             EpisodeResult(seed, totals[i], lengths[i], case.opponent, winners[i], case.agent_starts)

@@ -6,7 +6,7 @@ import contextlib
 import sys
 from typing import TYPE_CHECKING, Any, Protocol, TextIO
 
-from tdmpc_lab.text import duration, number
+from tdmpc_lab.text import count, duration, number
 
 if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress
@@ -73,7 +73,7 @@ class PlainProgress:
             self._print(
                 job,
                 f"step {figures.step:,}: evaluation, return {number(row['return_mean'])} ± "
-                f"{number(row['return_std'])} over {row['episodes']} episodes{_shares(row)}",
+                f"{number(row['return_std'])} over {count(row['episodes'], 'episode')}{_shares(row)}",
             )
         elif "updates" in row:
             known = "".join(f"  {name} {number(value)}" for name, value in figures.values.items() if name != "eval")

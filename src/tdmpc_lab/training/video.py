@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from tdmpc_lab.errors import TrainingError
 from tdmpc_lab.files import Guard
+from tdmpc_lab.outputs import MADE_BY, mark_gif
 
 Frame = NDArray[np.uint8]  # (height, width, 3)
 FRAMES_PER_SECOND = 50
@@ -42,12 +43,15 @@ def write_video(path: Path, frames: Sequence[Frame], *, fps: int = FRAMES_PER_SE
     partial = path.with_name(f".{path.stem}.{os.getpid()}.partial{path.suffix}")
     try:
         with av.open(str(partial), "w") as container:
+            container.metadata["comment"] = MADE_BY
             stream: Any = container.add_stream(codec, rate=max(1, fps // step))
             stream.width, stream.height, stream.pix_fmt = width, height, pixels
             for frame in frames[::step]:
                 picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame[:height, :width]), format="rgb24")
                 container.mux(stream.encode(picture))
             container.mux(stream.encode())
+        if path.suffix == ".gif":  # the encoder writes no comment into these
+            mark_gif(partial)
         partial.replace(path)
     except av.FFmpegError as error:
         raise TrainingError(f"{path}: the video could not be encoded: {error}") from error
