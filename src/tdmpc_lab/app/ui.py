@@ -15,7 +15,7 @@ from tdmpc_lab.jobs.events import read_events
 from tdmpc_lab.jobs.paths import Project
 from tdmpc_lab.jobs.record import peek
 from tdmpc_lab.jobs.unsent import unsent_as
-from tdmpc_lab.tracking.store import ensure_store, public_uri, run_url, sqlite_path, store_uri, ui_command
+from tdmpc_lab.tracking.store import ensure_store, public_uri, run_url, sqlite_path, store_uri, ui_command, uri_problem
 from tdmpc_lab.tracking.view import refresh_views, view_url
 
 PORTS = range(5000, 5100)
@@ -46,10 +46,12 @@ def ui_for(project: Project, port: int | None, which: str | None = None) -> UiCo
     `which` is an experiment or a job whose page is wanted; default: the experiment of the newest job.
 
     Raises:
-        ExternalError: the port is taken.
+        ExternalError: the port is taken, or the store is none that MLflow has.
         UsageError: there is no such experiment or job, or it is not in this store.
     """
     uri = store_uri(project.root)
+    if problem := uri_problem(uri):
+        raise ExternalError(problem)
     if uri.startswith(("http://", "https://")):
         return UiCommand(None, _page(project, uri, uri, which), None)
     chosen = port if port is not None else next((p for p in PORTS if _is_free(p)), None)

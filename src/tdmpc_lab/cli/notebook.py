@@ -29,7 +29,7 @@ def note(args: Namespace) -> int:
         raise UsageError("words to add and --edit: give one of them")
     if tasks := project.tasks_of(job):  # the note of a whole job array
         catch_up_notes(project, tasks)
-    elif project.job(job).record.exists():
+    elif project.is_recorded(job):
         catch_up_notes(project, [job])
     text = " ".join(args.text)
     if args.text and not text.strip():
@@ -39,7 +39,7 @@ def note(args: Namespace) -> int:
     elif text:
         changed = add_words(project, job, text)
     else:
-        if project.job(job).record.exists():
+        if project.is_recorded(job):
             ensure_note(project, job)  # it could not be written when the job ran
         whole = read_note(project, job)
         if args.json:

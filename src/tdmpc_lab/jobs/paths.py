@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import difflib
 import os
+import stat
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from tdmpc_lab.errors import UsageError
 from tdmpc_lab.jobs.ids import ID_HELP, expand_tasks, is_job_id, is_local_id, is_slurm_id, natural_key
+from tdmpc_lab.sharing import whose
 
 ROOT_VARIABLE = "TDMPC_LAB_ROOT"
 RECORD, EVENTS, METRICS = "job.json", "events.jsonl", "metrics.jsonl"
@@ -214,6 +216,16 @@ class Project:
 
         return [paths.id for paths, _ in all_records(self)]
 
+    def is_recorded(self, job_id: str) -> bool:
+        """Whether there is a job of this id; also one that is not this user's to read. Raises UsageError for no id."""
+        try:
+            self.job(job_id).record.stat()
+        except PermissionError:
+            return True
+        except OSError:
+            return False
+        return True
+
     def folder_names(self) -> list[str]:
         """The names of all folders that may be jobs, in no order."""
         try:
@@ -239,7 +251,7 @@ class Project:
         Raises UsageError, naming the nearest and the newest jobs, when there is no such job.
         """
         if is_job_id(text):
-            if self.job(text).record.exists():
+            if self.is_recorded(text):
                 return self.job(text)
             raise UsageError(f"no job {text} in {self.jobs}; {_suggest(text, self.job_ids())}")
         ids = self.job_ids()
@@ -272,7 +284,7 @@ class Project:
         if not is_slurm_id(array_id) or "_" in array_id:
             return []
         names = [name for name in self.folder_names() if name.startswith(f"{array_id}_")]
-        return sorted((name for name in names if self.job(name).record.exists()), key=natural_key)
+        return sorted((name for name in names if self.is_recorded(name)), key=natural_key)
 
 
 def _shorthand(text: str, ids: list[str]) -> list[str]:
@@ -306,10 +318,17 @@ def find_project(start: Path | None = None) -> Project:
             raise UsageError(f"{ROOT_VARIABLE}={override} is no folder; set it to the project's, or unset it")
         return Project(root)
     here = (start or Path.cwd()).resolve()
+    denied: list[Path] = []
     for folder in (here, *here.parents):
-        if (folder / "experiments").is_dir():
-            return Project(folder)
+        try:
+            if stat.S_ISDIR((folder / "experiments").stat().st_mode):
+                return Project(folder)
+        except PermissionError:
+            denied.append(folder)
+        except OSError:
+            continue
+    unseen = "".join(f"; {folder} can't be looked into: {whose(folder)}" for folder in denied)
     raise UsageError(
         f"no project at or above {here}: a project is a folder that holds a folder 'experiments'; "
-        f"go there, make it, or set {ROOT_VARIABLE}"
+        f"go there, make it (tdmpc-lab init), or set {ROOT_VARIABLE}{unseen}"
     )

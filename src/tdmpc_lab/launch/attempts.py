@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Literal, Self
 
 from tdmpc_lab.errors import AttemptLostError
+from tdmpc_lab.sharing import make_folder
 
 BEAT_S = 3.0
 DEAD_S = 60.0  # longer than network file systems keep an old list of a folder's files
@@ -74,7 +75,7 @@ class AttemptLease:
 
         Raises OSError.
         """
-        folder.mkdir(mode=0o750, parents=True, exist_ok=True)
+        make_folder(folder, exist_ok=True)
         number = max(at_least, max(_numbers(folder), default=0) + 1)
         while True:
             try:

@@ -20,6 +20,7 @@ from tdmpc_lab.launch.commands import command, refusal, run
 from tdmpc_lab.launch.container import python_command
 from tdmpc_lab.launch.environment import Workplace, clean_process_environment
 from tdmpc_lab.launch.sbatch import held_parameters, submit_folder
+from tdmpc_lab.sharing import make_folder
 
 _LEFTOVER = re.compile(r"\.submission_file_[0-9a-f]{32}\.sh|[0-9a-f]{32}\.pkl")
 _GONE_ALREADY = re.compile(r"invalid job id|already completing or completed", re.IGNORECASE)
@@ -66,7 +67,7 @@ def submit_held(
             "Submit from the cluster's login node, or use --cluster local"
         )
     folder = submit_folder(project)
-    folder.mkdir(mode=0o750, parents=True, exist_ok=True)  # scripts, pickles and logs are nobody else's business
+    make_folder(folder, exist_ok=True)  # scripts, pickles and logs are nobody else's business
     with file_lock(folder / ".lock"):
         try:
             job_id = _sbatch(folder, parameters, python_command(config, project.root), tasks, function, args)
