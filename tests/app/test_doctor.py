@@ -42,7 +42,9 @@ def test_slurm_that_does_not_answer_exits_with_3(
 ) -> None:
     for name in ("sbatch", "srun", "squeue", "scontrol", "scancel", "sinfo"):
         script = tmp_path / "bin" / name
-        script.write_text("#!/bin/sh\necho 'slurm_load_partitions: Unable to contact slurm controller' >&2; exit 1\n")
+        ping = "echo 'Slurmctld(primary) at head is DOWN'; " if name == "scontrol" else ""
+        said = "slurm_load_partitions: Unable to contact slurm controller"
+        script.write_text(f"#!/bin/sh\n{ping}echo '{said}' >&2; exit 1\n")
         script.chmod(0o755)
     assert main(["doctor", "--json"]) == 3
     points = {point["name"]: point for point in json.loads(capsys.readouterr().out)}

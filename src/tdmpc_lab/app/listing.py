@@ -22,7 +22,7 @@ from tdmpc_lab.app.status import (
     views_of,
 )
 from tdmpc_lab.errors import RecordError, UsageError
-from tdmpc_lab.jobs.ids import array_of, fold_tasks, natural_key
+from tdmpc_lab.jobs.ids import array_of, fold_tasks, is_slurm_id, natural_key
 from tdmpc_lab.jobs.paths import JobPaths, Project
 from tdmpc_lab.jobs.queued import QueueLine
 from tdmpc_lab.jobs.record import JobRecord, all_records
@@ -162,13 +162,12 @@ def _chosen(
 
 def _foreign(project: Project, queue: Queue, known: set[str]) -> list[JobView]:
     """The jobs that wait or run, and that neither they nor their array are known; tasks that wait in one line."""
-    me = person()
     views: list[JobView] = []
     waiting: dict[tuple[str, QueueLine], list[int]] = {}
     for job_id, line in queue.lines.items():
         if not queue.alive(job_id) or job_id in known or job_id.partition("_")[0] in known:
             continue
-        if line.user not in ("", me):
+        if line.user in queue.others:
             continue
         task = array_of(job_id)
         if task is not None and waits(line):
@@ -179,6 +178,25 @@ def _foreign(project: Project, queue: Queue, known: set[str]) -> list[JobView]:
         job_id = fold_tasks(array, tasks) if len(tasks) > 1 else f"{array}_{tasks[0]}"
         views.append(foreign_view(job_id, line, _about(project, line)))
     return sorted(views, key=lambda view: natural_key(view.id))
+
+
+def foreign_job(job_id: str) -> str:
+    """What SLURM's queue says of an id that is none of this project's, and what can be done; "" for nothing.
+
+    Never raises for want of SLURM.
+    """
+    if not is_slurm_id(job_id) or not shutil.which("squeue"):
+        return ""
+    queue = ask_queue(FOREIGN_S)
+    found = [line for known, line in queue.lines.items() if job_id in (known, known.partition("_")[0])]
+    if not found:
+        return ""
+    line = found[0]
+    where = f", submitted in {line.folder}" if line.folder else ""
+    return (
+        f"SLURM's queue has it: {line.name or 'a job'}, {line.word}{where}. It is not of this project; "
+        f"to stop it: scancel {job_id}"
+    )
 
 
 def _about(project: Project, line: QueueLine) -> str:

@@ -10,8 +10,9 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 
-from tdmpc_lab.errors import ExternalError, RecordError, UsageError
+from tdmpc_lab.errors import ExternalError, NoJobError, RecordError, UsageError
 from tdmpc_lab.jobs.events import read_events
+from tdmpc_lab.jobs.ids import array_of
 from tdmpc_lab.jobs.paths import Project
 from tdmpc_lab.jobs.record import peek
 from tdmpc_lab.jobs.unsent import unsent_as
@@ -43,7 +44,7 @@ class UiCommand:
 def ui_for(project: Project, port: int | None, which: str | None = None) -> UiCommand:
     """The command for this project's store; a free port from 5000 on unless one is given.
 
-    `which` is an experiment or a job whose page is wanted; default: the experiment of the newest job.
+    `which` is an experiment, a job or a job array whose page is wanted; default: the experiment of the newest job.
 
     Raises:
         ExternalError: the port is taken, or the store is none that MLflow has.
@@ -74,6 +75,11 @@ def _page(project: Project, uri: str, base: str, which: str | None) -> str:
             return view_url(base, found["experiment_id"])
         if which is None:
             return base
+    elif tasks := [job_id for job_id in known if (of := array_of(job_id)) and of[0] == which]:
+        # The tasks of an array are one experiment, whose view compares them.
+        for job_id in tasks:
+            if found := _told(project, job_id, uri):
+                return view_url(base, found["experiment_id"])
     else:
         job = _job(project, which, {name for name in known.values() if name})
         if found := _told(project, job, uri):
@@ -84,6 +90,8 @@ def _page(project: Project, uri: str, base: str, which: str | None) -> str:
 def _job(project: Project, text: str, experiments: Collection[str]) -> str:
     try:
         return project.require_job(text).id
+    except NoJobError:  # what is an id is no name of an experiment
+        raise
     except UsageError as error:
         near = get_close_matches(text, experiments, n=1)
         hint = f"; did you mean the experiment {near[0]}?" if near else ""

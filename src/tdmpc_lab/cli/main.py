@@ -23,7 +23,7 @@ from tdmpc_lab.cli.output import documents_only, silence_stdout
 from tdmpc_lab.cli.show import add_show
 from tdmpc_lab.cli.status import add_status
 from tdmpc_lab.cli.syncing import add_sync, after_sync
-from tdmpc_lab.errors import ExternalError, LabError
+from tdmpc_lab.errors import ExternalError, LabError, NoJobError
 from tdmpc_lab.sharing import reason
 
 EPILOG = """\
@@ -364,6 +364,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         problems = getattr(error, "problems", ())
         count = f"{len(problems)} problems; nothing was done\n" if len(problems) > 1 else ""
         print(f"error: {count}{error}", file=sys.stderr)
+        if isinstance(error, NoJobError):
+            _tell_foreign(error.job_id)
         return error.exit_code
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
@@ -378,6 +380,14 @@ def main(argv: Sequence[str] | None = None) -> int:
             where = f"{error.filename}: " if error.filename else ""
             print(f"error: {where}{error.strerror or error}; see to it and try again", file=sys.stderr)
         return ExternalError.exit_code
+
+
+def _tell_foreign(job_id: str) -> None:
+    """Of an id that is none of the project's: what SLURM knows of it, for `status` lists such jobs, too."""
+    from tdmpc_lab.app.listing import foreign_job
+
+    if known := foreign_job(job_id):
+        print(f"       {known}", file=sys.stderr)
 
 
 if __name__ == "__main__":

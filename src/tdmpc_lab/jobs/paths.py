@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tdmpc_lab.errors import UsageError
+from tdmpc_lab.errors import NoJobError, UsageError
 from tdmpc_lab.jobs.ids import ID_HELP, expand_tasks, is_job_id, is_local_id, is_slurm_id, natural_key
 from tdmpc_lab.sharing import whose
 
@@ -248,12 +248,16 @@ class Project:
 
         The shorthand (`local-20260203-09`, `091422-123`) takes at least four characters, and never a text
         that is itself an id: a mistyped SLURM id must not reach another job.
-        Raises UsageError, naming the nearest and the newest jobs, when there is no such job.
+        Raises UsageError, naming the nearest and the newest jobs, when there is no such job: NoJobError for what is an
+        id, which may be that of an array, or of a job that has left a note alone.
         """
         if is_job_id(text):
             if self.is_recorded(text):
                 return self.job(text)
-            raise UsageError(f"no job {text} in {self.jobs}; {_suggest(text, self.job_ids())}")
+            known = self._known_otherwise(text)
+            raise NoJobError(known or f"no job {text} in {self.jobs}; {_suggest(text, self.job_ids())}", text)
+        if tasks := expand_tasks(text):
+            raise UsageError(f"{text} means {len(tasks)} tasks of a job array: name one, as {tasks[0]}")
         ids = self.job_ids()
         matches = _shorthand(text, ids)
         if not matches:
@@ -261,6 +265,19 @@ class Project:
         if len(matches) > 1:
             raise UsageError(f"{text!r} fits {len(matches)} jobs: {_newest(matches)}; write one id in full")
         return self.job(matches[0])
+
+    def _known_otherwise(self, job_id: str) -> str:
+        """What is known of an id that has no record; empty for nothing."""
+        if tasks := self.tasks_of(job_id):
+            shown = ", ".join(tasks[:_SHOWN]) + (", …" if len(tasks) > _SHOWN else "")
+            return f"{job_id} is a job array, and each of its {len(tasks)} tasks is a job: name one of {shown}"
+        if self.note(job_id).is_file():
+            return (
+                f"of {job_id} there is only a note (tdmpc-lab show {job_id}), and no folder {self.job(job_id).folder}: "
+                "it came from a hand-written log, or its folder was removed. Its config, logs and checkpoints are "
+                "not there"
+            )
+        return ""
 
     def jobs_like(self, text: str) -> list[str]:
         """The local jobs that a shorthand as `require_job` takes it may mean."""

@@ -211,7 +211,7 @@ def _read_object(path: str) -> dict[str, Any]:
     except FileNotFoundError:
         raise RecordError(f"{path}: missing; {Path(path).parent.name} is no job, or is still being made") from None
     except PermissionError as error:
-        raise RecordError(f"can't be read: {reason(error)}") from error
+        raise RecordError(reason(error)) from error
     except (OSError, ValueError, RecursionError) as error:
         raise RecordError(f"{path}: can't be read: {error}") from error
     if not isinstance(data, dict):

@@ -41,6 +41,8 @@ class Queue:
     """By job id; also jobs that ended a moment ago."""
     problem: str | None = None
     """Why it could not be read, in one line."""
+    others: frozenset[str] = frozenset()
+    """Users whose jobs are in it, beside this one's."""
 
     def alive(self, job_id: str) -> bool:
         """Whether a job waits or runs."""
@@ -54,7 +56,8 @@ def ask_queue(timeout_s: float | None = None, users: Collection[int] = ()) -> Qu
     # --me where it is enough: SLURM then sends this user's jobs alone; of several users, squeue gets all and chooses.
     whose = [f"--user={','.join(map(str, [os.getuid(), *others]))}"] if others else ["--me"]
     try:
-        return Queue(parse_squeue(command([*_SQUEUE, *whose], timeout_s)))
+        lines = parse_squeue(command([*_SQUEUE, *whose], timeout_s))
+        return Queue(lines, others=frozenset(map(user_name, others)))
     except (ExternalError, UsageError) as error:
         return Queue(problem=str(error).splitlines()[0])
 
@@ -168,8 +171,13 @@ def parse_sacct(text: str, me: str) -> dict[str, SchedulerState]:
 def _end_in_words(text: str, word: str, code: str) -> str:
     """`CANCELLED by anna`, `FAILED (exit code 3)`, `FAILED (signal 9)`: SLURM's own word first."""
     if match := re.fullmatch(r"CANCELLED by (\d+)", text):
-        return f"CANCELLED by {user_name(int(match[1]))}"
+        return f"CANCELLED by {_name(int(match[1]))}"
     exit_code, _, number = code.partition(":")
     if word in _NO_CODE or code in ("", "0:0"):
         return word
     return f"{word} ({f'signal {number}' if number not in ('', '0') else f'exit code {exit_code}'})"
+
+
+def _name(uid: int) -> str:
+    name = user_name(uid)
+    return f"user {name}" if name.isdecimal() else name

@@ -1,0 +1,159 @@
+"""One project, two user ids in one group with different umasks, and somebody outside of it."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import stat
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from app_fixtures import write_specs
+from several_users import GROUP, User, make_user, python_for_all, workplace
+
+from tdmpc_lab.jobs.paths import Project
+from tdmpc_lab.sharing import not_shared
+from tdmpc_lab.tracking.held import HeldStore
+
+LOCAL = ("--cluster", "local", "--skip-preflight")
+Team = tuple[User, User, User]
+
+
+@pytest.fixture
+def team(monkeypatch: pytest.MonkeyPatch) -> Iterator[Team]:
+    """Anna, whose folder it is; Bea, in the same group; Carl, who is in no group of theirs."""
+    python_for_all()
+    with workplace() as folder:
+        root = folder / "project"
+        (root / "experiments").mkdir(parents=True)
+        write_specs(root)
+        for path in (root, *root.rglob("*")):
+            os.chown(path, 20001, 20001)
+        yield (
+            make_user(folder, 20001, 20001, (GROUP,), 0o022),
+            make_user(folder, 20002, 20002, (GROUP,), 0o002),
+            make_user(folder, 20003, 20003, (), 0o022),
+        )
+
+
+def jobs(user: User) -> list[dict[str, object]]:
+    found: list[dict[str, object]] = json.loads(user.run("status", "--json").stdout)
+    return found
+
+
+def sharing(user: User) -> list[tuple[str, str, str]]:
+    """What `doctor` says of that."""
+    points = json.loads(user.run("doctor", "--json", code=None).stdout)
+    return [(p["level"], p["found"], p["fix"]) for p in points if p["name"] == "sharing"]
+
+
+def test_two_users_work_in_one_project(team: Team, store_template: Callable[[], Path]) -> None:
+    """Jobs, notes, verdicts, locks and the MLflow store of each are the other's to use, and nobody else's."""
+    anna, bea, carl = team
+    root = anna.root
+    made = anna.run("init", "--shared", "--group", str(GROUP))
+    assert f"shared with group {GROUP}" in made.stdout
+    (root / "mlruns").mkdir(mode=0o2770)  # as if it had been made before; MLflow takes seconds for one
+    shutil.copyfile(store_template(), root / "mlruns" / "mlflow.db")
+    for path in (root / "mlruns", root / "mlruns" / "mlflow.db"):
+        os.chown(path, 20001, 20001)
+    anna.run("init", "--shared")
+
+    anna.run("submit", "experiments/quick.yaml", *LOCAL, "--wait")
+    (first,) = [str(job["id"]) for job in jobs(bea)]
+    bea.run("note", first, "the pendulum hangs")
+    bea.run("verdict", first, "bad", "because it is short")
+    bea.run("resume", first, "--steps", "100", *LOCAL, "--wait")
+    found = jobs(anna)
+    assert [(job["user"], job["state"], job["step"]) for job in found] == [
+        ("20001", "COMPLETED", 80),
+        ("20002", "COMPLETED", 100),
+    ]
+    anna.run("verdict", str(found[1]["id"]), "good", "because it goes on")
+    note = (root / "notes" / f"{first}.md").read_text()
+    assert "the pendulum hangs" in note
+    assert "--> bad: because it is short" in note
+    runs = HeldStore.open(f"sqlite:///{root}/mlruns/mlflow.db", root).runs
+    assert {job_id: run.status for job_id, run in runs.items()} == {str(job["id"]): "FINISHED" for job in found}
+
+    assert list(not_shared(root, GROUP)) == []
+    assert sharing(bea) == [("ok", f"shared with group {GROUP}, closed to others", "")]
+    assert [path for path in (root, *root.rglob("*")) if _open_to_others(path, root)] == []
+    refused = carl.run("status", code=2, cwd=Path("/"))
+    assert "no project" in refused.stderr
+    refused = User(**{**vars(carl), "environ": {**carl.environ, "TDMPC_LAB_ROOT": str(root)}}).run(
+        "status", code=3, cwd=Path("/")
+    )
+    assert "belongs to 20001, group 20100" in refused.stderr
+    assert "no jobs" not in refused.stdout + refused.stderr
+
+
+def _open_to_others(path: Path, root: Path) -> bool:
+    """Whether others could use what was made after the project was shared, did they get through its folder."""
+    status = path.lstat()
+    made_before = path.is_relative_to(root / "experiments") or path.name in ("experiments", "jobs", "notes", "mlruns")
+    return not (stat.S_ISLNK(status.st_mode) or made_before or path.suffix in (".py", ".db")) and bool(
+        status.st_mode & stat.S_IRWXO
+    )
+
+
+def test_what_is_not_set_up_is_named(team: Team) -> None:
+    """Before `init --shared`, and where somebody's other tools have made files for himself alone."""
+    anna, bea, _ = team
+    root = anna.root
+    root.chmod(0o755)
+    assert sharing(bea) == [
+        ("warning", "20001, 20002 use it, and it is not set up for several users", "tdmpc-lab init --shared, as 20001")
+    ]
+    refused = bea.run("submit", "experiments/quick.yaml", *LOCAL, code=3)
+    assert f"{root} belongs to 20001" in refused.stderr
+    refused = bea.run("init", "--shared", "--group", str(GROUP), code=2)
+    assert "let 20001 run `tdmpc-lab init --shared` first" in refused.stderr
+
+    anna.run("init", "--shared", "--group", str(GROUP))
+    bea.call("sh", "-c", "umask 077; mkdir notes/mine; touch notes/mine/a notes/mine/b")
+    assert sharing(anna)[0][0] == "error"
+    assert "notes/mine" in sharing(anna)[0][1]
+    assert sharing(anna)[0][2] == "tdmpc-lab init --shared, as 20002"
+    left = anna.run("init", "--shared", code=1)
+    assert "their owners mend that" in left.stderr
+    bea.run("init", "--shared")
+    assert sharing(anna)[0][0] == "ok"
+
+
+def test_a_repository_of_somebody_else(team: Team) -> None:
+    """Git does not trust it, and what can be done is git's to say: it is there, so `git init` is no advice."""
+    anna, bea, _ = team
+    anna.call("git", "init", "-q")
+    made = anna.run("init", "--shared", "--group", str(GROUP))
+    trust = f"git config --global --add safe.directory {anna.root}"
+    assert trust in made.stdout
+    assert anna.call("git", "config", "core.sharedRepository").stdout == "group\n"
+    points = {p["name"]: p for p in json.loads(bea.run("doctor", "--json", code=None).stdout)}
+    assert trust in points["git"]["found"]
+    assert "git init" not in points["git"]["found"] + points["git"]["fix"]
+    bea.call(*trust.split())
+    bea.call("git", "add", "experiments")
+    who = ("-c", "user.name=bea", "-c", "user.email=bea@lab")
+    bea.call("git", *who, "commit", "-qm", "specs")
+    anna.call("git", *who, "commit", "-q", "--allow-empty", "-m", "both can")
+    points = {p["name"]: p for p in json.loads(bea.run("doctor", "--json", code=None).stdout)}
+    assert points["git"]["level"] == points["sharing"]["level"] == "ok"
+
+
+def test_a_job_that_is_not_shared_is_not_taken_for_none(team: Team) -> None:
+    anna, bea, _ = team
+    anna.root.chmod(0o755)
+    anna.run("submit", "experiments/quick.yaml", *LOCAL, "--wait")
+    (job_id,) = Project(anna.root).job_ids()
+    shown = bea.run("status").stdout
+    assert job_id in shown
+    assert "belongs to 20001" in shown
+    assert "no jobs yet" not in shown
+    refused = bea.run("show", job_id, code=1).stderr
+    assert "belongs to 20001" in refused
+    refused = bea.run("compare", "quick", code=2).stderr
+    assert "none of 1 jobs can be read" in refused
+    assert "is stopped by its own user" in bea.run("cancel", job_id, code=1).stderr
