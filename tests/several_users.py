@@ -8,6 +8,7 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ import pytest
 SOURCE = Path(__file__).resolve().parents[1] / "src"
 GROUP = 20100
 COMMAND_S = 120
+_TRIES = 40
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,11 @@ def workplace() -> Iterator[Path]:
         folder.chmod(0o755)
         yield folder
     finally:
-        shutil.rmtree(folder)
+        for _ in range(_TRIES):
+            shutil.rmtree(folder, ignore_errors=True)  # what a command left at work may still write there
+            if not folder.exists():
+                break
+            time.sleep(0.5)
 
 
 def make_user(folder: Path, uid: int, gid: int, groups: tuple[int, ...], umask: int, **more: str) -> User:

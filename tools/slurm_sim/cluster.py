@@ -164,7 +164,13 @@ class Cluster:
     def _open(self) -> None:
         """Let other users reach what their commands and jobs need, whatever the umask; the rest is closed to them."""
         nodes = [f"spool/{node}" for node in NODES]
-        for name, mode in {".": 0o711, "run": 0o711, "dev": 0o711, "spool": 0o711, **dict.fromkeys(nodes, 0o755)}.items():
+        for name, mode in {
+            ".": 0o711,
+            "run": 0o711,
+            "dev": 0o711,
+            "spool": 0o711,
+            **dict.fromkeys(nodes, 0o755),
+        }.items():
             (self.folder / name).chmod(mode)
         for name in ("slurm.conf", "gres.conf"):
             (self.folder / name).chmod(0o644)

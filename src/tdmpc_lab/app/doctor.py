@@ -61,8 +61,8 @@ def examine(project: Project) -> list[Point]:
         _slurm,
         lambda: _profiles(project),
         lambda: _store(project),
-        lambda: _git(project),
-        lambda: _sharing(project),
+        lambda: look_at_git(project),
+        lambda: look_at_sharing(project),
         lambda: _disk(project),
         lambda: _schema(project),
     ]
@@ -194,7 +194,7 @@ def _store(project: Project) -> Iterator[Point]:
         yield Point("error", "mlflow", str(error), "change MLFLOW_TRACKING_URI")
 
 
-def _git(project: Project) -> Iterator[Point]:
+def look_at_git(project: Project) -> Iterator[Point]:
     if shutil.which("git") is None:
         yield Point("warning", "git", "not installed", "install it: jobs are recorded with the commit they ran")
         return
@@ -216,7 +216,7 @@ def _why_no_commit(project: Project, error: GitError) -> tuple[str, str]:
     return f"{project.root} is in a repository without a commit", "commit: jobs are recorded with the commit they ran"
 
 
-def _sharing(project: Project) -> Iterator[Point]:
+def look_at_sharing(project: Project) -> Iterator[Point]:
     """Whether those who use the project can all use all of it, and nobody else."""
     root = project.root
     status = root.stat()

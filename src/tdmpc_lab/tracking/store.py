@@ -14,12 +14,12 @@ from difflib import get_close_matches
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import SplitResult, quote, urlsplit
 
 from tdmpc_lab.config.project import FILE, URI_HELP, tracking_config
 from tdmpc_lab.errors import ExternalError, LabError, UsageError
 from tdmpc_lab.files import file_lock
-from tdmpc_lab.sharing import whose
+from tdmpc_lab.sharing import is_shared, whose
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -100,7 +100,7 @@ def store_problem(root: Path, timeout_s: float = 3.0) -> str:
     path = sqlite_path(uri)
     if path is not None:
         return unwritable_sqlite(path)
-    if urlsplit(uri).scheme not in _WEB:
+    if _taken_apart(uri)[0] not in _WEB:
         return _unreachable_database(uri, timeout_s)
     import urllib.request
 
@@ -115,11 +115,11 @@ def store_problem(root: Path, timeout_s: float = 3.0) -> str:
 def uri_problem(uri: str) -> str:
     """Why MLflow would not take this for a store, "" where it would. Loads no MLflow."""
     try:
-        parts = urlsplit(uri)
+        kind, parts = _taken_apart(uri)
         host, _ = parts.hostname, parts.port
     except ValueError as error:
         return f"the MLflow store {public_uri(uri)!r} is no address ({error}): write {URI_HELP}"
-    scheme, _, driver = parts.scheme.partition("+")
+    scheme, _, driver = kind.partition("+")
     if scheme in (*_WEB, *_DRIVERS):
         if not host:
             return f"the MLflow store {public_uri(uri)!r} names no host: write {URI_HELP}"
@@ -129,6 +129,12 @@ def uri_problem(uri: str) -> str:
     if kept_by_mlflow or sqlite_path(uri) is not None:
         return ""
     return f"the MLflow store {public_uri(uri)!r} {_what_is_wrong(uri, scheme)}: write {URI_HELP}"
+
+
+def _taken_apart(uri: str) -> tuple[str, SplitResult]:
+    """Scheme and parts of a URI. Raises ValueError. A scheme with a driver may hold what urlsplit takes for none."""
+    scheme, colon, rest = uri.partition("://")
+    return (scheme.lower(), urlsplit(f"x://{rest}")) if colon else (urlsplit(uri).scheme, urlsplit(uri))
 
 
 def _what_is_wrong(uri: str, scheme: str) -> str:
@@ -154,8 +160,8 @@ def _missing_driver(scheme: str, driver: str) -> str:
 
 def _unreachable_database(uri: str, timeout_s: float) -> str:
     """Why a database server is not reached, "" where it is, or where its address is not known from the URI."""
-    parts = urlsplit(uri)
-    port = parts.port or _PORTS.get(parts.scheme.partition("+")[0])
+    kind, parts = _taken_apart(uri)
+    port = parts.port or _PORTS.get(kind.partition("+")[0])
     if not parts.hostname or port is None:
         return ""
     try:
@@ -255,6 +261,8 @@ def create_sqlite(path: Path) -> None:
         new.unlink(missing_ok=True)
         words = done.stderr.strip().splitlines() or ["no message"]
         raise OSError(f"the MLflow store {path} can't be created: {words[-1]}")
+    if is_shared(path.parent):
+        new.chmod(0o660)  # SQLite never makes a file writable by the group; its journals get the mode of the database
     new.replace(path)
 
 
