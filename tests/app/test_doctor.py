@@ -62,13 +62,13 @@ def test_slurm_that_does_not_answer_exits_with_3(
     ("named", "found"),
     [
         (None, "SLURM_CONF is not set, and "),
-        ("/nowhere/slurm.conf", "SLURM_CONF names '/nowhere/slurm.conf', which is"),
+        ("/nowhere/slurm.conf", "SLURM_CONF names '/nowhere/slurm.conf'"),
     ],
 )
 def test_slurm_s_commands_without_a_configuration(
     named: str | None, found: str, alone: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One sentence that says so, with what to do: to try again later would not help, and SLURM's three lines neither."""
+    """One sentence that says so, with what to do, instead of SLURM's own lines and to try again later."""
     monkeypatch.setattr(commands, "_CONFIGURATION", "/nowhere/slurm.conf")
     if named is not None:
         monkeypatch.setenv("SLURM_CONF", named)

@@ -7,6 +7,7 @@ import json
 import math
 import os
 import time
+from collections.abc import Collection
 from dataclasses import asdict
 from datetime import datetime, timedelta
 from pathlib import Path

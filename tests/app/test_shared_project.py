@@ -6,14 +6,20 @@ import json
 import os
 import shutil
 import stat
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from app_fixtures import write_specs
 
-from several_users import GROUP, User, make_user, python_for_all, workplace
+from several_users import GROUP, SOURCE, User, make_user, python_for_all, workplace
+from tdmpc_lab.app.status import job_views
+from tdmpc_lab.cli.main import main
+from tdmpc_lab.jobs.events import read_events
 from tdmpc_lab.jobs.paths import Project
+from tdmpc_lab.jobs.state import State
 from tdmpc_lab.sharing import not_shared
 from tdmpc_lab.tracking.held import HeldStore
 
@@ -41,7 +47,11 @@ def team(monkeypatch: pytest.MonkeyPatch) -> Iterator[Team]:
 LOOK = """
 import json, pathlib
 from tdmpc_lab.app import doctor
+from tdmpc_lab.app.status import job_views
+from tdmpc_lab.cli.main import main
+from tdmpc_lab.jobs.events import read_events
 from tdmpc_lab.jobs.paths import Project
+from tdmpc_lab.jobs.state import State
 project = Project(pathlib.Path.cwd())
 print(json.dumps([p.as_dict() for part in (doctor.look_at_sharing, doctor.look_at_git) for p in part(project)]))
 """
@@ -135,7 +145,7 @@ def test_a_repository_of_somebody_else(team: Team) -> None:
     trust = f"git config --global --add safe.directory {anna.root}"
     assert trust in made.stdout
     assert anna.call("git", "config", "core.sharedRepository").stdout == "group\n"
-    level, found, fix = seen(bea)["git"]
+    _, found, fix = seen(bea)["git"]
     assert trust in found
     assert "git init" not in found + fix
     bea.call(*trust.split())
@@ -161,3 +171,33 @@ def test_a_job_that_is_not_shared_is_not_taken_for_none(team: Team) -> None:
     refused = bea.run("compare", "quick", code=2).stderr
     assert "none of 1 jobs can be read" in refused
     assert "is stopped by its own user" in bea.run("cancel", job_id, code=1).stderr
+
+
+def test_a_job_that_can_not_be_started_is_failed_and_not_unknown(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It is recorded when its start fails: nobody is to wait for it, and it is not among those that were submitted."""
+    write_specs(project)
+    (project / "jobs").mkdir()
+    (project / "jobs" / ".local").write_text("in the way of the queue's folder")
+    assert main(["submit", "experiments/quick.yaml", *LOCAL]) == 3
+    said = capsys.readouterr().err
+    (view,) = job_views(Project(project))
+    assert view.status is not None
+    assert view.status.state is State.FAILED
+    assert "it could not be started" in (view.status.cause or "")
+    assert f"error: job {view.id}: it could not be started" in said
+    assert "submitted before the error" not in said
+
+
+def test_a_supervisor_that_can_not_wait_for_its_turn_says_so(project: Path) -> None:
+    lab = Project(project)
+    paths = lab.job("local-20260203-091422-123")
+    paths.folder.mkdir(parents=True)
+    (lab.jobs / ".local").write_text("in the way of the queue's folder")
+    command = [sys.executable, "-m", "tdmpc_lab.app.supervisor", str(project), paths.id, "1"]
+    done = subprocess.run(command, env={**os.environ, "PYTHONPATH": str(SOURCE)}, capture_output=True, check=False)
+    assert done.returncode == 1
+    (event,) = read_events(paths.events)
+    assert event["event"] == "failed"
+    assert "it could not be started" in event["cause"]

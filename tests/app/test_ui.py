@@ -64,7 +64,7 @@ def test_the_page_of_a_job_array_is_its_experiment(lab: Project) -> None:
 def test_a_store_that_mlflow_does_not_know(lab: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     """No server is started that would end with a traceback."""
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "127.0.0.1:5000")
-    with pytest.raises(ExternalError, match="did you mean http://127.0.0.1:5000"):
+    with pytest.raises(ExternalError, match=r"did you mean http://127\.0\.0\.1:5000"):
         page(lab)
 
 
