@@ -100,6 +100,8 @@ class Cluster:
                 self._write(layout)
                 if all_users:
                     self._open()
+                else:
+                    self.folder.chmod(0o700)  # it may have been open before
                 self._start(layout)
             except BaseException:
                 self._stop([daemon for daemon in self.daemons() if daemon not in running])
