@@ -61,6 +61,7 @@ def _submit(user: User, *words: str) -> str:
     return str(job["id"])
 
 
+@pytest.mark.timeout(300)  # a dozen commands, each with a start of Python
 def test_jobs_of_two_users_in_one_project(two_users: tuple[User, User, Sim]) -> None:
     """Each sees the other's job for what it is while it waits and runs, also on a cluster without accounts."""
     anna, bea, sim = two_users
