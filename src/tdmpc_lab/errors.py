@@ -2,6 +2,7 @@
 
     LabError                      exit code 1 unless said otherwise
     ├── UsageError                2  the command line is wrong; nothing was done
+    │   └── NoJobError            2  an id is none of a job of this project
     ├── SpecError                 2  a spec is wrong; holds every Problem found in it
     ├── PreflightError            2  jobs would fail or never start; 3 when only things outside are at fault
     ├── EnvironmentSpecError      2  the environment can't be made, or its spaces are not supported
@@ -35,6 +36,14 @@ class UsageError(LabError):
     """The command line is wrong; nothing was done."""
 
     exit_code = 2
+
+
+class NoJobError(UsageError):
+    """An id is none of a job of this project; the message says what else it is, as far as the project knows."""
+
+    def __init__(self, message: str, job_id: str) -> None:
+        super().__init__(message)
+        self.job_id = job_id
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,7 +10,10 @@ import pytest
 from tdmpc_lab.app import doctor
 from tdmpc_lab.app.doctor import Point, examine
 from tdmpc_lab.cli.main import main
+from tdmpc_lab.errors import ExternalError
 from tdmpc_lab.jobs.paths import Project
+from tdmpc_lab.launch import commands
+from tdmpc_lab.launch.nodes import ask_nodes
 
 
 @pytest.fixture
@@ -42,7 +45,9 @@ def test_slurm_that_does_not_answer_exits_with_3(
 ) -> None:
     for name in ("sbatch", "srun", "squeue", "scontrol", "scancel", "sinfo"):
         script = tmp_path / "bin" / name
-        script.write_text("#!/bin/sh\necho 'slurm_load_partitions: Unable to contact slurm controller' >&2; exit 1\n")
+        ping = "echo 'Slurmctld(primary) at head is DOWN'; " if name == "scontrol" else ""
+        said = "slurm_load_partitions: Unable to contact slurm controller"
+        script.write_text(f"#!/bin/sh\n{ping}echo '{said}' >&2; exit 1\n")
         script.chmod(0o755)
     assert main(["doctor", "--json"]) == 3
     points = {point["name"]: point for point in json.loads(capsys.readouterr().out)}
@@ -51,6 +56,43 @@ def test_slurm_that_does_not_answer_exits_with_3(
     assert points["slurm"]["fix"]
     (tmp_path / "bin" / "sinfo").unlink()
     assert by_name(alone)["slurm"].found == "commands missing: sinfo"
+
+
+@pytest.mark.parametrize(
+    ("named", "found"),
+    [
+        (None, "SLURM_CONF is not set, and "),
+        ("/nowhere/slurm.conf", "SLURM_CONF names '/nowhere/slurm.conf'"),
+    ],
+)
+def test_slurm_s_commands_without_a_configuration(
+    named: str | None, found: str, alone: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One sentence that says so, with what to do, instead of SLURM's own lines and to try again later."""
+    monkeypatch.setattr(commands, "_CONFIGURATION", "/nowhere/slurm.conf")
+    if named is not None:
+        monkeypatch.setenv("SLURM_CONF", named)
+    said = "sinfo: error: _establish_config_source: failed to fetch config\nfatal: no configuration source"
+    for name in ("sbatch", "srun", "squeue", "scontrol", "scancel", "sinfo"):
+        script = tmp_path / "bin" / name
+        script.write_text(f"#!/bin/sh\necho '{said}' >&2; exit 1\n")
+        script.chmod(0o755)
+    point = by_name(alone)["slurm"]
+    assert (point.level, point.outside) == ("error", True)
+    assert found in point.found
+    assert "\n" not in point.found
+    assert "_establish" not in point.found + point.fix
+    assert "again later" not in point.found + point.fix
+    assert "SLURM_CONF" in point.fix
+    with pytest.raises(ExternalError, match="no configuration of a cluster"):
+        ask_nodes()
+
+
+def test_a_store_that_mlflow_does_not_know(alone: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "127.0.0.1:5000")
+    point = by_name(alone)["mlflow"]
+    assert (point.level, point.outside) == ("error", True)
+    assert "did you mean http://127.0.0.1:5000?" in point.found
 
 
 def test_what_is_broken_exits_with_1(

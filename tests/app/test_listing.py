@@ -7,6 +7,7 @@ import json
 import math
 import os
 import time
+from collections.abc import Collection
 from dataclasses import asdict
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -127,7 +128,7 @@ def test_the_queue_is_read_once(lab: Project) -> None:  # noqa: F811
     job(lab, "7", "reference", "started")
     asked: list[float | None] = []
 
-    def ask(timeout_s: float | None) -> Queue:
+    def ask(timeout_s: float | None, _users: Collection[int]) -> Queue:
         asked.append(timeout_s)
         return Queue()
 

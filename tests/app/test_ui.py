@@ -58,6 +58,22 @@ def test_the_page_is_the_newest_known_experiment(lab: Project) -> None:
     assert page(lab) == view_url(BASE, "8")
 
 
+def test_the_page_of_a_job_array_is_its_experiment(lab: Project) -> None:
+    for task in (0, 1):
+        paths = lab.job(f"20_{task}")
+        paths.folder.mkdir(parents=True)
+        paths.record.write_text(json.dumps({"experiment": "sweep"}, indent=2))
+    EventLog(paths.events).append("tracking", run_id="r", experiment_id="7", store=store_uri(lab.root))
+    assert page(lab, "20") == view_url(BASE, "7")
+
+
+def test_a_store_that_mlflow_does_not_know(lab: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No server is started that would end with a traceback."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "127.0.0.1:5000")
+    with pytest.raises(ExternalError, match=r"did you mean http://127\.0\.0\.1:5000"):
+        page(lab)
+
+
 def test_the_page_of_an_experiment_or_of_a_job(lab: Project) -> None:
     here = store_uri(lab.root)
     job(lab, 1, "horizon", experiment_id="7", store=here)

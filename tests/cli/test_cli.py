@@ -43,6 +43,7 @@ def test_commands_and_options_are_what_scripts_rely_on():
         "-h",
     ]
     assert options == {
+        "init": ["--group", "--help", "--json", "--shared", "-h"],
         "submit": sorted(
             [
                 *launching,

@@ -94,13 +94,14 @@ def lab(make_lab: Callable[..., Lab]) -> Lab:
 
 @pytest.fixture
 def start_cluster(cluster: Path) -> Iterator[Callable[..., Sim]]:
-    """`start_cluster(accounting=True)` starts a cluster for this test alone, to be broken at will."""
+    """`start_cluster(accounting=True)` starts a cluster for this test alone, to be broken at will; `all_users=True` one
+    for other users, too, which takes root."""
     started: list[Sim] = []
 
-    def start(*, accounting: bool = True) -> Sim:
+    def start(*, accounting: bool = True, all_users: bool = False) -> Sim:
         sim = Sim()
         started.append(sim)
-        sim("up", *([] if accounting else ["--no-accounting"]))
+        sim("up", *([] if accounting else ["--no-accounting"]), *(["--all-users"] if all_users else []))
         return sim
 
     yield start

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from several_users import python_for_all
+
 SLURM_SIM = Path(__file__).resolve().parents[2] / "tools" / "slurm-sim"
 NAMES = ("munged", "slurmctld", "slurmd", "slurmdbd", "mariadbd", "mariadb-install-db", "sbatch", "sinfo", "scontrol")
 # Makes the socket that its command line asks for, and stays.
@@ -144,3 +146,23 @@ def test_never_started(tmp_path: Path, programs: Path) -> None:
     assert sim(tmp_path / "s", programs, "down").returncode == 0
     assert sim(tmp_path / "s", programs, "down", "--remove").returncode == 0
     assert not (tmp_path / "s").exists()
+
+
+def test_only_root_can_run_jobs_of_other_users(tmp_path: Path, programs: Path) -> None:
+    tmp_path.chmod(0o755)
+    python = python_for_all()
+    done = subprocess.run(
+        [python, str(SLURM_SIM), "up", "--all-users", "--dir", "/tmp/never-made"],
+        env={**os.environ, "PATH": os.pathsep.join([str(programs), "/usr/bin", "/bin"])},
+        user=20001,
+        group=20001,
+        extra_groups=[],
+        cwd="/",
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert "only root can run jobs of other users" in done.stderr
+    assert not Path("/tmp/never-made").exists()

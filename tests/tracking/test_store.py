@@ -1,13 +1,16 @@
 from __future__ import annotations
 
 import contextlib
+import re
+import stat
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from tdmpc_lab.errors import SpecError, UsageError
+from servers import free_port
+from tdmpc_lab.errors import ExternalError, SpecError, UsageError
 from tdmpc_lab.tracking.store import (
     artifact_location,
     open_client,
@@ -17,6 +20,7 @@ from tdmpc_lab.tracking.store import (
     store_problem,
     store_uri,
     ui_command,
+    uri_problem,
 )
 
 PROCESSES = 3
@@ -66,6 +70,47 @@ def test_the_variable_comes_before_the_projects_file_and_that_before_the_default
     with pytest.raises(SpecError, match="did you mean 'uri'"):
         store_uri(tmp_path)
     assert "did you mean 'uri'" in store_problem(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("uri", "told"),
+    [
+        ("127.0.0.1:5000", "did you mean http://127.0.0.1:5000?"),
+        ("mlflow.lab:5000/team", "did you mean http://mlflow.lab:5000/team?"),
+        ("htp://x", "of no kind that MLflow knows (did you mean http://"),
+        ("postgres://lab/mlflow", "did you mean postgresql://"),
+        ("ftp://x/y", "of no kind that MLflow knows: write a server"),
+        ("http://", "names no host"),
+        ("http://host:5OOO", "is no address"),
+        ("./mlruns", "is a plain folder, in which MLflow keeps no runs any more"),
+        ("file:///lab/mlruns", "is a plain folder"),
+        ("sqlite:mlflow.db", "names no file: write a server as in http://host:5000, or a file as in sqlite:///"),
+        ("sqlite:///", "names no file"),
+        ("mysql+no_such_driver://me:secret@lab/x", "the Python package for it is not here: no_such_driver"),
+    ],
+)
+def test_what_mlflow_takes_for_no_store_is_told_before_it_is_asked(
+    uri: str, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By what `doctor` and `check` ask, and where it is opened: as one and the same sentence."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    problem = store_problem(tmp_path)
+    assert told in problem
+    assert "secret" not in problem
+    with pytest.raises(ExternalError, match=re.escape(problem)):
+        open_client(store_uri(tmp_path), tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("uri", ["HTTP://127.0.0.1:1", "https://x", "databricks", "uc://x", "sqlite:////lab/x.db"])
+def test_what_mlflow_takes_for_a_store(uri: str) -> None:
+    assert uri_problem(uri) == ""
+
+
+def test_a_database_server_that_is_not_reached(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"mysql+json://me:secret@127.0.0.1:{free_port()}/x")  # a package, always
+    assert "does not answer" in store_problem(tmp_path)
+    assert "secret" not in store_problem(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -140,6 +185,9 @@ def test_commands_and_addresses(tmp_path: Path) -> None:
 
 
 def test_processes_that_create_the_store_at_once(tmp_path: Path) -> None:
+    """In a project that a group shares, the group can write what they make."""
+    (tmp_path / "mlruns").mkdir()
+    (tmp_path / "mlruns").chmod(0o2770)
     with contextlib.ExitStack() as stack:
         children = []
         for k in range(PROCESSES):
@@ -159,5 +207,6 @@ def test_processes_that_create_the_store_at_once(tmp_path: Path) -> None:
         for child in children:
             _, errors = child.communicate(timeout=120)
             assert child.returncode == 0, errors
+    assert stat.filemode((tmp_path / "mlruns" / "mlflow.db").stat().st_mode) == "-rw-rw----"
     names = {e.name for e in open_client(store_uri(tmp_path), tmp_path).search_experiments()}
     assert names == {"Default", *(f"experiment-{k}" for k in range(PROCESSES))}

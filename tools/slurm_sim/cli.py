@@ -56,6 +56,12 @@ def _parser() -> argparse.ArgumentParser:
 
     up = add("up", _up, "start the cluster; returns when every node takes jobs; harmless when it is up")
     up.add_argument("--no-accounting", action="store_true", help="without slurmdbd and MariaDB: sacct will not work")
+    up.add_argument(
+        "--all-users",
+        action="store_true",
+        help="other users of this machine may submit, too; only root can run their jobs. The folder's path has to be "
+        "open to them",
+    )
     down = add("down", _down, "stop the cluster; harmless when it is down")
     down.add_argument("--remove", action="store_true", help="delete its folder as well")
     add("status", _status, "what runs; the exit code is 0 when the cluster is up, else 1")
@@ -74,7 +80,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _up(cluster: Cluster, args: argparse.Namespace) -> int:
     began, was_up = time.monotonic(), cluster.is_up()
-    cluster.up(accounting=not args.no_accounting)
+    cluster.up(accounting=not args.no_accounting, all_users=args.all_users)
     nodes = ", ".join(f"{name} (4 × {gpu})" for name, gpu in NODES.items())
     how = "was up already" if was_up else f"is up after {time.monotonic() - began:.1f} s"
     print(f"the cluster {how}: {nodes}; partitions {', '.join(PARTITIONS)}")

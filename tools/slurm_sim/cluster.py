@@ -80,12 +80,14 @@ class Cluster:
 
     # Up and down ----------------------------------------------------------------------------------------------
 
-    def up(self, *, accounting: bool) -> None:
-        """Start what does not run, and return when every node takes jobs.
+    def up(self, *, accounting: bool, all_users: bool = False) -> None:
+        """Start what does not run, and return when every node takes jobs; `all_users`: of other users, too.
 
         Raises SimError when packages are missing (code 3), the folder can't be used (2) or a daemon does not
         start (1); then nothing that this call started is left.
         """
+        if all_users and os.geteuid() != 0:
+            raise SimError("only root can run jobs of other users: leave out --all-users", code=2)
         _check_programs(accounting)
         self._make_folder()
         with self._lock():
@@ -96,6 +98,10 @@ class Cluster:
             try:
                 layout = self._layout(accounting, keep_ports=bool(running))
                 self._write(layout)
+                if all_users:
+                    self._open()
+                else:
+                    self.folder.chmod(0o700)  # it may have been open before
                 self._start(layout)
             except BaseException:
                 self._stop([daemon for daemon in self.daemons() if daemon not in running])
@@ -156,6 +162,23 @@ class Cluster:
                 (self.folder / name).mkdir(exist_ok=True)
         except OSError as error:
             raise SimError(f"the folder can't be made: {error}", code=2) from error
+
+    def _open(self) -> None:
+        """Let other users reach what their commands and jobs need, whatever the umask; the rest is closed to them."""
+        nodes = [f"spool/{node}" for node in NODES]
+        for name, mode in {
+            ".": 0o711,
+            "run": 0o711,
+            "dev": 0o711,
+            "spool": 0o711,
+            **dict.fromkeys(nodes, 0o755),
+        }.items():
+            (self.folder / name).chmod(mode)
+        for name in ("slurm.conf", "gres.conf"):
+            (self.folder / name).chmod(0o644)
+        for name in ("state", "log"):
+            (self.folder / name).chmod(0o700)
+        (self.folder / "database.sql").chmod(0o600)
 
     @contextlib.contextmanager
     def _lock(self) -> Iterator[None]:

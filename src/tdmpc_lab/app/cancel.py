@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -15,6 +16,7 @@ from tdmpc_lab.jobs.paths import Project
 from tdmpc_lab.jobs.record import all_records
 from tdmpc_lab.jobs.requests import ask
 from tdmpc_lab.jobs.state import State
+from tdmpc_lab.sharing import user_name
 
 SAVE_S = 60.0
 _POLL_S = 0.5
@@ -68,16 +70,18 @@ def cancel(
 
     Raises:
         ExternalError: SLURM can't be reached.
-        LabError: a job could not be told, because it runs on another machine, or its scheduler has lost sight of it.
+        LabError: a job is another user's, and then nothing was done; or it could not be told, because it runs on
+            another machine, or its scheduler has lost sight of it.
     """
     from tdmpc_lab.launch.local import cancel_local
     from tdmpc_lab.launch.slurm import cancel_ids, signal_ids
 
-    left = [job_id for job_id in ids if is_slurm_id(job_id) and not project.job(job_id).record.exists()]
+    left = [job_id for job_id in ids if is_slurm_id(job_id) and not project.is_recorded(job_id)]
     done: dict[str, str] = {}
     kill: list[str] = list(left)
     saving: list[str] = []
     views = job_views(project, [job_id for job_id in ids if job_id not in left])
+    _check_owners(project, views)
     for view in views:
         if view.unseen:
             assert view.status is not None
@@ -106,6 +110,21 @@ def cancel(
     done |= _wait_for_saves(project, saving, wait_s)
     catch_up_notes(project, job_views(project, [job_id for job_id in kill if job_id not in left]))
     return {job_id: done[job_id] for job_id in ids}
+
+
+def _check_owners(project: Project, views: Sequence[JobView]) -> None:
+    """Raise LabError for jobs that go on and are another user's: neither the system nor SLURM lets anybody else stop
+    them, and a request on file would be taken for the cause of their end later."""
+    if os.getuid() == 0:
+        return
+    others: dict[int, list[str]] = {}
+    for view in views:
+        owner = project.job(view.id).folder.stat().st_uid
+        if owner != os.getuid() and not (view.status is not None and view.status.state.ended):
+            others.setdefault(owner, []).append(view.id)
+    if others:
+        told = "; ".join(f"{', '.join(ids)}: only {user_name(owner)}, who started it" for owner, ids in others.items())
+        raise LabError(f"a job is stopped by its own user. {told}. Nothing was done; ask there")
 
 
 def _whole_arrays(project: Project, ids: Sequence[str]) -> list[str]:

@@ -15,6 +15,7 @@ from tdmpc_lab.files import write_atomic
 from tdmpc_lab.jobs.ids import array_of
 from tdmpc_lab.jobs.paths import Project
 from tdmpc_lab.notes.entries import read_entry
+from tdmpc_lab.sharing import own_umask_outside
 
 if TYPE_CHECKING:
     from tdmpc_lab.report.comparison import Comparison
@@ -32,8 +33,9 @@ def write_page(project: Project, path: Path, found: Comparison, command: str) ->
 
     notes, videos = list(_notes(project, found)), list(_videos(project, path, found))
     page = comparison_page(found, curves_svg(found), notes, videos, datetime.now(), command)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomic(path, page.encode(errors="replace"))
+    with own_umask_outside(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(path, page.encode(errors="replace"))
 
 
 def _notes(project: Project, found: Comparison) -> Iterator[JobNote]:

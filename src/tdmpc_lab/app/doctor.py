@@ -7,8 +7,9 @@ import importlib.util
 import os
 import platform
 import re
+import shlex
 import shutil
-import subprocess
+import stat
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -16,11 +17,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from tdmpc_lab.app.init import closed_above
 from tdmpc_lab.app.needs import GIB, unwritable
 from tdmpc_lab.config.profiles import check_profiles, profile_files
 from tdmpc_lab.errors import ExternalError, LabError, SpecError, UsageError
 from tdmpc_lab.files import nearest
+from tdmpc_lab.jobs.git import GitError, NoRepositoryError, git
 from tdmpc_lab.jobs.paths import Project
+from tdmpc_lab.sharing import Closed, group_name, is_member, is_shared, not_shared, reason, user_name
 from tdmpc_lab.text import one_line
 
 Level = Literal["ok", "warning", "error"]
@@ -57,12 +61,23 @@ def examine(project: Project) -> list[Point]:
         _slurm,
         lambda: _profiles(project),
         lambda: _store(project),
-        lambda: _git(project),
+        lambda: look_at_git(project),
+        lambda: look_at_sharing(project),
         lambda: _disk(project),
         lambda: _schema(project),
     ]
     with ThreadPoolExecutor(4) as pool:  # most of them wait for another program
-        return [point for points in pool.map(lambda part: list(part()), parts) for point in points]
+        return [point for points in pool.map(_looked_at, parts) for point in points]
+
+
+def _looked_at(part: Callable[[], Iterator[Point]]) -> list[Point]:
+    """The points of one part; what can't be looked at is one, too."""
+    points: list[Point] = []
+    try:
+        points.extend(part())
+    except OSError as error:
+        points.append(Point("error", "files", reason(error), "see to its permissions", outside=True))
+    return points
 
 
 def _python() -> Iterator[Point]:
@@ -117,13 +132,16 @@ def _slurm() -> Iterator[Point]:
         fix = "ask the administrators, or submit from the login node"
         yield Point("error", "slurm", f"commands missing: {', '.join(missing)}", fix, outside=True)
         return
+    from tdmpc_lab.launch.commands import missing_configuration
     from tdmpc_lab.launch.nodes import ask_nodes
 
     try:
         groups = ask_nodes()
     except (ExternalError, UsageError) as error:
-        fix = "try again later; `scontrol ping` tells which controller is asked; --cluster local runs jobs here"
-        yield Point("error", "slurm", str(error), fix, outside=True)
+        fix = "`scontrol ping` tells which controller is asked; --cluster local runs jobs here"
+        if unconfigured := missing_configuration():
+            what, _, fix = unconfigured.partition(". ")
+        yield Point("error", "slurm", what if unconfigured else str(error), fix, outside=True)
         return
     partitions = dict.fromkeys(group.partition + ("" if group.up else " (down)") for group in groups)
     nodes = sum(group.nodes for group in groups if group.partition == groups[0].partition) if groups else 0
@@ -175,19 +193,81 @@ def _store(project: Project) -> Iterator[Point]:
         yield Point("error", "mlflow", str(error), "change MLFLOW_TRACKING_URI")
 
 
-def _git(project: Project) -> Iterator[Point]:
+def look_at_git(project: Project) -> Iterator[Point]:
     if shutil.which("git") is None:
         yield Point("warning", "git", "not installed", "install it: jobs are recorded with the commit they ran")
         return
-    done = subprocess.run(
-        ["git", "-C", str(project.root), "rev-parse", "--short", "HEAD"],
-        capture_output=True, encoding="utf-8", errors="replace", timeout=_TIMEOUT_S, check=False,
-    )  # fmt: skip
-    if done.returncode:
+    try:
+        yield Point("ok", "git", f"commit {git(project.root, 'rev-parse', '--short', 'HEAD').strip()}")
+    except NoRepositoryError as error:
         fix = "run `git init` and commit: the code of a job is kept from git's files"
-        yield Point("warning", "git", f"{project.root} is in no repository with a commit", fix)
-    else:
-        yield Point("ok", "git", f"commit {done.stdout.strip()}")
+        yield Point("warning", "git", str(error), fix)
+    except GitError as error:
+        yield Point("warning", "git", *_why_no_commit(project, error))
+
+
+def _why_no_commit(project: Project, error: GitError) -> tuple[str, str]:
+    """What is wrong with a repository whose commit can't be told, and what to do."""
+    try:
+        git(project.root, "rev-parse", "--show-toplevel")
+    except GitError:
+        return str(error), "the code of a job is kept from git's files: without them it runs the project's own"
+    return f"{project.root} is in a repository without a commit", "commit: jobs are recorded with the commit they ran"
+
+
+def look_at_sharing(project: Project) -> Iterator[Point]:
+    """Whether those who use the project can all use all of it, and nobody else."""
+    root = project.root
+    status = root.stat()
+    if not is_shared(root):
+        users = sorted({user_name(uid) for uid in {status.st_uid, os.getuid(), *_owners(project)}})
+        if len(users) == 1:
+            yield Point("ok", "sharing", f"of {users[0]} alone; for a group: tdmpc-lab init --shared")
+        else:
+            found = f"{', '.join(users)} use it, and it is not set up for several users"
+            yield Point("warning", "sharing", found, _by_owner(status.st_uid))
+        return
+    group = group_name(status.st_gid)
+    if not is_member(status.st_gid):
+        found = f"shared with group {group}, which you are not in"
+        yield Point("error", "sharing", found, "ask who looks after the machine to add you to it", outside=True)
+        return
+    points = [*_open_to_others(root, status), *_closed_above(root, status.st_gid), *_not_shared(root, status.st_gid)]
+    yield from points or [Point("ok", "sharing", f"shared with group {group}, closed to others")]
+
+
+def _owners(project: Project) -> set[int]:
+    """Who has jobs in the project."""
+    return {project.job(name).folder.lstat().st_uid for name in project.folder_names()}
+
+
+def _by_owner(uid: int) -> str:
+    who = "" if uid == os.getuid() else f", as {user_name(uid)}"
+    return f"tdmpc-lab init --shared{who}"
+
+
+def _open_to_others(root: Path, status: os.stat_result) -> Iterator[Point]:
+    if status.st_mode & stat.S_IRWXO:
+        found = f"users outside of group {group_name(status.st_gid)} can look into {root}"
+        yield Point("warning", "sharing", found, _by_owner(status.st_uid))
+
+
+def _closed_above(root: Path, gid: int) -> Iterator[Point]:
+    for folder in closed_above(root, gid):
+        fix = f"chmod o+x {shlex.quote(str(folder))}, or move the project"
+        yield Point("warning", "sharing", f"{folder} keeps group {group_name(gid)} out", fix, outside=True)
+
+
+def _not_shared(root: Path, gid: int) -> Iterator[Point]:
+    """One point for each user who owns what the others can't use."""
+    found: dict[int, list[Closed]] = {}
+    for closed in not_shared(root, gid):
+        found.setdefault(closed.owner, []).append(closed)
+    for owner, of_owner in found.items():
+        first = of_owner[0]
+        more = f" and {len(of_owner) - 1:,} more" if len(of_owner) > 1 else ""
+        told = f"the group can't use {first.path} ({first.why}){more}, of {user_name(owner)}"
+        yield Point("error", "sharing", told, _by_owner(owner), outside=True)
 
 
 def _disk(project: Project) -> Iterator[Point]:

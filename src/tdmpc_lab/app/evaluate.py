@@ -23,6 +23,7 @@ from tdmpc_lab.config.serialize import dump_yaml
 from tdmpc_lab.errors import CheckpointError, EnvironmentSpecError, LabError, TrainingError, UsageError
 from tdmpc_lab.files import append_jsonl
 from tdmpc_lab.jobs.paths import JobPaths, Project
+from tdmpc_lab.sharing import own_umask_outside
 
 if TYPE_CHECKING:
     from tdmpc_lab.training.evaluate import Evaluation, Evaluator
@@ -208,7 +209,8 @@ def _write_video(path: Path, evaluation: Evaluation) -> None:
 
     if evaluation.film is None:
         raise EnvironmentSpecError("no video: the environment makes no pictures (render mode rgb_array)")
-    write_video(path, evaluation.film.frames, fps=evaluation.film.fps)
+    with own_umask_outside(path):
+        write_video(path, evaluation.film.frames, fps=evaluation.film.fps)
 
 
 def _tell(project: Project, job: JobPaths, rows: Sequence[dict[str, Any]]) -> None:

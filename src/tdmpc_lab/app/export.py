@@ -9,6 +9,7 @@ from tdmpc_lab.app.opponents import find_checkpoint
 from tdmpc_lab.errors import UsageError
 from tdmpc_lab.files import write_atomic
 from tdmpc_lab.jobs.paths import Project
+from tdmpc_lab.sharing import own_umask_outside
 
 SPEC = "spec.yaml"
 
@@ -31,6 +32,7 @@ def export_agent(project: Project, target: str, folder: Path, *, force: bool) ->
         raise UsageError(f"{path} is there already: give another folder, or --force to replace it")
     loaded = load_agent(find_checkpoint(project, target), device="cpu")
     spec = dump_yaml(loaded.spec)  # that of an older version in the form of this one
-    save_copy(path, loaded.agent, {**loaded.made_of, "spec": spec}, loaded.step)
-    write_atomic(folder / SPEC, spec)
+    with own_umask_outside(folder):
+        save_copy(path, loaded.agent, {**loaded.made_of, "spec": spec}, loaded.step)
+        write_atomic(folder / SPEC, spec)
     return path, loaded.step

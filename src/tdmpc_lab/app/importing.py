@@ -155,7 +155,7 @@ def _was_split(project: Project, names: Sequence[str], stem: str, doubt: Doubt) 
 
 def _change(project: Project, job_id: str, done: Imported, change: Callable[[bytes], bytes]) -> None:
     """Change a note, and put down what became of it."""
-    if project.job(job_id).record.exists():
+    if project.is_recorded(job_id):
         ensure_note(project, job_id)
     before = _note(project, job_id)
     after = change_note(project.note(job_id), change, lock_of(project, job_id))

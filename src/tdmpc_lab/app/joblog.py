@@ -35,7 +35,7 @@ def log_entries(project: Project) -> tuple[list[Entry], list[str]]:
     folders = set(project.folder_names())
     named = {path.stem for path in project.notes.glob("*.md")}
     missing = [name for name in folders - named if name.partition("_")[0] not in named]
-    missing = [name for name in missing if project.job(name).record.exists()]
+    missing = [name for name in missing if project.is_recorded(name)]
     asked = {entry.id: _jobs_of(entry.id, folders) for entry in entries if entry.state in _MAY_CHANGE}
     ids = [*missing, *(job_id for ids in asked.values() for job_id in ids)]
     views = {view.id: view for view in job_views(project, ids)} if ids else {}
@@ -142,7 +142,7 @@ def move_edits(project: Project, added: Sequence[Added]) -> list[str]:
 
 
 def _is_noted(project: Project, job_id: str) -> bool:
-    return project.note(job_id).exists() or project.job(job_id).record.exists()
+    return project.note(job_id).exists() or project.is_recorded(job_id)
 
 
 def _content(path: Path) -> bytes:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pwd
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -14,6 +13,7 @@ from tdmpc_lab.jobs.record import JobRecord
 from tdmpc_lab.jobs.state import JobStatus, SchedulerState, State
 from tdmpc_lab.launch.attempts import DEAD_S
 from tdmpc_lab.launch.queue import waits
+from tdmpc_lab.sharing import user_name
 
 NOT_OURS = "(not of this project)"
 UNRECORDED = "(of this project, but without a record: it is being submitted, or its folder was removed)"
@@ -143,6 +143,9 @@ def foreign_view(job_id: str, line: QueueLine, about: str) -> JobView:
     return JobView(job_id, None, None, about, line=line, user=line.user or None, folder=line.folder or None)
 
 
+_user_name = cache(user_name)  # the same few for thousands of jobs
+
+
 def owner_of(paths: JobPaths, scheduler: SchedulerState | None = None) -> str | None:
     """Who submitted a job: by SLURM's queue, else the owner of its folder."""
     if scheduler is not None and scheduler.line is not None and scheduler.line.user:
@@ -151,14 +154,6 @@ def owner_of(paths: JobPaths, scheduler: SchedulerState | None = None) -> str | 
         return _user_name(paths.folder.stat().st_uid)
     except OSError:
         return None
-
-
-@cache
-def _user_name(uid: int) -> str:
-    try:
-        return pwd.getpwuid(uid).pw_name
-    except (KeyError, OverflowError):
-        return str(uid)
 
 
 def _slurm(line: QueueLine | None) -> dict[str, Any] | None:

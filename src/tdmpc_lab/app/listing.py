@@ -5,15 +5,24 @@ from __future__ import annotations
 import math
 import shutil
 import threading
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
 from tdmpc_lab.app.jobview import NOT_OURS, UNRECORDED, JobView, foreign_view, owner_of
-from tdmpc_lab.app.status import Asked, Job, named_record, newest_and_active, no_garbage, unrecorded_views, views_of
+from tdmpc_lab.app.status import (
+    Asked,
+    Job,
+    named_record,
+    newest_and_active,
+    no_garbage,
+    owners,
+    unrecorded_views,
+    views_of,
+)
 from tdmpc_lab.errors import RecordError, UsageError
-from tdmpc_lab.jobs.ids import array_of, fold_tasks, natural_key
+from tdmpc_lab.jobs.ids import array_of, fold_tasks, is_slurm_id, natural_key
 from tdmpc_lab.jobs.paths import JobPaths, Project
 from tdmpc_lab.jobs.queued import QueueLine
 from tdmpc_lab.jobs.record import JobRecord, all_records
@@ -21,6 +30,7 @@ from tdmpc_lab.jobs.requests import person
 from tdmpc_lab.jobs.state import State
 from tdmpc_lab.launch.queue import Queue, ask_queue, waits
 from tdmpc_lab.launch.unfinished import is_mark
+from tdmpc_lab.sharing import is_shared
 
 FOREIGN_S = 5.0  # SLURM may take for an answer where no job of the project needs one
 GROUPS = {
@@ -120,7 +130,7 @@ def list_jobs(project: Project, wanted: Selection, most: int | None, asked: Aske
     """
     with_foreign = wanted.foreign and wanted.ids is None
     if asked is None:
-        asked = Asked(math.inf, _EarlyQueue() if with_foreign and shutil.which("squeue") else ask_queue)
+        asked = Asked(math.inf, _EarlyQueue(project) if with_foreign and shutil.which("squeue") else ask_queue)
     with no_garbage():
         ids = wanted.ids
         jobs: Sequence[Job] = all_records(project) if ids is None else [named_record(project, i) for i in ids]
@@ -161,6 +171,8 @@ def _foreign(project: Project, queue: Queue, known: set[str]) -> list[JobView]:
     for job_id, line in queue.lines.items():
         if not queue.alive(job_id) or job_id in known or job_id.partition("_")[0] in known:
             continue
+        if line.user in queue.others:
+            continue
         task = array_of(job_id)
         if task is not None and waits(line):
             waiting.setdefault((task[0], line), []).append(task[1])
@@ -172,6 +184,25 @@ def _foreign(project: Project, queue: Queue, known: set[str]) -> list[JobView]:
     return sorted(views, key=lambda view: natural_key(view.id))
 
 
+def foreign_job(job_id: str) -> str:
+    """What SLURM's queue says of an id that is none of this project's, and what can be done; "" for nothing.
+
+    Never raises for want of SLURM.
+    """
+    if not is_slurm_id(job_id) or not shutil.which("squeue"):
+        return ""
+    queue = ask_queue(FOREIGN_S)
+    found = [line for known, line in queue.lines.items() if job_id in (known, known.partition("_")[0])]
+    if not found:
+        return ""
+    line = found[0]
+    where = f", submitted in {line.folder}" if line.folder else ""
+    return (
+        f"SLURM's queue has it: {line.name or 'a job'}, {line.word}{where}. It is not of this project; "
+        f"to stop it: scancel {job_id}"
+    )
+
+
 def _about(project: Project, line: QueueLine) -> str:
     """What the tool submitted from this project's folder is its own, whatever became of the record."""
     here = bool(line.folder) and Path(line.folder).resolve() == project.root.resolve()
@@ -181,15 +212,17 @@ def _about(project: Project, line: QueueLine) -> str:
 class _EarlyQueue:
     """Asks for the queue in a thread from the beginning, so that the answer is there when it is needed."""
 
-    def __init__(self) -> None:
+    def __init__(self, project: Project) -> None:
         self._answer: Queue | None = None
+        # Which jobs are open is not known yet: in a shared project all who have jobs there are asked about.
+        self._users = owners(project.job(name) for name in project.folder_names()) if is_shared(project.root) else ()
         self._thread = threading.Thread(target=self._ask, name="squeue", daemon=True)
         self._thread.start()
 
-    def __call__(self, timeout_s: float | None) -> Queue:
+    def __call__(self, timeout_s: float | None, _users: Collection[int]) -> Queue:
         """The answer, waited for `timeout_s` seconds at most."""
         self._thread.join(timeout_s)
         return self._answer or Queue(problem=f"squeue gave no answer in {timeout_s or 0:.0f} s")
 
     def _ask(self) -> None:
-        self._answer = ask_queue()
+        self._answer = ask_queue(users=self._users)

@@ -8,7 +8,7 @@ import math
 import os
 import re
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -51,7 +51,8 @@ def scheduler_states(
     states: dict[str, SchedulerState] = {}
     slurm = [(paths, record) for paths, record in jobs if record.cluster == "slurm"]
     if slurm:
-        states |= slurm_states([record.id for _, record in slurm], _without_strangers(queue or ask_queue(), slurm))
+        queue = queue or ask_queue(users=owners(paths for paths, _ in slurm))
+        states |= slurm_states([record.id for _, record in slurm], _without_strangers(queue, slurm))
     here = [(paths, record) for paths, record in jobs if record.cluster != "slurm"]
     if here:
         from tdmpc_lab.launch.local import local_state
@@ -79,6 +80,15 @@ def _without_strangers(queue: Queue, jobs: Sequence[tuple[JobPaths, JobRecord]])
 
     strangers = {record.id for paths, record in jobs if is_stranger(paths, record)}
     return replace(queue, lines={job_id: line for job_id, line in queue.lines.items() if job_id not in strangers})
+
+
+def owners(jobs: Iterable[JobPaths]) -> set[int]:
+    """The users whose jobs these are: of a project that several share, the queue holds jobs of all of them."""
+    found = set()
+    for paths in jobs:
+        with contextlib.suppress(OSError):
+            found.add(paths.folder.stat().st_uid)
+    return found
 
 
 def job_views(project: Project, ids: Sequence[str] | None = None, asked: Asked | None = None) -> list[JobView]:
@@ -230,7 +240,7 @@ class Asked:
     `every_s` infinite: SLURM's queue is read once.
     """
 
-    def __init__(self, every_s: float = 0.0, ask: Callable[[float | None], Queue] = ask_queue) -> None:
+    def __init__(self, every_s: float = 0.0, ask: Callable[[float | None, Collection[int]], Queue] = ask_queue) -> None:
         self._every_s = every_s
         self._ask = ask
         self._next = -math.inf
@@ -241,17 +251,17 @@ class Asked:
         """The states of these jobs: of local ones now, of SLURM's as far as `every_s` seconds old."""
         slurm = [(paths, record) for paths, record in jobs if record.cluster == "slurm"]
         if slurm and (time.monotonic() >= self._next or any(r.id not in self._states for _, r in slurm)):
-            self._states |= scheduler_states(slurm, self._read(None))
+            self._states |= scheduler_states(slurm, self._read(None, owners(paths for paths, _ in slurm)))
         here = [(paths, record) for paths, record in jobs if record.cluster != "slurm"]
         return self._states | scheduler_states(here)
 
     def queue(self, timeout_s: float) -> Queue:
         """All of the queue, as far as `every_s` seconds old; SLURM may take `timeout_s` where it has to be asked."""
         fresh = self._queue is not None and time.monotonic() < self._next
-        return self._queue if fresh and self._queue is not None else self._read(timeout_s)
+        return self._queue if fresh and self._queue is not None else self._read(timeout_s, ())
 
-    def _read(self, timeout_s: float | None) -> Queue:
-        self._queue = self._ask(timeout_s)
+    def _read(self, timeout_s: float | None, users: Collection[int]) -> Queue:
+        self._queue = self._ask(timeout_s, users)
         self._next = time.monotonic() + self._every_s
         return self._queue
 

@@ -21,8 +21,9 @@ from tdmpc_lab.config.diff import STEPS, config_hash, diff, group_hash
 from tdmpc_lab.config.loader import LoadedSpec, load_resolved
 from tdmpc_lab.config.schema import SlurmConfig, Spec
 from tdmpc_lab.config.serialize import dump_set_yaml, dump_yaml, plain
-from tdmpc_lab.errors import LabError
+from tdmpc_lab.errors import ExternalError, LabError
 from tdmpc_lab.files import JsonlWriter, write_atomic
+from tdmpc_lab.jobs.events import EventLog
 from tdmpc_lab.jobs.ids import array_of
 from tdmpc_lab.jobs.metrics import end_of_step
 from tdmpc_lab.jobs.paths import JobPaths, Project
@@ -32,6 +33,7 @@ from tdmpc_lab.jobs.requests import ask
 from tdmpc_lab.jobs.state import SchedulerState
 from tdmpc_lab.jobs.variants import variant_after
 from tdmpc_lab.secret import secret_values, without_secrets
+from tdmpc_lab.sharing import reason
 
 if TYPE_CHECKING:
     from tdmpc_lab.app.estimate import RunTimeEstimate
@@ -223,7 +225,8 @@ def submit_group(
     """Record one of `groups` and start it; `on_recorded` is told in between. A debug job runs here, to its end.
 
     Raises:
-        ExternalError: SLURM is missing or refused the job; nothing stays behind.
+        ExternalError: SLURM is missing or refused the job, and nothing stays behind; or no process can be started for
+            a local job, which is FAILED then.
         LabError and what the training raises: from a debug job.
     """
     from tdmpc_lab.app.worker import run_job
@@ -240,11 +243,22 @@ def submit_group(
     if cluster == "local":
         from tdmpc_lab.launch.local import start_local
 
-        start_local(paths, project, max_local, SUPERVISOR, code.workplace)
+        try:
+            start_local(paths, project, max_local, SUPERVISOR, code.workplace)
+        except OSError as error:
+            raise _not_started(paths, error) from error
     else:
         from tdmpc_lab.launch.debug import run_debug
 
         run_debug(paths.folder / "submitit", run_job, str(project.root), paths.id)
+
+
+def _not_started(paths: JobPaths, error: OSError) -> ExternalError:
+    """For a job that is recorded and has no process: that is on file then, so that nobody waits for it."""
+    cause = f"it could not be started: {reason(error)}"
+    with contextlib.suppress(OSError):
+        EventLog(paths.events).append("failed", cause=cause, error=type(error).__name__, traceback="", step=None)
+    return ExternalError(f"job {paths.id}: {cause}; when that is mended: tdmpc-lab rerun {paths.id}")
 
 
 def prepare(

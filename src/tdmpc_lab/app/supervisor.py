@@ -10,18 +10,39 @@ from tdmpc_lab.app.journal import write_note
 from tdmpc_lab.app.mirroring import end_run_of
 from tdmpc_lab.app.worker import run_job
 from tdmpc_lab.errors import LabError
+from tdmpc_lab.jobs.events import EventLog, read_events
 from tdmpc_lab.jobs.paths import JobPaths, Project
 from tdmpc_lab.launch.local import supervise
+from tdmpc_lab.launch.process import last_start
+from tdmpc_lab.sharing import reason, share_new_files
 
 
 def main() -> int:
     """Run the job named on the command line; 0 when it finished."""
     root, job_id, max_local = sys.argv[1:]
     project = Project(Path(root))
+    share_new_files(project.root)
     paths = project.job(job_id)
-    return supervise(
-        project, paths, int(max_local), run_job, root, job_id, after=lambda whole: close_books(project, paths, whole)
-    )
+    try:
+        return supervise(
+            project,
+            paths,
+            int(max_local),
+            run_job,
+            root,
+            job_id,
+            after=lambda whole: close_books(project, paths, whole),
+        )
+    except OSError as error:
+        _never_began(paths, error)
+        raise
+
+
+def _never_began(paths: JobPaths, error: OSError) -> None:
+    """Put the outcome of a job on file that could not even wait for its turn, unless it began and has its own."""
+    if last_start(read_events(paths.events)) is None:
+        cause = f"it could not be started: {reason(error)}"
+        EventLog(paths.events).append("failed", cause=cause, error=type(error).__name__, traceback="", step=None)
 
 
 def close_books(project: Project, paths: JobPaths, whole: bool) -> None:

@@ -13,12 +13,13 @@ from dataclasses import asdict, dataclass
 from difflib import get_close_matches
 from pathlib import Path
 
-from tdmpc_lab.errors import ExternalError, RecordError, UsageError
+from tdmpc_lab.errors import ExternalError, NoJobError, RecordError, UsageError
 from tdmpc_lab.jobs.events import read_events
+from tdmpc_lab.jobs.ids import array_of
 from tdmpc_lab.jobs.paths import Project
 from tdmpc_lab.jobs.record import peek
 from tdmpc_lab.jobs.unsent import unsent_as
-from tdmpc_lab.tracking.store import ensure_store, public_uri, run_url, sqlite_path, store_uri, ui_command
+from tdmpc_lab.tracking.store import ensure_store, public_uri, run_url, sqlite_path, store_uri, ui_command, uri_problem
 from tdmpc_lab.tracking.view import refresh_views, view_url
 
 PORTS = range(5000, 5100)
@@ -61,13 +62,15 @@ def ui_for(project: Project, port: int | None, which: str | None = None) -> UiCo
     """The command for this project's store; a free port from 5000 on unless one is given. Where `ui` runs a server for
     it already, that one is meant: two would only cost memory, and write into one store.
 
-    `which` is an experiment or a job whose page is wanted; default: the experiment of the newest job.
+    `which` is an experiment, a job or a job array whose page is wanted; default: the experiment of the newest job.
 
     Raises:
-        ExternalError: the port is taken, or the server that goes on has another one.
+        ExternalError: the port is taken, the server that is up has another one, or the store is none that MLflow has.
         UsageError: there is no such experiment or job, or it is not in this store.
     """
     uri = store_uri(project.root)
+    if problem := uri_problem(uri):
+        raise ExternalError(problem)
     if uri.startswith(("http://", "https://")):
         return UiCommand(None, _page(project, uri, uri, which), None)
     if (running := running_ui(project)) is not None:
@@ -117,6 +120,11 @@ def _page(project: Project, uri: str, base: str, which: str | None) -> str:
             return view_url(base, found["experiment_id"])
         if which is None:
             return base
+    elif tasks := [job_id for job_id in known if (of := array_of(job_id)) and of[0] == which]:
+        # The tasks of an array are one experiment, whose view compares them.
+        for job_id in tasks:
+            if found := _told(project, job_id, uri):
+                return view_url(base, found["experiment_id"])
     else:
         job = _job(project, which, {name for name in known.values() if name})
         if found := _told(project, job, uri):
@@ -127,6 +135,8 @@ def _page(project: Project, uri: str, base: str, which: str | None) -> str:
 def _job(project: Project, text: str, experiments: Collection[str]) -> str:
     try:
         return project.require_job(text).id
+    except NoJobError:  # what is an id is no name of an experiment
+        raise
     except UsageError as error:
         near = get_close_matches(text, experiments, n=1)
         hint = f"; did you mean the experiment {near[0]}?" if near else ""

@@ -75,7 +75,7 @@ def judge(
     path = project.note(job_id)
 
     def change(note: bytes) -> bytes:
-        if not has_markers(note) and project.job(job_id).record.exists():
+        if not has_markers(note) and project.is_recorded(job_id):
             take_apart(note, str(path))  # a job's note has markers: says that they are missing
         return put_verdict(note, line, str(path))
 

@@ -37,6 +37,7 @@ from tdmpc_lab.launch.attempts import AttemptLease
 from tdmpc_lab.launch.process import process_mark
 from tdmpc_lab.launch.sbatch import REQUEUE_CODE, attempt_start
 from tdmpc_lab.launch.slurm import running_id
+from tdmpc_lab.sharing import share_new_files
 from tdmpc_lab.streams import write_utf8
 from tdmpc_lab.text import count
 from tdmpc_lab.tracking.mirror import MlflowMirror
@@ -68,6 +69,7 @@ def run_job(root: str, job_id: str | None = None) -> dict[str, Any]:
     stop = StopFlag()
     with signals_to(stop):  # first of all: a signal that nobody expects ends the process
         project = Project(Path(root))
+        share_new_files(project.root)
         job_id = job_id or running_id()
         if job_id is None:
             raise LabError("this process is in no SLURM job (SLURM_JOB_ID is not set), and no job id was given")

@@ -158,12 +158,14 @@ def _submit_groups(
             with outlives_its_reader():  # a recorded job is to be started, whoever still reads
                 _announce(project, group, jobs, args)
 
+        before = len(done)
         try:
             submit_group(project, group, cluster, code=code, max_local=args.max_local, on_recorded=on_recorded)
         except Exception:
             if cluster != "debug":
-                if done:
-                    print(f"submitted before the error: {', '.join(job.id for job in done)}", file=sys.stderr)
+                if before:
+                    ids = ", ".join(job.id for job in done[:before])
+                    print(f"submitted before the error: {ids}", file=sys.stderr)
                 raise
             traceback.print_exc()  # the point of debug is the whole traceback; the job's files have it too
 

@@ -12,10 +12,16 @@ if TYPE_CHECKING:
 
 
 def project_here() -> Project:
-    """The project around the working directory. Raises UsageError when there is none."""
-    from tdmpc_lab.jobs.paths import find_project
+    """The project around the working directory; in a shared one this process makes its files for the group.
 
-    return find_project()
+    Raises UsageError when there is none.
+    """
+    from tdmpc_lab.jobs.paths import find_project
+    from tdmpc_lab.sharing import share_new_files
+
+    project = find_project()
+    share_new_files(project.root)
+    return project
 
 
 def find_job_id(project: Project, text: str) -> str:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from tdmpc_lab.cli.common import project_here
 from tdmpc_lab.cli.output import print_json
 from tdmpc_lab.errors import UsageError
+from tdmpc_lab.sharing import own_umask_outside
 from tdmpc_lab.text import count
 
 if TYPE_CHECKING:
@@ -111,7 +112,8 @@ def _page(project: Project, entries: Sequence[Entry], args: Namespace) -> int:
 
     file = Path(args.html)
     page = log_page(entries, f"Job log of {project.root.name}", datetime.now())
-    write_atomic(file, page.encode(errors="replace"))
+    with own_umask_outside(file):
+        write_atomic(file, page.encode(errors="replace"))
     if args.json:
         print_json({"html": str(file), "jobs": len(entries)})
     else:
@@ -202,6 +204,7 @@ def export(args: Namespace) -> int:
         return OK
     if Path(args.out).is_dir():
         raise UsageError(f"--out {args.out} is a folder; name a file")
-    write_atomic(Path(args.out), data)
+    with own_umask_outside(Path(args.out)):
+        write_atomic(Path(args.out), data)
     print(f"{args.out}: {len(data):,} bytes", file=sys.stderr)
     return OK

@@ -16,13 +16,15 @@ from tdmpc_lab.cli import commands, doctor, looking, preflight
 from tdmpc_lab.cli.cleaning import add_gc
 from tdmpc_lab.cli.common import add_json as _add_json
 from tdmpc_lab.cli.compare import add_compare
+from tdmpc_lab.cli.init import add_init
 from tdmpc_lab.cli.log_parser import add_log_commands
 from tdmpc_lab.cli.logs import add_logs
 from tdmpc_lab.cli.output import documents_only, silence_stdout
 from tdmpc_lab.cli.show import add_show
 from tdmpc_lab.cli.status import add_status
 from tdmpc_lab.cli.syncing import add_sync, after_sync
-from tdmpc_lab.errors import ExternalError, LabError
+from tdmpc_lab.errors import ExternalError, LabError, NoJobError
+from tdmpc_lab.sharing import reason
 from tdmpc_lab.streams import as_typed, take_any_text
 
 EPILOG = """\
@@ -49,6 +51,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"tdmpc-lab {__version__}")
     sub = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    add_init(sub)
     _add_submit(sub)
     _add_resume(sub)
     _add_rerun(sub)
@@ -372,6 +375,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         problems = getattr(error, "problems", ())
         count = f"{len(problems)} problems; nothing was done\n" if len(problems) > 1 else ""
         print(f"error: {count}{error}", file=sys.stderr)
+        if isinstance(error, NoJobError):
+            _tell_foreign(error.job_id)
         return error.exit_code
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
@@ -380,9 +385,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         silence_stdout()
         return 0
     except OSError as error:  # a folder that can't be written, a full disk: outside of us, and the path says where
-        where = f"{error.filename}: " if error.filename else ""
-        print(f"error: {where}{error.strerror or error}; see to it and try again", file=sys.stderr)
+        if isinstance(error, PermissionError):
+            print(f"error: {reason(error)}", file=sys.stderr)
+        else:
+            where = f"{error.filename}: " if error.filename else ""
+            print(f"error: {where}{error.strerror or error}; see to it and try again", file=sys.stderr)
         return ExternalError.exit_code
+
+
+def _tell_foreign(job_id: str) -> None:
+    """Of an id that is none of the project's: what SLURM knows of it, for `status` lists such jobs, too."""
+    from tdmpc_lab.app.listing import foreign_job
+
+    if known := foreign_job(job_id):
+        print(f"       {known}", file=sys.stderr)
 
 
 if __name__ == "__main__":

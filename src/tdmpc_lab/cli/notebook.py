@@ -35,7 +35,7 @@ def note(args: Namespace) -> int:
     elif text:
         changed = add_words(project, job, text)
     else:
-        if project.job(job).record.exists():
+        if project.is_recorded(job):
             ensure_note(project, job)  # it could not be written when the job ran
         whole = read_note(project, job)
         if args.json:
@@ -72,7 +72,7 @@ def _catch_up(project: Project, job: str) -> None:
     from tdmpc_lab.app.closing import catch_up_notes
     from tdmpc_lab.app.status import job_views
 
-    ids = project.tasks_of(job) or ([job] if project.job(job).record.exists() else [])
+    ids = project.tasks_of(job) or ([job] if project.is_recorded(job) else [])
     catch_up_notes(project, job_views(project, ids))
 
 

@@ -43,7 +43,7 @@ def show(args: Namespace) -> int:
     tasks = project.tasks_of(wanted) if is_job_id(wanted) else expand_tasks(wanted)
     if len(tasks) > 1 or (tasks and tasks != [wanted]):
         return _show_tasks(project, wanted, [paths.id for paths in project.require_jobs(tasks)], as_json=args.json)
-    if is_job_id(wanted) and not project.job(wanted).record.exists() and (entry := note_entry(project, wanted)):
+    if is_job_id(wanted) and not project.is_recorded(wanted) and (entry := note_entry(project, wanted)):
         if args.json:
             print_json({"note": str(project.note(wanted)), **entry.as_dict()})
         else:

@@ -23,7 +23,7 @@ FILE = "tdmpc-lab.yaml"
 Sending = Literal["live", "later"]
 
 _TRACKING = {"uri", "slurm_jobs"}
-_URI_HELP = "a server as in http://host:5000, or a file as in sqlite:///mlruns/mlflow.db"
+URI_HELP = "a server as in http://host:5000, or a file as in sqlite:///mlruns/mlflow.db"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +62,7 @@ def _check(layer: Layer) -> None:
     _known(layer, ("tracking",), tracking, _TRACKING)
     uri, who = tracking.get("uri"), tracking.get("slurm_jobs")
     if uri is not None and not (isinstance(uri, str) and "://" in uri):
-        layer.report(("tracking", "uri"), f"found {uri!r}; allowed: {_URI_HELP}")
+        layer.report(("tracking", "uri"), f"found {uri!r}; allowed: {URI_HELP}")
     if who not in (None, "live", "later"):
         layer.report(("tracking", "slurm_jobs"), f"found {who!r}; allowed: live, later")
 

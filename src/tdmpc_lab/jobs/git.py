@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import shlex
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
 from tdmpc_lab.outputs import is_output
+from tdmpc_lab.sharing import user_name
 
 _TIMEOUT_S = 10.0
 _OWN = (":(exclude)jobs", ":(exclude)notes", ":(exclude)mlruns")  # what the tool itself writes is no change of code
@@ -19,20 +21,14 @@ class GitError(Exception):
     """Git is missing, or says no; the text is one line for a person."""
 
 
+class NoRepositoryError(GitError):
+    """The folder is in no git repository."""
+
+
 def git(root: Path, *arguments: str) -> str:
     """What git prints. Hooks export GIT_DIR and the like: those are not passed on. Raises GitError."""
-    environment = {name: value for name, value in os.environ.items() if name in _KEPT or not name.startswith("GIT_")}
-    environment |= {"GIT_OPTIONAL_LOCKS": "0", "LC_ALL": "C"}
     try:
-        done = subprocess.run(
-            ["git", "-c", "core.fsmonitor=false", *arguments],
-            cwd=root,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            timeout=_TIMEOUT_S,
-            check=False,
-        )
+        done = _run(root, arguments)
     except subprocess.TimeoutExpired:
         raise GitError(f"git gave no answer in {_TIMEOUT_S:.0f} s") from None
     except OSError as error:
@@ -40,10 +36,39 @@ def git(root: Path, *arguments: str) -> str:
         raise GitError("git is not on this machine" if missing else f"git can't be run: {error}") from None
     if done.returncode:
         said = done.stderr.decode(errors="replace").strip().splitlines()
-        if said and "not a git repository" in said[0]:
-            raise GitError(f"{root} is in no git repository")
-        raise GitError(said[0] if said else f"git {arguments[0]} failed")
+        raise _refusal(root) or GitError(said[0] if said else f"git {arguments[0]} failed")
     return os.fsdecode(done.stdout)
+
+
+def _refusal(root: Path) -> GitError | None:
+    """Why git says no to anything about `root`; None where it does not. No word of git's is looked for."""
+    top = ["rev-parse", "--show-toplevel"]
+    if _run(root, top).returncode == 0:
+        return None
+    trusting = _run(root, ["-c", "safe.directory=*", *top])
+    if trusting.returncode == 0:
+        folder = os.fsdecode(trusting.stdout).rstrip("\n")
+        return GitError(
+            f"git does not trust {folder}, which belongs to {user_name(Path(folder).stat().st_uid)}; if you do: "
+            f"git config --global --add safe.directory {shlex.quote(folder)}"
+        )
+    if any((above / ".git").exists() for above in (root, *root.parents)):
+        return None  # there is one, and something else is wrong: git's own words tell
+    return NoRepositoryError(f"{root} is in no git repository")
+
+
+def _run(root: Path, arguments: Sequence[str]) -> subprocess.CompletedProcess[bytes]:
+    environment = {name: value for name, value in os.environ.items() if name in _KEPT or not name.startswith("GIT_")}
+    environment |= {"GIT_OPTIONAL_LOCKS": "0", "LC_ALL": "C"}
+    return subprocess.run(
+        ["git", "-c", "core.fsmonitor=false", *arguments],
+        cwd=root,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        timeout=_TIMEOUT_S,
+        check=False,
+    )
 
 
 def git_state(root: Path) -> tuple[str | None, bool | None]:

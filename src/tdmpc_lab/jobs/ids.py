@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 from tdmpc_lab.errors import RecordError
+from tdmpc_lab.sharing import make_folder
 
 if TYPE_CHECKING:
     from tdmpc_lab.jobs.paths import JobPaths, Project
@@ -93,7 +94,7 @@ def allocate_local_folder(project: Project, now: datetime) -> JobPaths:
     for millisecond in range(_MOST_TRIES):
         paths = project.job(new_local_id(now + timedelta(milliseconds=millisecond)))
         try:
-            paths.folder.mkdir(mode=0o750)
+            make_folder(paths.folder)
         except FileExistsError:
             continue
         return paths

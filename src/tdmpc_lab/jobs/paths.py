@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import difflib
 import os
+import stat
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tdmpc_lab.errors import UsageError
+from tdmpc_lab.errors import NoJobError, UsageError
 from tdmpc_lab.jobs.ids import ID_HELP, expand_tasks, is_job_id, is_local_id, is_slurm_id, natural_key
+from tdmpc_lab.sharing import whose
 
 ROOT_VARIABLE = "TDMPC_LAB_ROOT"
 RECORD, EVENTS, METRICS = "job.json", "events.jsonl", "metrics.jsonl"
@@ -230,6 +232,16 @@ class Project:
 
         return [paths.id for paths, _ in all_records(self)]
 
+    def is_recorded(self, job_id: str) -> bool:
+        """Whether there is a job of this id; also one that is not this user's to read. Raises UsageError for no id."""
+        try:
+            self.job(job_id).record.stat()
+        except PermissionError:
+            return True
+        except OSError:
+            return False
+        return True
+
     def folder_names(self) -> list[str]:
         """The names of all folders that may be jobs, in no order."""
         try:
@@ -252,12 +264,16 @@ class Project:
 
         The shorthand (`local-20260203-09`, `091422-123`) takes at least four characters, and never a text
         that is itself an id: a mistyped SLURM id must not reach another job.
-        Raises UsageError, naming the nearest and the newest jobs, when there is no such job.
+        Raises UsageError, naming the nearest and the newest jobs, when there is no such job: NoJobError for what is an
+        id, which may be that of an array, or of a job that has left a note alone.
         """
         if is_job_id(text):
-            if self.job(text).record.exists():
+            if self.is_recorded(text):
                 return self.job(text)
-            raise UsageError(f"no job {text} in {self.jobs}; {_suggest(text, self.job_ids())}")
+            known = self._known_otherwise(text)
+            raise NoJobError(known or f"no job {text} in {self.jobs}; {_suggest(text, self.job_ids())}", text)
+        if tasks := expand_tasks(text):
+            raise UsageError(f"{text} means {len(tasks)} tasks of a job array: name one, as {tasks[0]}")
         ids = self.job_ids()
         matches = _shorthand(text, ids)
         if not matches:
@@ -265,6 +281,19 @@ class Project:
         if len(matches) > 1:
             raise UsageError(f"{text!r} fits {len(matches)} jobs: {_newest(matches)}; write one id in full")
         return self.job(matches[0])
+
+    def _known_otherwise(self, job_id: str) -> str:
+        """What is known of an id that has no record; empty for nothing."""
+        if tasks := self.tasks_of(job_id):
+            shown = ", ".join(tasks[:_SHOWN]) + (", …" if len(tasks) > _SHOWN else "")
+            return f"{job_id} is a job array, and each of its {len(tasks)} tasks is a job: name one of {shown}"
+        if self.note(job_id).is_file():
+            return (
+                f"of {job_id} there is only a note (tdmpc-lab show {job_id}), and no folder {self.job(job_id).folder}: "
+                "it came from a hand-written log, or its folder was removed. Its config, logs and checkpoints are "
+                "not there"
+            )
+        return ""
 
     def jobs_like(self, text: str) -> list[str]:
         """The local jobs that a shorthand as `require_job` takes it may mean."""
@@ -288,7 +317,7 @@ class Project:
         if not is_slurm_id(array_id) or "_" in array_id:
             return []
         names = [name for name in self.folder_names() if name.startswith(f"{array_id}_")]
-        return sorted((name for name in names if self.job(name).record.exists()), key=natural_key)
+        return sorted((name for name in names if self.is_recorded(name)), key=natural_key)
 
 
 def _shorthand(text: str, ids: list[str]) -> list[str]:
@@ -322,10 +351,17 @@ def find_project(start: Path | None = None) -> Project:
             raise UsageError(f"{ROOT_VARIABLE}={override} is no folder; set it to the project's, or unset it")
         return Project(root)
     here = (start or Path.cwd()).resolve()
+    denied: list[Path] = []
     for folder in (here, *here.parents):
-        if (folder / "experiments").is_dir():
-            return Project(folder)
+        try:
+            if stat.S_ISDIR((folder / "experiments").stat().st_mode):
+                return Project(folder)
+        except PermissionError:
+            denied.append(folder)
+        except OSError:
+            continue
+    unseen = "".join(f"; {folder} can't be looked into: {whose(folder)}" for folder in denied)
     raise UsageError(
         f"no project at or above {here}: a project is a folder that holds a folder 'experiments'; "
-        f"go there, make it, or set {ROOT_VARIABLE}"
+        f"go there, make it (tdmpc-lab init), or set {ROOT_VARIABLE}{unseen}"
     )

@@ -12,6 +12,7 @@ from tdmpc_lab.files import write_atomic
 from tdmpc_lab.jobs.ids import allocate_local_folder
 from tdmpc_lab.jobs.paths import JobPaths, Project
 from tdmpc_lab.jobs.record import JobRecord, write_record
+from tdmpc_lab.sharing import make_folder
 
 
 def prepare_job(
@@ -30,7 +31,7 @@ def prepare_job(
     `make_record` raises.
     """
     with _folder(project, job_id) as paths:
-        paths.checkpoints.mkdir(mode=0o750)
+        make_folder(paths.checkpoints)
         write_atomic(paths.spec, spec_text)
         write_atomic(paths.resolved, resolved_text)
         write_record(paths, make_record(paths.id))
@@ -63,7 +64,7 @@ def _folder(project: Project, job_id: str | None) -> Iterator[JobPaths]:
         paths = project.job(job_id)
         project.jobs.mkdir(parents=True, exist_ok=True)
         try:
-            paths.folder.mkdir(mode=0o750)
+            make_folder(paths.folder)
             existed = False
         except FileExistsError:
             existed = True

@@ -15,6 +15,7 @@ from tdmpc_lab.errors import RecordError
 from tdmpc_lab.files import read_whole, write_atomic
 from tdmpc_lab.jobs.ids import natural_key
 from tdmpc_lab.jobs.paths import RECORD, JobPaths, Project
+from tdmpc_lab.sharing import reason
 from tdmpc_lab.text import parse_time
 
 NO_SNAPSHOT = "--no-snapshot"
@@ -185,6 +186,8 @@ def all_records(project: Project) -> list[tuple[JobPaths, JobRecord | RecordErro
         except RecordError as error:
             try:
                 record, moment = error, paths.record.stat().st_mtime
+            except PermissionError:  # a job of somebody who does not share it: to leave it out would say there is none
+                record, moment = error, paths.folder.stat().st_mtime
             except OSError:  # no job, or not yet
                 continue
         found.append((moment, natural_key(job_id), paths, record))
@@ -210,6 +213,8 @@ def _read_object(path: str) -> dict[str, Any]:
         data = json.loads(read_whole(path).decode())
     except FileNotFoundError:
         raise RecordError(f"{path}: missing; {Path(path).parent.name} is no job, or is still being made") from None
+    except PermissionError as error:
+        raise RecordError(reason(error)) from error
     except (OSError, ValueError, RecursionError) as error:
         raise RecordError(f"{path}: can't be read: {error}") from error
     if not isinstance(data, dict):

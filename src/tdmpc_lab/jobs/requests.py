@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import os
 from collections.abc import Sequence
 from datetime import datetime
@@ -10,6 +9,7 @@ from typing import Any
 
 from tdmpc_lab.files import append_jsonl, read_jsonl
 from tdmpc_lab.jobs.paths import JobPaths
+from tdmpc_lab.sharing import user_name
 from tdmpc_lab.text import parse_time
 
 
@@ -22,11 +22,8 @@ def ask(paths: JobPaths, request: str, **fields: Any) -> dict[str, Any]:
 
 
 def person() -> str:
-    """Who uses this process: the login name, else the user's number."""
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):
-        return str(os.getuid())
+    """Who uses this process: the login name, else the user's number. Variables (USER) may tell of somebody else."""
+    return user_name(os.getuid())
 
 
 def read_requests(paths: JobPaths) -> list[dict[str, Any]]:

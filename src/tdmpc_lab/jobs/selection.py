@@ -109,8 +109,9 @@ def _readable(paths: JobPaths, record: JobRecord | RecordError) -> Job:
 
 def _listed(records: Sequence[tuple[JobPaths, JobRecord | RecordError]]) -> str:
     counts = Counter(record.experiment for _, record in reversed(records) if isinstance(record, JobRecord))
+    closed = [record for _, record in records if isinstance(record, RecordError)]
     if not counts:
-        return "there are no jobs yet"
+        return f"none of {len(closed)} jobs can be read: {closed[0]}" if closed else "there are no jobs yet"
     shown = [f"{name} ({count})" for name, count in list(counts.items())[:_MOST_LISTED]]
     more = f", and {len(counts) - len(shown)} more" if len(counts) > len(shown) else ""
     return f"experiments with jobs, newest first: {', '.join(shown)}{more}"

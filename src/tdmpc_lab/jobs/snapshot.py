@@ -25,6 +25,7 @@ from tdmpc_lab.jobs.git import GitError, git
 from tdmpc_lab.jobs.paths import Project
 from tdmpc_lab.outputs import is_output
 from tdmpc_lab.secret import holds_private_key, is_secret_name
+from tdmpc_lab.sharing import make_folder
 
 MOST_FILE = 8 << 20
 """Bytes of the largest file that is kept."""
@@ -233,11 +234,11 @@ def _store(folder: Path, entries: Sequence[_Entry]) -> None:
         with contextlib.suppress(PermissionError):  # somebody else's: then he keeps it young
             os.utime(folder)
         return
-    folder.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
+    make_folder(folder.parent, exist_ok=True)
     mark = f"{os.getpid()}.{secrets.token_hex(4)}.tmp"
     new, old = folder.with_name(f".{folder.name}.new.{mark}"), folder.with_name(f".{folder.name}.old.{mark}")
     try:
-        new.mkdir(mode=0o750)
+        make_folder(new)
         for entry in entries:
             _write(new / entry.path, entry)
         with contextlib.suppress(FileNotFoundError):

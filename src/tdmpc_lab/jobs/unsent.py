@@ -58,7 +58,7 @@ def unsent_jobs(project: Project) -> dict[str, Unsent]:
     """
     found = {}
     for name in _names(project.unsent):
-        if not project.job(name).record.exists():
+        if not project.is_recorded(name):
             all_is_sent(project, name)
         elif (unsent := _read(project.unsent / name)) is not None:
             found[name] = unsent

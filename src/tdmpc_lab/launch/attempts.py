@@ -32,6 +32,7 @@ from typing import Literal, Self
 from tdmpc_lab.errors import AttemptLostError
 from tdmpc_lab.jobs.signs import sign_file
 from tdmpc_lab.jobs.state import SILENT_S
+from tdmpc_lab.sharing import make_folder
 
 BEAT_S = 3.0
 DEAD_S = SILENT_S
@@ -81,7 +82,7 @@ class AttemptLease:
 
         Raises OSError.
         """
-        folder.mkdir(mode=0o750, parents=True, exist_ok=True)
+        make_folder(folder, exist_ok=True)
         number = max(at_least, max(_numbers(folder), default=0) + 1)
         while True:
             try:

@@ -5,10 +5,10 @@ One call of squeue and one of sacct, for any number of jobs.
 
 from __future__ import annotations
 
-import pwd
+import os
 import re
 import signal
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from tdmpc_lab.errors import ExternalError, UsageError
@@ -18,9 +18,10 @@ from tdmpc_lab.jobs.requests import person
 from tdmpc_lab.jobs.state import END_WORDS, SchedulerState
 from tdmpc_lab.launch.commands import command
 from tdmpc_lab.launch.reasons import LIMITED_BY_PARTITION, held_in_words, reason_in_words
+from tdmpc_lab.sharing import user_name
 
 _SQUEUE = (
-    "squeue", "--noheader", "--array", "--format=%i|%T|%P|%l|%r|%u|%M|%D|%N|%S|%k|%Z|%j", "--states=all", "--me",
+    "squeue", "--noheader", "--array", "--format=%i|%T|%P|%l|%r|%u|%M|%D|%N|%S|%k|%Z|%j", "--states=all",
 )  # fmt: skip
 _FIELDS = 13
 _LEAST_FIELDS = 5
@@ -44,12 +45,14 @@ _NO_CODE = frozenset({"COMPLETED", "CANCELLED", "TIMEOUT", "OUT_OF_MEMORY", "NOD
 
 @dataclass(frozen=True)
 class Queue:
-    """What squeue says of this user's jobs, at one moment."""
+    """What squeue says of this user's jobs, and of those of others that were asked for, at one moment."""
 
     lines: Mapping[str, QueueLine] = field(default_factory=dict)
     """By job id; also jobs that ended a moment ago."""
     problem: str | None = None
     """Why it could not be read, in one line."""
+    others: frozenset[str] = frozenset()
+    """Users whose jobs are in it, beside this one's."""
 
     def alive(self, job_id: str) -> bool:
         """Whether a job waits or runs."""
@@ -57,10 +60,14 @@ class Queue:
         return line is not None and line.word not in END_WORDS
 
 
-def ask_queue(timeout_s: float | None = None) -> Queue:
-    """The queue now. Never raises for want of SLURM."""
+def ask_queue(timeout_s: float | None = None, users: Collection[int] = ()) -> Queue:
+    """The queue now: jobs of this user, and of `users` who share a project. Never raises for want of SLURM."""
+    others = sorted({*users} - {os.getuid()})
+    # --me where it is enough: SLURM then sends this user's jobs alone; of several users, squeue gets all and chooses.
+    whose = [f"--user={','.join(map(str, [os.getuid(), *others]))}"] if others else ["--me"]
     try:
-        return Queue(parse_squeue(command(_SQUEUE, timeout_s)))
+        lines = parse_squeue(command([*_SQUEUE, *whose], timeout_s))
+        return Queue(lines, others=frozenset(map(user_name, others)))
     except (ExternalError, UsageError) as error:
         return Queue(problem=str(error).splitlines()[0])
 
@@ -71,10 +78,12 @@ def waits(line: QueueLine) -> bool:
     return line.word in _WAITS or (line.word not in _RUNS and not line.nodelist)
 
 
-def slurm_states(job_ids: Sequence[str], queue: Queue | None = None) -> dict[str, SchedulerState]:
+def slurm_states(
+    job_ids: Sequence[str], queue: Queue | None = None, users: Collection[int] = ()
+) -> dict[str, SchedulerState]:
     """What SLURM says about these jobs; ids that are none of SLURM's are unknown to it.
 
-    `queue` is asked for unless given.
+    `queue` is asked for unless given, for jobs of `users` too.
 
     The accounts are asked only for what the queue no longer knows or calls over; a cluster that keeps none says
     of those as much as the queue does. Never raises for want of SLURM: where the queue can't be read, every job
@@ -82,7 +91,7 @@ def slurm_states(job_ids: Sequence[str], queue: Queue | None = None) -> dict[str
     """
     if not job_ids:
         return {}
-    queue = queue or ask_queue()
+    queue = queue or ask_queue(users=users)
     if queue.problem is not None:
         return dict.fromkeys(job_ids, SchedulerState("UNREACHABLE", queue.problem)) | _ends_on_file(job_ids)
     lines = queue.lines
@@ -214,7 +223,5 @@ def _signal_name(number: str) -> str:
 
 
 def _name(uid: int) -> str:
-    try:
-        return pwd.getpwuid(uid).pw_name
-    except (KeyError, OverflowError):
-        return f"user {uid}"
+    name = user_name(uid)
+    return f"user {name}" if name.isdecimal() else name

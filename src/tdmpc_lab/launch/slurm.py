@@ -18,6 +18,7 @@ from tdmpc_lab.launch.arrays import task_ids
 from tdmpc_lab.launch.commands import command, refusal, run
 from tdmpc_lab.launch.environment import Workplace
 from tdmpc_lab.launch.sbatch import held_parameters, script_text, submit_folder
+from tdmpc_lab.sharing import make_folder
 from tdmpc_lab.text import one_line
 
 _LEFTOVER = re.compile(r"\.submission_file_[0-9a-f]{32}\.sh|[0-9a-f]{32}\.pkl")
@@ -84,7 +85,7 @@ def submit_held(
     from submitit.core.utils import JobPaths
 
     folder = submit_folder(project)
-    folder.mkdir(mode=0o750, parents=True, exist_ok=True)  # scripts, pickles and logs are nobody else's business
+    make_folder(folder, exist_ok=True)  # scripts, pickles and logs are nobody else's business
     with file_lock(folder / ".lock"):
         script = folder / f".submission_file_{uuid.uuid4().hex}.sh"
         try:

@@ -19,6 +19,7 @@ from pathlib import Path
 from tdmpc_lab.jobs.paths import Project
 from tdmpc_lab.launch.sbatch import submit_folder
 from tdmpc_lab.launch.slurm import ids_by_comment
+from tdmpc_lab.sharing import make_folder
 
 _MARK = re.compile(r"tdmpc-lab-[0-9a-f]{16}")
 _ENDING = ".submit"
@@ -54,8 +55,8 @@ def submitting(project: Project) -> Iterator[str]:
     """
     mark = f"tdmpc-lab-{secrets.token_hex(8)}"
     path = submit_folder(project) / f"{mark}{_ENDING}"
-    path.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
+    make_folder(path.parent, exist_ok=True)
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX)
         yield mark
@@ -78,15 +79,18 @@ def unfinished(project: Project) -> list[Unfinished]:
         tasks.setdefault(job_id.partition("_")[0], []).append(job_id)
     for mark in marks.keys() - found:
         marks[mark].unlink(missing_ok=True)
-    return [Unfinished(job_id, all(project.job(task).record.exists() for task in ids)) for job_id, ids in tasks.items()]
+    return [Unfinished(job_id, all(project.is_recorded(task) for task in ids)) for job_id, ids in tasks.items()]
 
 
 def _abandoned(project: Project) -> list[Path]:
-    """The files of submits whose process is gone."""
+    """The files of this user's submits whose process is gone: what colleagues submitted is theirs to look for."""
     found = []
     for path in sorted(submit_folder(project).glob(f"*{_ENDING}")):
         if not _MARK.fullmatch(path.name.removesuffix(_ENDING)):
             continue
+        with contextlib.suppress(FileNotFoundError):
+            if path.stat().st_uid != os.getuid():
+                continue
         with contextlib.suppress(FileNotFoundError), path.open("rb") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from tdmpc_lab.errors import NoteError
 from tdmpc_lab.files import file_lock, write_atomic
+from tdmpc_lab.sharing import reason
 
 BEGIN = "<!-- tdmpc-lab:begin | this block is rewritten by tdmpc-lab; write your own words below its end -->"
 """The first line of the tool's block. Only `<!-- tdmpc-lab:begin … -->` is looked for, at a line's start."""
@@ -86,7 +87,7 @@ def change_note(path: Path, change: Callable[[bytes], bytes], lock: Path) -> byt
                 write_atomic(path, new)
             return new
     except OSError as error:
-        raise NoteError(f"{path}: the note can't be updated: {error}") from error
+        raise NoteError(f"{path}: the note can't be updated: {reason(error)}") from error
 
 
 def replace_machine_part(note: bytes, machine_part: str, name: str = "the note") -> bytes:

@@ -17,6 +17,7 @@ from tdmpc_lab.report.comparison import Comparison
 from tdmpc_lab.report.figures import Summary
 from tdmpc_lab.report.runs import Metric, Series, series_of
 from tdmpc_lab.report.statistics import ENOUGH_SEEDS, Scores, iqm_curve
+from tdmpc_lab.sharing import own_umask_outside
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -61,8 +62,9 @@ def curve_of(summary: Summary) -> Curve | None:
 
 def draw_curves(path: Path, c: Comparison) -> None:
     """Draw the learning curves; the ending of `path` says which format. Raises OSError."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomic(path, _drawn(_figure(c), path.suffix[1:]))
+    with own_umask_outside(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(path, _drawn(_figure(c), path.suffix[1:]))
 
 
 def curves_svg(c: Comparison) -> str:

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tdmpc_lab.outputs import picture_metadata
+from tdmpc_lab.sharing import own_umask_outside
 
 Series = NDArray[np.float64]
 # Told apart by line and width too, so that a print in grey can be read. The widest lies at the back.
@@ -42,5 +43,6 @@ def draw_rewards(path: Path, episodes: Sequence[tuple[str, Series, Series, Serie
     axes[0][1].legend(loc="best", frameon=False)
     for axis in axes[-1]:
         axis.set_xlabel("step of the episode")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=110, metadata=picture_metadata(path.suffix))
+    with own_umask_outside(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(path, dpi=110, metadata=picture_metadata(path.suffix))

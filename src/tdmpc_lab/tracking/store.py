@@ -6,16 +6,20 @@ import contextlib
 import logging
 import os
 import re
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from difflib import get_close_matches
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
+from urllib.parse import SplitResult, quote, urlsplit
 
-from tdmpc_lab.config.project import FILE, tracking_config
-from tdmpc_lab.errors import LabError, UsageError
+from tdmpc_lab.config.project import FILE, URI_HELP, tracking_config
+from tdmpc_lab.errors import ExternalError, LabError, UsageError
 from tdmpc_lab.files import file_lock
+from tdmpc_lab.sharing import is_shared, whose
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -23,6 +27,15 @@ if TYPE_CHECKING:
 URI_VARIABLE = "MLFLOW_TRACKING_URI"
 LOCAL_UI = "http://127.0.0.1:5000"
 _SQLITE = "sqlite:///"
+_WEB = ("http", "https")
+_HOST_AND_PORT = re.compile(r"[\w.-]+:\d+(/.*)?")
+_DRIVERS = {"postgresql": ("psycopg2", "psycopg"), "mysql": ("mysqldb",), "mssql": ("pyodbc",)}
+"""Database servers, with the packages of which SQLAlchemy takes one where the URI names none."""
+_MODULE_OF = {"mysqldb": "MySQLdb", "mysqlconnector": "mysql"}  # where a driver is called otherwise
+_PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
+_DATABRICKS = ("databricks", "databricks-uc", "uc")
+_PLAIN_FOLDERS = "MLFLOW_ALLOW_FILE_STORE"
+"""The variable by which MLflow allows them all the same."""
 ALLOWED_HOSTS = "127.0.0.1:*,localhost:*"
 """What a browser may call the server, on any port of a tunnel: a page elsewhere that makes its own name mean this
 machine reads nothing."""
@@ -75,18 +88,20 @@ def sends_itself(project_root: Path, cluster: str) -> bool:
 def store_problem(root: Path, timeout_s: float = 3.0) -> str:
     """Why the store can't be used from here, "" when it can as far as a look tells. Loads no MLflow.
 
-    A server is asked for its health; of a SQLite file it is seen that its folder can be written.
+    A server is asked for its health, a database server for a connection; of a SQLite file it is seen that it and its
+    folder can be written.
     """
     try:
         uri = store_uri(root)
     except LabError as error:
         return str(error)
+    if problem := uri_problem(uri):
+        return problem
     path = sqlite_path(uri)
     if path is not None:
-        there = next(p for p in (path, *path.parents) if p.exists())
-        return "" if os.access(there, os.W_OK) else f"the MLflow store {path} can't be written"
-    if not uri.startswith(("http://", "https://")):
-        return ""
+        return unwritable_sqlite(path)
+    if _taken_apart(uri)[0] not in _WEB:
+        return _unreachable_database(uri, timeout_s)
     import urllib.request
 
     try:
@@ -95,6 +110,74 @@ def store_problem(root: Path, timeout_s: float = 3.0) -> str:
     except (OSError, ValueError) as error:
         reason = getattr(error, "reason", None) or error
         return f"the MLflow server {public_uri(uri)} does not answer: {reason}"
+
+
+def uri_problem(uri: str) -> str:
+    """Why MLflow would not take this for a store, "" where it would. Loads no MLflow."""
+    try:
+        kind, parts = _taken_apart(uri)
+        host, _ = parts.hostname, parts.port
+    except ValueError as error:
+        return f"the MLflow store {public_uri(uri)!r} is no address ({error}): write {URI_HELP}"
+    scheme, _, driver = kind.partition("+")
+    if scheme in (*_WEB, *_DRIVERS):
+        if not host:
+            return f"the MLflow store {public_uri(uri)!r} names no host: write {URI_HELP}"
+        return _missing_driver(scheme, driver)
+    plain = scheme in ("", "file") and os.environ.get(_PLAIN_FOLDERS) and not _HOST_AND_PORT.fullmatch(uri)
+    kept_by_mlflow = plain or (scheme or uri) in _DATABRICKS
+    if kept_by_mlflow or sqlite_path(uri) is not None:
+        return ""
+    return f"the MLflow store {public_uri(uri)!r} {_what_is_wrong(uri, scheme)}: write {URI_HELP}"
+
+
+def _taken_apart(uri: str) -> tuple[str, SplitResult]:
+    """Scheme and parts of a URI. Raises ValueError. A scheme with a driver may hold what urlsplit takes for none."""
+    scheme, colon, rest = uri.partition("://")
+    return (scheme.lower(), urlsplit(f"x://{rest}")) if colon else (urlsplit(uri).scheme, urlsplit(uri))
+
+
+def _what_is_wrong(uri: str, scheme: str) -> str:
+    """What is wrong with a URI that MLflow has no store for."""
+    if _HOST_AND_PORT.fullmatch(uri):
+        return f"does not say how it is asked (did you mean http://{uri}?)"
+    if scheme == "sqlite":
+        return "names no file"
+    if scheme in ("", "file"):
+        return "is a plain folder, in which MLflow keeps no runs any more"
+    near = get_close_matches(scheme, (*_WEB, "sqlite", *_DRIVERS), n=1)
+    meant = f" (did you mean {near[0]}://…?)" if near else ""
+    return f"is of no kind that MLflow knows{meant}"
+
+
+def _missing_driver(scheme: str, driver: str) -> str:
+    """What Python package a database server needs and is not here; "" where nothing is missing."""
+    names = (driver,) if driver else _DRIVERS.get(scheme, ())
+    if not names or any(find_spec(_MODULE_OF.get(name, name)) is not None for name in names):
+        return ""
+    return f"the MLflow store is a {scheme} server, and the Python package for it is not here: {' or '.join(names)}"
+
+
+def _unreachable_database(uri: str, timeout_s: float) -> str:
+    """Why a database server is not reached, "" where it is, or where its address is not known from the URI."""
+    kind, parts = _taken_apart(uri)
+    port = parts.port or _PORTS.get(kind.partition("+")[0])
+    if not parts.hostname or port is None:
+        return ""
+    try:
+        with socket.create_connection((parts.hostname, port), timeout_s):
+            return ""
+    except OSError as error:
+        return f"the MLflow store {public_uri(uri)} does not answer: {error}"
+
+
+def unwritable_sqlite(path: Path) -> str:
+    """Why a SQLite file can't be written by this user, "" where it can: SQLite writes a journal beside it, too."""
+    for there in (path, path.parent):
+        if os.path.lexists(there) and not os.access(there, os.W_OK):
+            return f"the MLflow store {path} can't be written: {whose(there)}"
+    there = next(p for p in path.parents if p.exists())
+    return "" if os.access(there, os.W_OK) else f"the MLflow store {path} can't be made: {whose(there)}"
 
 
 def sqlite_path(uri: str) -> Path | None:
@@ -134,14 +217,17 @@ def ensure_store(uri: str, root: Path) -> None:
 def open_client(uri: str, root: Path) -> MlflowClient:
     """A client whose store exists. `root` is the project's folder.
 
-    Raises OSError, and MLflow's own errors when the store can't be opened.
+    Raises OSError, ExternalError where it is no store or a SQLite file that can't be written, and MLflow's own errors
+    when the store can't be opened.
     """
     configure()
     from mlflow import MlflowClient
 
     _quiet()
+    path = sqlite_path(uri)
+    if problem := uri_problem(uri) or ("" if path is None else unwritable_sqlite(path)):
+        raise ExternalError(problem)
     with store_lock(uri, root):
-        path = sqlite_path(uri)
         if path is not None and not path.exists():
             create_sqlite(path)
         # MLflow also brings an older store up to its own version here, in the constructor or the first call.
@@ -175,6 +261,8 @@ def create_sqlite(path: Path) -> None:
         new.unlink(missing_ok=True)
         words = done.stderr.strip().splitlines() or ["no message"]
         raise OSError(f"the MLflow store {path} can't be created: {words[-1]}")
+    if is_shared(path.parent):
+        new.chmod(0o660)  # SQLite never makes a file writable by the group; its journals get the mode of the database
     new.replace(path)
 
 

@@ -18,6 +18,7 @@ from tdmpc_lab.agent import Replay
 from tdmpc_lab.agent.replay import ring_to_parts
 from tdmpc_lab.errors import CheckpointError
 from tdmpc_lab.files import Guard, write_atomic
+from tdmpc_lab.sharing import make_folder
 from tdmpc_lab.training.episode_files import PATTERN, EpisodeFile, files_in, read_parts, serving
 from tdmpc_lab.training.sealed import read_sealed, seal
 
@@ -168,7 +169,7 @@ class CheckpointStore:
         """In the background: the new episodes, then the checkpoint that names them, then the old ones go."""
         began, size = time.monotonic(), 0
         with self._guard():
-            self.folder.mkdir(mode=0o750, parents=True, exist_ok=True)
+            make_folder(self.folder, exist_ok=True)
         if part is not None and len(part["steps"]) > 0:
             sealed = seal(part)
             file = EpisodeFile.of(part, sealed)
@@ -238,7 +239,7 @@ def save_checkpoint(path: Path, state: Mapping[str, Any], guard: Guard = nullcon
 
     Raises OSError, and what `guard` raises.
     """
-    path.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
+    make_folder(path.parent, exist_ok=True)
     write_atomic(path, seal({"format": FORMAT, **state}).data, guard=guard)
 
 
