@@ -12,6 +12,7 @@ from tdmpc_lab.app.submit import Plan
 from tdmpc_lab.config.diff import config_hash
 from tdmpc_lab.jobs.ids import natural_key
 from tdmpc_lab.jobs.paths import Project
+from tdmpc_lab.jobs.record import JobRecord
 from tdmpc_lab.jobs.state import State
 from tdmpc_lab.notes.render import outcome_line
 
@@ -48,7 +49,9 @@ def find_repeats(project: Project, plans: Sequence[Plan], code: Callable[[], Job
     for view in job_views(project, sorted(ids, key=natural_key)):
         if view.record is None or view.status is None:  # a damaged one is `status`'s to report
             continue
-        same = wanted[ids[view.id]]
+        same = [plan for plan in wanted[ids[view.id]] if _begins_alike(plan, view.record)]
+        if not same:
+            continue
         namesake = next((plan for plan in same if plan.item.spec.name == view.record.experiment), None)
         text = _told(namesake or same[0], view, snapshot)
         if namesake is not None and view.status.state in _COUNTS:
@@ -69,6 +72,12 @@ def _within_the_call(wanted: dict[str, list[Plan]]) -> tuple[list[str], list[str
                 said.append(f"{_name(plan)}: the same config as {same[0].item.spec.name}")
             names.add(plan.item.spec.name)
     return refused, said
+
+
+def _begins_alike(plan: Plan, record: JobRecord) -> bool:
+    """Whether both begin with the same agent, as far as its step tells: behind one name there may be others in time."""
+    before = record.start_from
+    return plan.start is None or before is None or plan.start.told["step"] == before.get("step")
 
 
 def _told(plan: Plan, view: JobView, snapshot: str | None) -> str:
