@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import random
 import shutil
 import signal
@@ -10,15 +9,18 @@ from pathlib import Path
 
 import pytest
 from fault_fixtures import MAY_DIFFER, run_process, same
-from job_faults import LOCAL, attempt, make_job
+from job_faults import LOCAL, SPEC, attempt
 
 from tdmpc_lab.app.code import JobCode
 from tdmpc_lab.app.export import export_agent
 from tdmpc_lab.app.submit import plan, prepare
+from tdmpc_lab.config.loader import load_spec
 from tdmpc_lab.files import read_jsonl
 from tdmpc_lab.jobs.events import read_events
 from tdmpc_lab.jobs.paths import JobPaths, Project
+from tdmpc_lab.training.build import Places, build_trainer
 from tdmpc_lab.training.checkpoints import CheckpointStore, load_checkpoint
+from tdmpc_lab.training.metrics import MemorySink
 
 pytestmark = pytest.mark.faults
 CODE = JobCode(commit=None, dirty=None, diff=None, snapshot=None)
@@ -26,16 +28,15 @@ CODE = JobCode(commit=None, dirty=None, diff=None, snapshot=None)
 
 @pytest.fixture(scope="module")
 def submitted(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A project whose one job has not begun, and whose parent is gone."""
+    """A project whose one job has not begun, and the agent that it begins with is no longer where it was."""
     root = tmp_path_factory.mktemp("submitted")
     (root / "experiments").mkdir()
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(root)
-        patch.syspath_prepend(str(Path(__file__).parent))
-        parent = make_job(root)
-        assert run_process(attempt, root) == 0
-        export_agent(Project(root), LOCAL, root / "piece", force=False, training=True)
-        shutil.rmtree(parent.folder)
+        Path("experiments/faulty.yaml").write_text(SPEC)
+        spec = load_spec("experiments/faulty.yaml", ["train.steps=60", "eval=off"]).spec
+        build_trainer(spec, sink=MemorySink(), places=Places(CheckpointStore(root / "parent"))).run()
+        export_agent(Project(root), "parent", root / "piece", force=False, training=True)
         (ready,) = plan(Project(root), ["experiments/faulty.yaml"], ["train.start_from=piece", "train.seed=5"])
         prepare(Project(root), ready, "local", CODE, LOCAL, 1)
         shutil.rmtree(root / "piece")
@@ -81,8 +82,8 @@ def test_it_goes_on_learning_with_the_optimizers_of_the_other(undisturbed: JobPa
     events = read_events(undisturbed.events)
     assert [e["event"] for e in events][:3] == ["started", "ready", "start_from"]
     (told,) = (e for e in events if e["event"] == "start_from")
-    assert (told["agent"], told["step"], told["optimizers"]) == ("piece", 120, True)
-    assert "starts from piece at step 120: optimizers and running scale too; the replay is empty" in (
+    assert (told["agent"], told["step"], told["optimizers"]) == ("piece", 60, True)
+    assert "starts from piece at step 60: optimizers and running scale too; the replay is empty" in (
         (root_of(undisturbed) / "log").read_text()
     )
     before = load_checkpoint(undisturbed.start)["agent"]["learner"]["policy_optimizer"]["state"][0]["step"]
@@ -95,7 +96,7 @@ def test_it_goes_on_learning_with_the_optimizers_of_the_other(undisturbed: JobPa
 
 def test_killed_before_its_first_checkpoint_and_after(job: JobPaths, undisturbed: JobPaths) -> None:
     draw = random.Random(5)
-    for number in (9, *(draw.randint(5, 22) for _ in range(3))):
+    for number in (9, draw.randint(12, 22)):
         assert run_process(attempt, root_of(job), "killed", number) == -signal.SIGKILL
     ends_the_same(job, undisturbed)
     assert sum(e["event"] == "start_from" for e in read_events(job.events)) >= 1
@@ -106,10 +107,3 @@ def test_once_it_has_a_checkpoint_the_start_is_not_looked_at_again(job: JobPaths
     assert any(job.checkpoints.glob("step_*.pt"))
     shutil.rmtree(job.start.parent)
     ends_the_same(job, undisturbed)
-
-
-def test_a_start_that_is_gone_fails_the_job_by_its_name(job: JobPaths) -> None:
-    job.start.unlink()
-    assert run_process(attempt, root_of(job)) == 1
-    (failed,) = (e for e in read_events(job.events) if e["event"] == "failed")
-    assert f"{job.start}: no such file" in json.dumps(failed)
