@@ -62,7 +62,7 @@ def test_commands_and_options_are_what_scripts_rely_on():
             ["--device", "--episodes", "--help", "--json", "--opponent", "--policy", "--seed", "--video", "-h"]
         ),
         "play": sorted(["--device", "--games", "--help", "--human", "--opponent", "--policy", "--seed", "-h"]),
-        "export": ["--force", "--help", "-h"],
+        "export": ["--force", "--help", "--training", "-h"],
         "rewards": sorted(["--at", "--episodes", "--help", "--json", "--out", "--phase", "--player", "-h"]),
         "cancel": ["--experiment", "--help", "--json", "--save", "--yes", "-h"],
         "wait": ["--help", "--json", "-h"],

@@ -52,6 +52,24 @@ def test_a_local_job_gets_an_id_and_its_files(project: Project) -> None:
     assert list(paths.checkpoints.iterdir()) == []
 
 
+def test_what_was_begun_for_a_record_goes_with_it_and_the_schedulers_log_stays(project: Project) -> None:
+    """Copies of agents, of an old job's rows and checkpoints: all that is put into the folder before the record."""
+    paths = project.job("1971498")
+    paths.folder.mkdir(parents=True)
+    paths.log_out.write_text("opened by the scheduler")
+
+    def make(job_id: str) -> JobRecord:
+        paths.metrics.write_text("{}\n")
+        for place in (paths.start, paths.opponents / "a.pt", paths.pool / "b.pt", paths.checkpoints / "c.pt"):
+            place.parent.mkdir(exist_ok=True)
+            place.write_bytes(b"")
+        raise RecordError("the disk is full")
+
+    with pytest.raises(RecordError, match="the disk is full"):
+        prepare_job(project, "1971498", "a", "b", make)
+    assert [path.name for path in paths.folder.iterdir()] == ["log.out"]
+
+
 def test_a_given_id_is_taken_and_only_once(project: Project) -> None:
     paths = prepare_job(project, "1971498_3", "a", "b", make_record)
     assert paths.id == "1971498_3"

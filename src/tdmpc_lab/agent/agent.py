@@ -199,6 +199,20 @@ class Agent:
         self.__dict__.pop("_captured", None)  # it writes to what the optimizers kept before
         self.generator.set_state(state["generator"])
 
+    def load_start(self, state: dict[str, Any]) -> bool:
+        """Take over what a training of its own begins with: the networks and, where `state` holds them, the optimizers
+        and the running scale; the random state stays. Returns whether it holds them.
+
+        Raises:
+            CheckpointError: as `load_weights`.
+        """
+        self.load_weights(state)
+        if "learner" not in state:
+            return False
+        self.learner.load_state_dict(state["learner"])
+        self.__dict__.pop("_captured", None)  # it writes to what the optimizers kept before
+        return True
+
     def load_weights(self, state: dict[str, Any]) -> None:
         """Take over the networks alone, for evaluation.
 

@@ -43,8 +43,9 @@ _EPISODES = re.compile(r"episodes_[0-9]+-[0-9]+_[0-9a-f]+\.pt")
 _TEMPORARY = re.compile(r"\..+\.[0-9]+\.[0-9a-f]{8}\.tmp")
 _NAMED = re.compile(r"([\w-]+)/checkpoints/(step_\d+\.pt)")
 _IDS = re.compile(r"(?<![\w-])(local-[0-9]{8}-[0-9]{6}-[0-9]{3}|[1-9][0-9]{2,18}(?:_[0-9]{1,9})?)(?![\w-])")
+_AT = re.compile(r"(local-[0-9]{8}-[0-9]{6}-[0-9]{3}|[1-9][0-9]*(?:_[0-9]+)?)@([0-9_]*[0-9])\b")
 # All that a submit writes before the record: a folder with more in it was a job once.
-_OF_A_SUBMIT = {"spec.yaml", "resolved.yaml", "code.diff", "checkpoints", "opponents", "log.out", "log.err"}
+_OF_A_SUBMIT = {"spec.yaml", "resolved.yaml", "code.diff", "checkpoints", "opponents", "start", "log.out", "log.err"}
 
 
 @dataclass(frozen=True)
@@ -140,7 +141,7 @@ class _Needed:
     jobs: frozenset[str]
     """Jobs that a job which waits or runs names: as its parent, or as an opponent."""
     checkpoints: frozenset[tuple[str, str]]
-    """Single checkpoints that a spec or such a job names: job id and file name."""
+    """Single checkpoints that a spec or such a job names, by path or as `ID@STEP`: job id and file name."""
 
 
 def _needed(project: Project, open_views: Sequence[JobView]) -> _Needed:
@@ -152,7 +153,9 @@ def _needed(project: Project, open_views: Sequence[JobView]) -> _Needed:
         texts.append(_text(project.job(view.id).resolved))
         jobs.update(_IDS.findall(texts[-1]))
     texts += [_text(spec) for spec in sorted(project.experiments.rglob("*.y*ml"))]
-    return _Needed(frozenset(jobs), frozenset(pair for text in texts for pair in _NAMED.findall(text)))
+    named = {pair for text in texts for pair in _NAMED.findall(text)}
+    named |= {(job, f"step_{int(step):09d}.pt") for text in texts for job, step in _AT.findall(text)}
+    return _Needed(frozenset(jobs), frozenset(named))
 
 
 def _text(path: Path) -> str:

@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 from tdmpc_lab.app.guard import find_blamed, findings
 from tdmpc_lab.app.lint import lint
-from tdmpc_lab.app.preflight import Report, look_ahead
+from tdmpc_lab.app.preflight import Report, look_ahead, problem_finding
 from tdmpc_lab.app.resources import check_resources
 from tdmpc_lab.app.specs import Dimensions, differences, find_spec, load_all, resolve_dimensions
+from tdmpc_lab.app.starts import find_starts
 from tdmpc_lab.app.submit import Plan
 from tdmpc_lab.config.loader import load_spec
 from tdmpc_lab.config.schema import Spec
+from tdmpc_lab.errors import SpecError
 from tdmpc_lab.jobs.paths import Project
 
 if TYPE_CHECKING:
@@ -71,6 +73,11 @@ def check_spec(
         obs, act, length = resolve_dimensions(items[0].spec, observation_dim, action_dim, path)
         sizes = Dimensions(obs, act, length or 0)
     report = look_ahead(project, items, slurm=slurm, sizes=sizes, slurm_needed=False)
+    try:
+        find_starts(project, items, sizes=sizes)
+    except SpecError as error:
+        found = tuple(problem_finding(problem, "start") for problem in error.problems)
+        report = replace(report, findings=report.findings + found)
     plans = [Plan(item, changed) for item, changed in zip(items, differences(project, items), strict=True)]
     advice = lint(project, plans, "slurm" if slurm else "local", environments=sizes is None)
     warned = (*findings(items, find_blamed(project, items)), *(finding for finding, _ in advice))

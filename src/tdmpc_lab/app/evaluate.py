@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from tdmpc_lab.app.agent_paths import trained_beside
 from tdmpc_lab.app.journal import mlflow_description, write_note
 from tdmpc_lab.app.mirroring import add_evaluation
-from tdmpc_lab.app.opponents import agent_files, check_option, find_checkpoint, told_of_option
+from tdmpc_lab.app.opponents import agent_files, check_option, find_checkpoint, job_of_checkpoint, told_of_option
 from tdmpc_lab.app.specs import find_spec
 from tdmpc_lab.config.loader import load_spec
 from tdmpc_lab.config.phases import Mode
@@ -126,7 +126,7 @@ def _find_target(project: Project, target: str, device: str, command: str) -> Ta
             print(f"hint: this is the untrained agent of {target}; the trained one beside it: {again}", file=sys.stderr)
         return Target(_untrained(project, target, device), None, f"the agent of {target} before any training")
     checkpoint = find_checkpoint(project, target).resolve()
-    job = _job_of(project, checkpoint)
+    job = job_of_checkpoint(project, checkpoint)
     try:
         loaded = load_agent(checkpoint, device=device)
     except CheckpointError as error:
@@ -137,13 +137,6 @@ def _find_target(project: Project, target: str, device: str, command: str) -> Ta
         loaded = load_agent(older[-1], device=device)
     words = f"{target} at step {loaded.step:,}" if job is None else f"{job.id} at step {loaded.step:,}"
     return Target(loaded, job, words)
-
-
-def _job_of(project: Project, checkpoint: Path) -> JobPaths | None:
-    """The job whose own agent this is; an opponent's copy in a job's folder is not."""
-    job = JobPaths(checkpoint.parent.parent)
-    own = checkpoint.parent in (job.checkpoints, job.pool)
-    return job if own and job.folder.parent == project.jobs.resolve() and job.record.is_file() else None
 
 
 def _untrained(project: Project, target: str, device: str) -> LoadedAgent:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 from tdmpc_lab.app.agent_paths import AGENT
@@ -14,14 +15,29 @@ from tdmpc_lab.sharing import own_umask_outside
 SPEC = "spec.yaml"
 
 
-def export_agent(project: Project, target: str, folder: Path, *, force: bool) -> tuple[Path, int]:
+@dataclass(frozen=True)
+class Exported:
+    """What was written."""
+
+    path: Path
+    step: int
+    """Environment steps that the agent was trained for."""
+    size: int
+    """Bytes of the file."""
+    networks: int
+    """Of these the networks', target included; the others are what only training needs."""
+
+
+def export_agent(project: Project, target: str, folder: Path, *, force: bool, training: bool = False) -> Exported:
     """Write `agent.pt`, the networks without replay and optimizers, and the `spec.yaml` they were made of.
 
-    `target` is a job id or a checkpoint's path. `eval`, `play` and `env.opponent` take the folder or the file.
-    Returns the file and the agent's training steps.
+    With `training` the optimizers and the running scale too: what `train.start_from` goes on with.
+    `target` is a job id, `ID@STEP` or a checkpoint's path. `eval`, `play`, `env.opponent` and `train.start_from` take
+    the folder or the file.
 
     Raises:
-        UsageError: no such agent; there is one in the folder already and it is not to be replaced (`force`).
+        UsageError: no such agent; there is one in the folder already and it is not to be replaced (`force`); it has no
+            optimizers that could be kept.
         CheckpointError: it can't be read.
     """
     from tdmpc_lab.config.serialize import dump_yaml
@@ -30,9 +46,13 @@ def export_agent(project: Project, target: str, folder: Path, *, force: bool) ->
     path = folder / AGENT
     if path.exists() and not force:
         raise UsageError(f"{path} is there already: give another folder, or --force to replace it")
-    loaded = load_agent(find_checkpoint(project, target), device="cpu")
+    checkpoint = find_checkpoint(project, target)
+    loaded = load_agent(checkpoint, device="cpu", training=training)
+    if training and not loaded.trains_on:
+        raise UsageError(f"{checkpoint} holds networks alone, no optimizers and no running scale: leave --training out")
     spec = dump_yaml(loaded.spec)  # that of an older version in the form of this one
     with own_umask_outside(folder):
-        save_copy(path, loaded.agent, {**loaded.made_of, "spec": spec}, loaded.step)
+        save_copy(path, loaded.agent, {**loaded.made_of, "spec": spec}, loaded.step, training=training)
         write_atomic(folder / SPEC, spec)
-    return path, loaded.step
+    networks = sum(t.numel() * t.element_size() for t in loaded.agent.model.state_dict().values())
+    return Exported(path, loaded.step, path.stat().st_size, networks)

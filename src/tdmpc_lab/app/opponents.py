@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import difflib
 import hashlib
+import os
 import re
 import shutil
 from collections.abc import Iterator, Sequence
@@ -37,11 +38,11 @@ def agents_named(spec: Spec) -> list[str]:
 
 
 def find_checkpoint(project: Project, text: str) -> Path:
-    """The checkpoint meant by a path (of a folder the newest in it) or a job id (its newest one).
+    """The checkpoint meant by a path (of a folder the newest in it), a job id (its newest one) or `ID@STEP`.
 
     Raises:
-        UsageError: there is no such job or file, or the job or the folder has no checkpoint; with the nearest that
-            there is.
+        UsageError: there is no such job or file, or the job or the folder has no checkpoint, or none of that step; with
+            the nearest that there is.
     """
     path = Path(text)
     for place in (path, project.root / path):
@@ -51,16 +52,47 @@ def find_checkpoint(project: Project, text: str) -> Path:
             return place
         if place.is_dir() and (found := sorted(place.glob("*.pt"))):
             return found[-1]
+    name, step = _step_asked_for(text)
+    job = _job_with_agent(project, name)
+    checkpoints = {int(path.stem.removeprefix("step_")): path for path in sorted(job.checkpoints.glob("step_*.pt"))}
+    if not checkpoints:
+        raise UsageError(f"job {job.id} has no checkpoint (yet): there is no agent to load")
+    if step is None:
+        return checkpoints[max(checkpoints)]
+    there = ", ".join(f"{job.id}@{number}" for number in sorted(checkpoints))
+    if not step.replace("_", "").isdecimal():
+        raise UsageError(f"{text}: behind the @ stands the step of a checkpoint, a whole number; there are {there}")
+    if int(step) not in checkpoints:
+        raise UsageError(
+            f"job {job.id} has no checkpoint of step {int(step):,} (a job keeps its newest ones); there are {there}"
+        )
+    return checkpoints[int(step)]
+
+
+def _step_asked_for(text: str) -> tuple[str, str | None]:
+    """`ID@STEP` in its two parts."""
+    name, at, step = text.rpartition("@")
+    return (name, step) if at and os.sep not in text and not text.endswith(".pt") else (text, None)
+
+
+def _job_with_agent(project: Project, text: str) -> JobPaths:
+    """The job of this id, for its agent. Raises UsageError."""
     try:
-        job = project.require_job(text)
+        return project.require_job(text)
     except UsageError as error:
+        if tasks := project.tasks_of(text):
+            shown = ", ".join(tasks[:3]) + ", …" * (len(tasks) > 3)
+            raise UsageError(f"{text} is a job array, and each of its jobs has an agent: name one, {shown}") from error
         if is_job_id(text) or project.jobs_like(text):
             raise
         raise UsageError(no_agent(project, text, str(error))) from error
-    checkpoints = sorted(job.checkpoints.glob("step_*.pt"))
-    if not checkpoints:
-        raise UsageError(f"job {job.id} has no checkpoint (yet): there is no agent to load")
-    return checkpoints[-1]
+
+
+def job_of_checkpoint(project: Project, checkpoint: Path) -> JobPaths | None:
+    """The job whose own agent this is; the copy of another agent in a job's folder is not."""
+    job = JobPaths(checkpoint.parent.parent)
+    own = checkpoint.parent in (job.checkpoints, job.pool)
+    return job if own and job.folder.parent == project.jobs.resolve() and job.record.is_file() else None
 
 
 def stand_in(project: Project, name: str, frozen: JobPaths | None = None) -> Opponent | None:
@@ -128,7 +160,7 @@ def agent_files(project: Project, frozen: JobPaths | None = None) -> OpponentFil
         try:
             return find_checkpoint(project, name)
         except UsageError:
-            if is_job_id(name) or is_path(project, name):
+            if is_job_id(_step_asked_for(name)[0]) or is_path(project, name):
                 raise
             return None  # the message about a misspelt bot is the better one
 

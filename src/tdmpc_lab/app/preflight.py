@@ -14,7 +14,16 @@ from tdmpc_lab.app.specs import Dimensions, check_environments
 from tdmpc_lab.app.trial import Trial, Trials
 from tdmpc_lab.config.loader import LoadedSpec
 from tdmpc_lab.config.schema import ContainerConfig
-from tdmpc_lab.errors import EnvironmentSpecError, ExternalError, Finding, LabError, Level, PreflightError, SpecError
+from tdmpc_lab.errors import (
+    EnvironmentSpecError,
+    ExternalError,
+    Finding,
+    LabError,
+    Level,
+    PreflightError,
+    Problem,
+    SpecError,
+)
 from tdmpc_lab.jobs.paths import Project
 from tdmpc_lab.launch.nodes import NodeGroup
 
@@ -123,6 +132,19 @@ def _no_answer(text: str, level: Level) -> Finding:
     )
 
 
+def problem_finding(problem: Problem, check: str, *, level: Level = "error", why: str = "") -> Finding:
+    """A problem of a spec as something found."""
+    where = problem.file if problem.line is None else f"{problem.file}:{problem.line}"
+    return Finding(
+        level=level,
+        check=check,
+        where=f"{where}: {problem.key}" if problem.key else where,
+        what=problem.message,
+        why=why,
+        fix=problem.hint,
+    )
+
+
 def _environment_findings(project: Project, items: Sequence[LoadedSpec], *, in_container: bool) -> Iterator[Finding]:
     """As `check_environments`; what is only missing here is a warning for jobs that run in a container."""
     elsewhere = in_container and all(item.spec.slurm.container is not None for item in items)
@@ -131,15 +153,8 @@ def _environment_findings(project: Project, items: Sequence[LoadedSpec], *, in_c
     except SpecError as error:
         for problem in error.problems:
             missing = elsewhere and any(words in problem.message for words in _NOT_INSTALLED)
-            where = problem.file if problem.line is None else f"{problem.file}:{problem.line}"
-            yield Finding(
-                level="warning" if missing else "error",
-                check="environment",
-                where=f"{where}: {problem.key}" if problem.key else where,
-                what=problem.message,
-                why="the container may have it, which can't be seen from here" if missing else "",
-                fix=problem.hint,
-            )
+            why = "the container may have it, which can't be seen from here" if missing else ""
+            yield problem_finding(problem, "environment", level="warning" if missing else "error", why=why)
 
 
 def _try(

@@ -15,6 +15,7 @@ from tdmpc_lab.errors import UsageError
 from tdmpc_lab.files import file_lock
 from tdmpc_lab.jobs.ids import natural_key
 from tdmpc_lab.jobs.paths import Project
+from tdmpc_lab.jobs.record import JobRecord
 from tdmpc_lab.jobs.state import State
 from tdmpc_lab.notes.render import outcome_line
 
@@ -55,7 +56,9 @@ def find_repeats(project: Project, plans: Sequence[Plan], code: Callable[[], Job
     for view in job_views(project, sorted(ids, key=natural_key)):
         if view.record is None or view.status is None:  # a damaged one is `status`'s to report
             continue
-        same = wanted[ids[view.id]]
+        same = [number for number in wanted[ids[view.id]] if _begins_alike(plans[number], view.record)]
+        if not same:
+            continue
         namesakes = [number for number in same if plans[number].item.spec.name == view.record.experiment]
         text = _told(plans[(namesakes or same)[0]], view, snapshot)
         if namesakes:
@@ -101,6 +104,12 @@ def _within_the_call(plans: Sequence[Plan], wanted: dict[str, list[int]]) -> tup
                 said.append(f"{_name(plans[number])}: the same config as {plans[same[0]].item.spec.name}")
             names.add(name)
     return refused, said, numbers
+
+
+def _begins_alike(plan: Plan, record: JobRecord) -> bool:
+    """Whether both begin with the same agent, as far as its step tells: behind one name there may be others in time."""
+    before = record.start_from
+    return plan.start is None or before is None or plan.start.told["step"] == before.get("step")
 
 
 def _told(plan: Plan, view: JobView, snapshot: str | None) -> str:

@@ -11,6 +11,7 @@ from dataclasses import replace
 from tdmpc_lab.app.code import JobCode, code_of_job
 from tdmpc_lab.app.resources import refuse_profile
 from tdmpc_lab.app.specs import check_environments, differences, refuse_sweep
+from tdmpc_lab.app.starts import find_starts
 from tdmpc_lab.app.status import job_views
 from tdmpc_lab.app.submit import Plan
 from tdmpc_lab.config.loader import LoadedSpec, load_stored
@@ -54,12 +55,13 @@ def plan_rerun(project: Project, job: str, overrides: Sequence[str]) -> tuple[Pl
     refuse_sweep(loaded, "run again")
     if code is None:
         check_environments(project, [loaded])
+    (start,) = find_starts(project, [loaded], make_environments=code is None, repeated=old)
     diff = _differences(project, loaded, record, bool(words))
     item = replace(loaded, text=old.spec.read_text(encoding="utf-8"), overrides=tuple(overrides))
     resolved = None
     if code is not None and code.package is None:
         resolved = _resolved(old, words, code)
-    return Plan(item, diff, rerun_of=old, resolved=resolved), code
+    return Plan(item, diff, rerun_of=old, start=start, resolved=resolved), code
 
 
 def _differences(project: Project, loaded: LoadedSpec, record: JobRecord, changed: bool) -> tuple[str, ...]:

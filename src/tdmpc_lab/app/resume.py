@@ -11,6 +11,7 @@ from tdmpc_lab.app.specs import Comparison, check_environments, comparisons, ref
 from tdmpc_lab.app.status import job_views
 from tdmpc_lab.app.submit import Plan
 from tdmpc_lab.config.loader import LoadedSpec, load_resolved, load_stored
+from tdmpc_lab.config.rules import NETWORK_KEYS
 from tdmpc_lab.config.schema import Spec
 from tdmpc_lab.config.serialize import flatten, to_dict
 from tdmpc_lab.errors import RecordError, SpecError, UsageError
@@ -23,15 +24,10 @@ FIXED = (
     "env.id",
     "train.seed",
     "train.envs",
+    "train.start_from",
     "phases",
-    *(
-        f"agent.{name}"
-        for name in (
-            "latent_dim", "hidden_dim", "hidden_layers", "simnorm_dim", "termination_dim", "q_heads", "bins",
-            "bin_low", "bin_high",
-        )
-    ),
-)  # fmt: skip
+    *NETWORK_KEYS,
+)
 
 
 def plan_resume(project: Project, job: str, overrides: Sequence[str], steps: int | None) -> Plan:

@@ -95,6 +95,7 @@ class JobPage:
             "code": {"commit": r.git_commit, "dirty": r.git_dirty, "snapshot": r.snapshot, "why_none": r.live_code},
             "parent": r.parent,
             "rerun_of": r.rerun_of,
+            "start_from": r.start_from,
             "folder": str(self.paths.folder),
             "attempts": [attempt.as_dict() for attempt in self.attempts],
             "hardware": dict(self.hardware),

@@ -17,6 +17,7 @@ from tdmpc_lab.app.journal import write_note
 from tdmpc_lab.app.opponents import freeze_opponents
 from tdmpc_lab.app.resources import check_resources, settle_dependencies
 from tdmpc_lab.app.specs import check_environments, comparisons, environment_dimensions, load_all
+from tdmpc_lab.app.starts import Start, find_starts, start_of_record
 from tdmpc_lab.config.diff import STEPS, config_hash, diff, group_hash
 from tdmpc_lab.config.loader import LoadedSpec, load_resolved
 from tdmpc_lab.config.schema import SlurmConfig, Spec
@@ -84,6 +85,8 @@ class Plan:
     """The job whose metrics and checkpoints the new one begins with."""
     rerun_of: JobPaths | None = None
     """The job whose config and code the new one begins with."""
+    start: Start | None = None
+    """The agent that its training begins with; None for a fresh one, and for one that goes on from checkpoints."""
     warned: tuple[str, ...] = ()
     """What was said against its config, for the record."""
     resolved: str | None = None
@@ -105,8 +108,17 @@ def choose_cluster(wanted: str) -> Cluster:
     return wanted  # type: ignore[return-value]
 
 
-def plan(project: Project, specs: Sequence[str], overrides: Sequence[str], *, environments: bool = True) -> list[Plan]:
+def plan(
+    project: Project,
+    specs: Sequence[str],
+    overrides: Sequence[str],
+    *,
+    environments: bool = True,
+    sizes: bool = True,
+) -> list[Plan]:
     """Read and check specs, with their `environments` unless that is done elsewhere.
+
+    `sizes`: agents that trainings begin with are compared to the sizes of the environments, which are made for that.
 
     Raises:
         SpecError: every problem of every spec.
@@ -116,7 +128,11 @@ def plan(project: Project, specs: Sequence[str], overrides: Sequence[str], *, en
     check_resources(loaded)
     if environments:
         check_environments(project, loaded)
-    return [Plan(item, found.diff, found.job) for item, found in zip(loaded, compared, strict=True)]
+    starts = find_starts(project, loaded, make_environments=sizes)
+    return [
+        Plan(item, found.diff, found.job, start=start)
+        for item, found, start in zip(loaded, compared, starts, strict=True)
+    ]
 
 
 def settle(project: Project, plans: Sequence[Plan]) -> list[Plan]:
@@ -174,6 +190,7 @@ def dry_run(
         "goes_on_from": None
         if ready.goes_on_from is None
         else {"job": ready.goes_on_from.id, "step": ready.steps_done},
+        "start_from": None if ready.start is None else ready.start.told,
         "diff": list(ready.diff),
         "warnings": list(ready.warned),
         "snapshot": code.snapshot,
@@ -277,6 +294,8 @@ def prepare(
             copy_progress(ready.goes_on_from, project.job(new_id))
         else:
             freeze_opponents(project, spec, project.job(new_id), ready.rerun_of)
+            if ready.start is not None:
+                ready.start.keep(project.job(new_id))
         array, task = array_of(new_id) or (None, None)
         return JobRecord(
             id=new_id,
@@ -312,6 +331,7 @@ def prepare(
             max_local=max_local,
             parent=None if ready.goes_on_from is None else ready.goes_on_from.id,
             rerun_of=None if ready.rerun_of is None else ready.rerun_of.id,
+            start_from=_start_of(ready),
         )
 
     resolved = ready.resolved or dump_yaml(spec)
@@ -351,6 +371,13 @@ def _resources(config: SlurmConfig) -> dict[str, Any]:
     return {key: value for key, value in asked.items() if value not in (None, [], {})}
 
 
+def _start_of(ready: Plan) -> dict[str, Any] | None:
+    """The agent that it, or the job that it goes on from, began with."""
+    if ready.goes_on_from is not None:
+        return start_of_record(ready.goes_on_from)
+    return None if ready.start is None else ready.start.told
+
+
 def _sweep_of(ready: Plan) -> dict[str, Any] | None:
     """Which point of a sweep the job is: its own, or that of the job it repeats, if it still has those values."""
     if ready.item.point is not None:
@@ -371,7 +398,7 @@ def _overlap(one: str, other: str) -> bool:
 
 def copy_progress(old: JobPaths, new: JobPaths) -> None:
     """What training goes on from, out of one job's folder into that of another: metrics up to the last checkpoint (the
-    worker cuts them to the byte), checkpoints, and the agents it plays against.
+    worker cuts them to the byte), checkpoints, the agents it plays against, and the one it began with, for a rerun.
 
     Raises OSError and RecordError.
     """
@@ -382,7 +409,7 @@ def copy_progress(old: JobPaths, new: JobPaths) -> None:
     for pattern in ("step_*.pt", "episodes_*.pt"):  # checkpoints, and the files of the replay that they name
         for saved in old.checkpoints.glob(pattern):
             shutil.copyfile(saved, new.checkpoints / saved.name)
-    for kept, place in ((old.pool, new.pool), (old.opponents, new.opponents)):
+    for kept, place in ((old.pool, new.pool), (old.opponents, new.opponents), (old.start.parent, new.start.parent)):
         if kept.is_dir():
             shutil.copytree(kept, place)
 

@@ -29,7 +29,7 @@ from tdmpc_lab.config.schema import Spec
 from tdmpc_lab.errors import AttemptLostError, LabError, TrainingError
 from tdmpc_lab.jobs.events import EventLog, read_events
 from tdmpc_lab.jobs.paths import JobPaths, Project
-from tdmpc_lab.jobs.record import JobRecord, read_record
+from tdmpc_lab.jobs.record import JobRecord, read_record, start_words
 from tdmpc_lab.jobs.requests import read_requests
 from tdmpc_lab.jobs.state import SchedulerState, State
 from tdmpc_lab.jobs.unsent import Unsent, all_is_sent, mark_unsent
@@ -255,6 +255,17 @@ class _Run:
             trainer.load_state_dict(state)
         else:
             sink.rewind(0)  # what an attempt that never saved has logged is done again
+            self._begin_with(trainer)
+
+    def _begin_with(self, trainer: Trainer) -> None:
+        """The agent that `train.start_from` named at submit, where it named one: at step 0, with an empty replay."""
+        from tdmpc_lab.training.load import load_start
+
+        if trainer.config.start_from is None:
+            return
+        step, optimizers = load_start(self.paths.start, trainer.agent)
+        told = self.record.start_from or {"agent": str(trainer.config.start_from), "job": None}
+        self._on_event("start_from", {**told, "step": step, "optimizers": optimizers})
 
     def _start_mirror(self, spec: Spec) -> MlflowMirror | None:
         """None where MLflow is left to `sync`, or can't be told from here: training goes on all the same."""
@@ -353,6 +364,11 @@ def _phase_text(fields: Mapping[str, Any]) -> str:
 
 _EVENT_TEXTS: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "warm_up": lambda e: f"step {e['step']:,}: learning from the seed steps ({count(e['updates'], 'update')})",
+    "start_from": lambda e: (
+        f"starts from {start_words(e)}: "
+        + ("optimizers and running scale too" if e["optimizers"] else "optimizers and running scale begin fresh")
+        + "; the replay is empty"
+    ),
     "resumed": lambda e: f"going on from step {e['step']:,} (attempt {e['attempt']})",
     "checkpoint": lambda e: f"checkpoint {e['file']}",
     "phase": _phase_text,

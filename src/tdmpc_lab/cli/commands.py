@@ -42,7 +42,7 @@ def submit(args: Namespace) -> int:
         raise UsageError(f"--after is for SLURM jobs, and this would run on {cluster}: local jobs queue by themselves")
     light = cluster != "slurm" and not args.skip_preflight  # of a job on this machine the environment is looked at
     overrides += launch_overrides(project, args.profile, args.after, args.array_limit)
-    plans = plan(project, specs, overrides, environments=light)
+    plans = plan(project, specs, overrides, environments=light, sizes=not args.skip_preflight)
     if cluster == "slurm":
         plans = settle(project, plans)
     if args.again and args.skip_existing:
@@ -189,6 +189,7 @@ def _job_lines(project: Project, ready: Plan, job: Submitted) -> list[str]:
         f"job {job.id}{place}: {spec.name}" + (f" - {spec.about}" if spec.about else ""),
         *([f"  rerun   of {ready.rerun_of.id}"] if ready.rerun_of else []),
         *([f"  sweep   {ready.item.point}"] if ready.item.point else []),
+        *([f"  starts  from {ready.start}"] if ready.start else []),
         *(f"  changed {change}" for change in ready.diff),
         *([f"  code    {code}"] if (code := read_record(project.job(job.id)).code) else []),
         f"  folder  {job.folder.relative_to(project.root)}",
@@ -204,6 +205,7 @@ def _array_lines(project: Project, array: str, pairs: Sequence[tuple[Plan, Submi
     return [
         f"array {array} of {len(pairs)} jobs{limit}: {spec.name}" + (f" - {spec.about}" if spec.about else ""),
         *(f"  {job.id}  {ready.item.point}" for ready, job in pairs),
+        *(f"  starts  from {start}" for start in dict.fromkeys(str(r.start) for r, _ in pairs if r.start)),
         *([f"  code    {code}"] if (code := read_record(project.job(job.id)).code) else []),
         f"  folders {job.folder.relative_to(project.root)} …",
         f"  note    {project.note(array).relative_to(project.root)}, and one for each job",
@@ -244,6 +246,8 @@ def _show_dry_run(group: Sequence[Plan], reports: Sequence[dict[str, Any]]) -> N
             print(f"  {plan.item.point}")
         if old := report["goes_on_from"]:
             print(f"  goes on from {old['job']} at step {old['step']:,} of {plan.item.spec.train.steps:,}")
+        if plan.start is not None:
+            print(f"  starts from {plan.start}")
         for change in report["diff"]:
             print(f"  changed {change}")
         print(f"  takes {_estimate(report)}")

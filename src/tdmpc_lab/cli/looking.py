@@ -8,6 +8,7 @@ from argparse import Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tdmpc_lab.cli.cleaning import size_text
 from tdmpc_lab.cli.common import find_job_id, project_here
 from tdmpc_lab.cli.output import print_json
 from tdmpc_lab.errors import UsageError
@@ -100,12 +101,16 @@ def play(args: Namespace) -> int:
 
 
 def export(args: Namespace) -> int:
-    """`export JOB|CHECKPOINT FOLDER`."""
+    """`export JOB|CHECKPOINT FOLDER [--training]`."""
     from tdmpc_lab.app.export import export_agent
 
     project = project_here()
-    path, step = export_agent(project, find_job_id(project, args.target), Path(args.folder), force=args.force)
-    print(f"{path}: the agent of {args.target} at step {step:,}, {path.stat().st_size / 2**20:.1f} MiB")
+    target = find_job_id(project, args.target)
+    done = export_agent(project, target, Path(args.folder), force=args.force, training=args.training)
+    more = f" ({size_text(done.networks)} of it the networks)" if args.training else ""
+    print(f"{done.path}: the agent of {args.target} at step {done.step:,}, {size_text(done.size)}{more}")
+    if args.training:
+        print(f"a training that goes on with it: tdmpc-lab submit SPEC train.start_from={args.folder}")
     print(f"its games: tdmpc-lab eval {args.folder}; to watch it: tdmpc-lab play {args.folder}")
     return OK
 

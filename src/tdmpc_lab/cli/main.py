@@ -257,6 +257,11 @@ def _add_looking(sub: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     p.add_argument("target", metavar="JOB|CHECKPOINT", help="a job id, `last`, or a checkpoint")
     p.add_argument("folder", metavar="FOLDER", help="gets agent.pt and spec.yaml")
     p.add_argument("--force", action="store_true", help="replace what is there")
+    p.add_argument(
+        "--training",
+        action="store_true",
+        help="keep optimizers and running scale too, about twice the networks' size: for train.start_from",
+    )
     p.set_defaults(run=looking.export)
 
     p = sub.add_parser("rewards", help="draw what a spec's reward shaping and backprop make of some games")

@@ -116,6 +116,8 @@ def _what(page: JobPage) -> Lines:
     if r.sweep:
         yield "sweep", Text(place_text(r))
     yield "", Text(what_line(r))
+    if r.starts_from:
+        yield "starts from", Text(r.starts_from)
     if r.compare_to:
         for index, change in enumerate(r.diff or ("no difference",)):
             yield f"vs {r.compare_to}"[: _LABEL - 1] if index == 0 else "", Text(change)

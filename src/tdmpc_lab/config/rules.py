@@ -80,6 +80,16 @@ RULES: tuple[Rule, ...] = (
 )
 
 
+NETWORK_KEYS: tuple[str, ...] = tuple(
+    f"agent.{name}"
+    for name in (
+        "latent_dim", "hidden_dim", "hidden_layers", "simnorm_dim", "encoder_norm", "termination", "termination_dim",
+        "q_heads", "bins", "bin_low", "bin_high",
+    )
+)  # fmt: skip
+"""What trained networks are bound to: their shapes, and what their outputs mean."""
+
+
 def broken_rules(values: Mapping[str, Any]) -> Iterator[Rule]:
     """The rules that do not hold. A rule is skipped where a key is missing or None (a default made later)."""
     for rule in RULES:

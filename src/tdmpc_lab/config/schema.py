@@ -298,7 +298,8 @@ class TrainConfig:
     updates_per_step: Annotated[float, Bounds(gt=0.0)] = 1.0
     """Updates per environment step; fractions are saved up."""
     seed_steps: Annotated[int, Bounds(ge=0)] | None = None
-    """Steps with random actions before the first update. Default: max(1000, 5 · episode length)."""
+    """Steps with random actions before the first update; with `start_from` that agent plays them. Default: max(1000,
+    5 · episode length)."""
     replay_capacity: PositiveInt = 1_000_000
     """Steps the replay holds; the oldest episodes are overwritten first."""
     replay_device: Literal["auto", "host"] = "auto"
@@ -314,7 +315,9 @@ class TrainConfig:
     symmetry (laser hockey: up and down)."""
     start_from: AgentSource | PositiveInt | None = None
     """Whose networks, target, optimizers and running scale the training begins with, at step 0 with an empty replay: a
-    job id (its newest checkpoint), `ID@STEP`, a checkpoint's path or an exported folder. Copied at submit."""
+    job id (its newest checkpoint), `ID@STEP`, a checkpoint's path or an exported folder (`export --training`; without
+    that its networks and target alone). The networks' sizes have to be the same. It is copied at submit, and a rerun
+    takes that copy."""
     log_every: PositiveInt = 500
     """Steps between two rows of losses in the metrics."""
     checkpoint_every: PositiveInt = 25_000

@@ -97,6 +97,11 @@ class JobPaths:
         return self.folder / "opponents"
 
     @property
+    def start(self) -> Path:
+        """The agent that the training begins with, as it was at submit; in a folder of its own, as an exported one."""
+        return self.folder / "start" / "agent.pt"
+
+    @property
     def evals(self) -> Path:
         """What `eval` found after the training, one row per opponent."""
         return self.folder / "evals.jsonl"

@@ -68,16 +68,19 @@ def _folder(project: Project, job_id: str | None) -> Iterator[JobPaths]:
             existed = False
         except FileExistsError:
             existed = True
-    ours = (paths.spec, paths.resolved, paths.code_diff, paths.record, paths.checkpoints)
+    files = (paths.spec, paths.resolved, paths.code_diff, paths.record, paths.metrics)
+    folders = (paths.checkpoints, paths.opponents, paths.pool, paths.start.parent)
+    ours = (*files, *folders)
     if taken := next((path for path in ours if path.exists()), None):
         raise RecordError(f"{taken}: exists already, so job {paths.id} was made before; nothing was changed")
     try:
         yield paths
     except BaseException:
         if existed:
-            for path in ours[:-1]:
+            for path in files:
                 path.unlink(missing_ok=True)
-            shutil.rmtree(paths.checkpoints, ignore_errors=True)
+            for path in folders:
+                shutil.rmtree(path, ignore_errors=True)
         else:
             shutil.rmtree(paths.folder, ignore_errors=True)
         raise

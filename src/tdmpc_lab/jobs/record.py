@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from datetime import datetime
 from pathlib import Path
@@ -86,6 +86,9 @@ class JobRecord:
     """Job that this one goes on from."""
     rerun_of: str | None = None
     """Job that this one repeats from its beginning, with its code and its config."""
+    start_from: dict[str, Any] | None = None
+    """Agent that the training began with: `{"agent": "2004711@240000", "job": "2004711", "step": 240000, "optimizers":
+    true}`; its name in the spec, its job where it is one's, its step, whether its optimizers and scale came with it."""
     steps_total: int
     """Environment steps to do."""
     sweep: dict[str, Any] | None = None
@@ -104,6 +107,12 @@ class JobRecord:
         return moment
 
     @property
+    def starts_from(self) -> str:
+        """`2004711 at step 240,000`: the agent that the training began with; empty where it began with none, and where
+        the job goes on from another's checkpoints."""
+        return start_words(self.start_from) if self.start_from is not None and self.parent is None else ""
+
+    @property
     def code(self) -> str:
         """Which code it runs, in words: commit, whether the code differed from it, and the snapshot, or why there is
         none; empty where nothing is known."""
@@ -117,6 +126,13 @@ class JobRecord:
         if self.package is not None:
             parts.append(f"tdmpc-lab {self.package}")
         return ", ".join(parts)
+
+
+def start_words(start: Mapping[str, Any]) -> str:
+    """`JobRecord.start_from` in words: `2004711 at step 240,000`."""
+    step = start.get("step")
+    at = f" at step {step:,}" if _is_int(step) else ""
+    return f"{start.get('job') or start.get('agent')}{at}{'' if start.get('optimizers') else ', its networks alone'}"
 
 
 def write_record(paths: JobPaths, record: JobRecord) -> None:

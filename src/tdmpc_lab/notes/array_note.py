@@ -17,6 +17,7 @@ def render_array_note(array_id: str, tasks: Sequence[tuple[JobRecord, JobStatus]
     """The note's part as Markdown, without the markers, ending in a newline; `tasks` has at least one."""
     record = tasks[0][0]
     swept = list(dict.fromkeys(key for task, _ in tasks for key in point_of(task)))
+    starts = dict.fromkeys(task.starts_from for task, _ in tasks)
     lines = [
         f"##### {array_id} - {heading_time(record.submitted)}",
         f"- {markdown_line(record.about or record.experiment)}",
@@ -24,6 +25,7 @@ def render_array_note(array_id: str, tasks: Sequence[tuple[JobRecord, JobStatus]
         f"- sweep of {_of_all(record, len(tasks))}: {markdown_line(', '.join(swept) or 'rows written out')}",
         *overrides_line(record),
         f"- {markdown_line(what_line(record, seed='train.seed' not in swept))}",
+        *(f"- starts from {markdown_line(text)}" for text in starts if text),
         f"- {_counts([status for _, status in tasks])}",
         *(
             f"- warning: {markdown_line(text)}"

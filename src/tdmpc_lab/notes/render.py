@@ -76,6 +76,7 @@ def render_note(
         *([f"- {markdown_line(_difference(record))}"] if record.compare_to else []),
         *([f"- {markdown_line(_code_difference(record))}"] if record.code_against else []),
         f"- {markdown_line(what_line(record))}",
+        *([f"- starts from {markdown_line(record.starts_from)}"] if record.starts_from else []),
         f"- {markdown_line(outcome_line(status, rows, places.gpu))}",
         *([f"- fix: {markdown_line(fix)}"] if fix else []),
         *(f"- curve of the {markdown_line(curve.name)}: {spark_line(curve)}" for curve in curves),

@@ -79,6 +79,7 @@ def run_info(
         "git_commit": f"{record.git_commit}{'-dirty' if record.git_dirty else ''}" if record.git_commit else None,
         "snapshot": record.snapshot,
         "rerun_of": record.rerun_of,
+        "starts_from": record.starts_from or None,
         "about": record.about or None,
         "variant": variant_name(record),
         "sweep_point": point_text(record) or None,

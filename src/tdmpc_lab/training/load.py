@@ -28,6 +28,8 @@ class LoadedAgent:
     """Environment steps it was trained for."""
     made_of: Mapping[str, Any]
     """See `header`."""
+    trains_on: bool = False
+    """Whether its optimizers and running scale are loaded too."""
 
 
 def header(spec_yaml: str, observation_dim: int, action_dim: int, episode_length: int) -> dict[str, Any]:
@@ -40,8 +42,11 @@ def header(spec_yaml: str, observation_dim: int, action_dim: int, episode_length
     }
 
 
-def load_agent(path: Path, *, device: str) -> LoadedAgent:
-    """The agent of a checkpoint, with its networks alone: for playing, not for going on with the training.
+def load_agent(path: Path, *, device: str, training: bool = False) -> LoadedAgent:
+    """The agent of a checkpoint, with its networks alone: for playing.
+
+    With `training` also its optimizers and running scale, where the checkpoint holds them: what another training begins
+    with, see `save_copy`.
 
     Raises:
         CheckpointError: it can't be read, or does not say what it was made of.
@@ -65,8 +70,25 @@ def load_agent(path: Path, *, device: str) -> LoadedAgent:
             seed=spec.train.seed,
             device=device,
         )
-        agent.load_weights(state["agent"])
-        return LoadedAgent(agent, spec, int(state["step"]), {key: state[key] for key in HEADER})
+        trains_on = False
+        if training:
+            trains_on = agent.load_start(state["agent"])
+        else:
+            agent.load_weights(state["agent"])
+        return LoadedAgent(agent, spec, int(state["step"]), {key: state[key] for key in HEADER}, trains_on)
+
+
+def load_start(path: Path, agent: Agent) -> tuple[int, bool]:
+    """Have an agent begin with another one's networks, and its optimizers and running scale where the file holds them.
+
+    Returns the step that the other one had been trained to, and whether the file holds them.
+
+    Raises:
+        CheckpointError: it can't be read, or its networks do not fit.
+    """
+    state = load_checkpoint(path)
+    with reading_state(str(path)):
+        return int(state["step"]), agent.load_start(state["agent"])
 
 
 def save_copy(
@@ -75,12 +97,19 @@ def save_copy(
     made_of: Mapping[str, Any],
     step: int,
     guard: Guard = nullcontext,
+    *,
+    training: bool = False,
 ) -> None:
     """Write the networks alone, small enough to keep many: what `load_agent` needs. `made_of` is a `header`.
 
+    With `training` also optimizers and running scale, three times as much: what another training begins with.
+
     Raises as `save_checkpoint`.
     """
-    save_checkpoint(path, {"step": step, **made_of, "agent": {"model": agent.model.state_dict()}}, guard)
+    kept = {"model": agent.model.state_dict()}
+    if training:
+        kept["learner"] = agent.learner.state_dict()
+    save_checkpoint(path, {"step": step, **made_of, "agent": kept}, guard)
 
 
 def extract_copy(checkpoint: Path, path: Path) -> None:

@@ -186,11 +186,11 @@ class Trainer:
         return updates + math.floor(self.config.updates_per_step * (self.step - step) + 1e-9) - self.updates
 
     def _actions(self, count: int) -> tuple[FloatArray, Sequence[StepPlan | None]]:
-        """Actions (count, A) for the first `count` environments: random during the seed steps, then planned.
+        """Actions (count, A) for the first `count` environments: random in a fresh agent's seed steps, else planned.
 
         Also what each was drawn from, where it was planned and the replay keeps that.
         """
-        if self.step < self.seed_steps:
+        if self.step < self.seed_steps and self.config.start_from is None:
             drawn = torch.rand(count, self.agent.model.action_dim, generator=self._random)
             return (2 * drawn - 1).numpy(), [None] * count
         actions = self.agent.act(self._observations[:count], self._plan, explore=True)
