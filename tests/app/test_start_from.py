@@ -226,7 +226,7 @@ def test_networks_of_other_sizes_are_refused_before_anything_is_written(
         (f"{TASK}@best", f"a whole number; there are {TASK}@40, {TASK}@80"),
         (BARE, f"job {BARE} has no checkpoint (yet): there is no agent to load"),
         (f"{BARE}@10", f"job {BARE} has no checkpoint (yet): there is no agent to load"),
-        ("1971498", f"1971498 is a job array, and each of its jobs has an agent: name one, {TASK}"),
+        ("1971498", f"1971498 is a job array, and each of its 1 tasks is a job: name one of {TASK}"),
         ("1971499@40", "no job 1971499 in "),
         (SPEC, f"{SPEC}: this is a spec, no agent; allowed: a job id"),
         ("models/whole/spec.yaml", "this is a spec, no agent; did you mean models/whole/agent.pt?"),

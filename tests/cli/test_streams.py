@@ -22,6 +22,7 @@ ASCII_LOCALE = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
 
 # Every command that prints, on a job that has completed; those of the job log are called last.
 COMMANDS = [
+    ["init"],
     ["submit", "SPEC", "--dry-run", "--skip-preflight"],
     ["submit", "SPEC", "--dry-run", "--cluster", "slurm", "--skip-preflight"],
     ["submit", "SPEC", "agent.horzon=3"],

@@ -65,12 +65,17 @@ def test_folders_of_a_project(tmp_path: Path) -> None:
     assert project.note("17") == tmp_path / "notes" / "17.md"
 
 
-@pytest.mark.parametrize("text", ["../../x", "/etc/passwd", "", ".", "123_[1,3%2]", "4%1", "a\0b", "1/../2"])
+@pytest.mark.parametrize("text", ["../../x", "/etc/passwd", "", ".", "4%1", "a\0b", "1/../2"])
 def test_what_is_no_id_is_refused_with_what_one_looks_like(tmp_path: Path, text: str) -> None:
     project = Project(tmp_path)
     for use in (project.job, project.note, project.require_job):
         with pytest.raises(UsageError, match="an id looks like 1971498, 1971498_3"):
             use(text)
+
+
+def test_what_the_queue_calls_several_tasks_is_no_job(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"123_\[1,3%2\] means 2 tasks of a job array: name one, as 123_1"):
+        Project(tmp_path).require_job("123_[1,3%2]")
 
 
 def test_job_ids_are_sorted_by_submit_time_then_by_number(tmp_path: Path) -> None:

@@ -80,9 +80,6 @@ def _job_with_agent(project: Project, text: str) -> JobPaths:
     try:
         return project.require_job(text)
     except UsageError as error:
-        if tasks := project.tasks_of(text):
-            shown = ", ".join(tasks[:3]) + ", …" * (len(tasks) > 3)
-            raise UsageError(f"{text} is a job array, and each of its jobs has an agent: name one, {shown}") from error
         if is_job_id(text) or project.jobs_like(text):
             raise
         raise UsageError(no_agent(project, text, str(error))) from error
