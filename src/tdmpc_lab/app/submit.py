@@ -35,6 +35,7 @@ from tdmpc_lab.jobs.state import SchedulerState
 from tdmpc_lab.jobs.variants import variant_after
 from tdmpc_lab.secret import secret_values, without_secrets
 from tdmpc_lab.sharing import reason
+from tdmpc_lab.streams import as_typed
 
 if TYPE_CHECKING:
     from tdmpc_lab.app.estimate import RunTimeEstimate
@@ -322,7 +323,7 @@ def prepare(
             package=code.package,
             cluster=cluster,
             resources=_resources(spec.slurm) if cluster == "slurm" else {},
-            command=("tdmpc-lab", *(without_secrets(word, secret_values())[0] for word in sys.argv[1:])),
+            command=("tdmpc-lab", *(without_secrets(as_typed(word), secret_values())[0] for word in sys.argv[1:])),
             spec_file=shown_path(project, ready.item.path),
             submitted_at=datetime.now().astimezone().isoformat(timespec="milliseconds"),
             steps_total=spec.train.steps,

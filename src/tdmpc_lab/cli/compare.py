@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from tdmpc_lab.cli.common import project_here
 from tdmpc_lab.cli.output import print_json
 from tdmpc_lab.errors import UsageError
+from tdmpc_lab.streams import as_typed
 
 if TYPE_CHECKING:
     from tdmpc_lab.report.comparison import Comparison
@@ -103,7 +104,7 @@ def compare(args: Namespace) -> int:
     if page is not None:
         from tdmpc_lab.app.compare_page import write_page
 
-        write_page(project, page, found, shlex.join(["tdmpc-lab", *sys.argv[1:]]))
+        write_page(project, page, found, shlex.join(["tdmpc-lab", *map(as_typed, sys.argv[1:])]))
     _print(found, args)
     for what, file in (("learning curves", plot), ("page", page)):
         if file is not None:
