@@ -130,7 +130,7 @@ def test_what_the_cluster_has_not_is_refused(override: str, words: str, lab: Lab
     assert lab.project.job_ids() == []
     assert json.loads(lab.run("status", "--json").stdout) == []
     left = [p.name for folder in ("jobs", "notes") for p in (lab.root / folder).rglob("*") if not p.is_dir()]
-    assert set(left) <= {".lock"}
+    assert set(left) <= {".lock", ".submit.lock"}
 
 
 def test_a_refused_spec_does_not_stop_what_was_submitted_before(lab: Lab) -> None:

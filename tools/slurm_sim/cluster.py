@@ -88,6 +88,9 @@ class Cluster:
         """
         if all_users and os.geteuid() != 0:
             raise SimError("only root can run jobs of other users: leave out --all-users", code=2)
+        closed = [folder for folder in self.folder.resolve().parents if all_users and not folder.stat().st_mode & 0o001]
+        if closed:
+            raise SimError(f"other users can't look into {closed[0]}: chmod o+x it, or take another --dir", code=2)
         _check_programs(accounting)
         self._make_folder()
         with self._lock():
