@@ -46,6 +46,7 @@ SACCT = f"""3628025|{ME}|FAILED|1:0
 3628032|{ME}|FAILED|11:0|0:11
 3628033|{ME}|FAILED|137:0|137:0
 3628034|{ME}|FAILED|200:0|200:0
+3628036|{ME}|FAILED|9:0|9:0
 3628031_0|{ME}|CANCELLED by 4294000000|0:0
 3628031_[1-2%1]|{ME}|PENDING|0:0
 3628040|{ME}|OUT_OF_MEMORY|0:125
@@ -129,6 +130,7 @@ def test_lines_of_sacct() -> None:
         "3628032": "FAILED (its process was ended by SIGSEGV)",
         "3628033": "FAILED (exit code 137, as a shell says SIGKILL)",
         "3628034": "FAILED (exit code 200)",
+        "3628036": "FAILED (exit code 9, as srun hands on SIGKILL)",
         "3628031_0": "CANCELLED by user 4294000000",
         "3628031_1": f"{stale} PENDING",
         "3628031_2": f"{stale} PENDING",

@@ -39,6 +39,13 @@ _RUNS = frozenset(
     {"RUNNING", "CONFIGURING", "COMPLETING", "RESIZING", "SIGNALING", "STAGE_OUT", "STOPPED", "SUSPENDED"}
 )
 _SACCT_ALONE_S = 10.0  # where squeue gave no answer, nobody is to wait long for a second one
+# What ends a process from outside or by a fault of its own; no job here ends with one of these as its exit code.
+_HANDED_ON = frozenset(
+    str(int(name))
+    for name in (
+        signal.SIGILL, signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGKILL, signal.SIGSEGV, signal.SIGTERM
+    )
+)  # fmt: skip
 _SIGNALLED = 128  # a shell adds it to the signal that ended a process
 _NO_CODE = frozenset({"COMPLETED", "CANCELLED", "TIMEOUT", "OUT_OF_MEMORY", "NODE_FAIL"})  # the word says it all
 
@@ -211,7 +218,11 @@ def _end_in_words(text: str, word: str, code: str, of_steps: str = "") -> str:
             return f"{word} (its process was ended by {name})"
     exit_code = code.partition(":")[0]
     above = _signal_name(str(int(exit_code) - _SIGNALLED)) if exit_code.isdecimal() else ""
-    return f"{word} (exit code {exit_code}{f', as a shell says {above}' if above else ''})"
+    if above:
+        return f"{word} (exit code {exit_code}, as a shell says {above})"
+    if exit_code in _HANDED_ON:
+        return f"{word} (exit code {exit_code}, as srun hands on {_signal_name(exit_code)})"
+    return f"{word} (exit code {exit_code})"
 
 
 def _signal_name(number: str) -> str:
