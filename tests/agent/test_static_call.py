@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import numpy as np
 import pytest
 import torch
-from agent_fixtures import TINY, TINY_PLANNER, perturbed, random_batch
+from agent_fixtures import TINY, TINY_PLANNER, batch_on, perturbed, random_batch
 
 from tdmpc_lab.agent import Agent
 from tdmpc_lab.agent.native.choose import Kernels
@@ -36,10 +34,8 @@ def test_plans_are_the_same_for_several_agents_and_batch_sizes_while_weights_cha
                 expected, found, third = (a.act(x, states[a][envs], explore=explore) for a in (plain, graphed, other))
                 np.testing.assert_allclose(found, expected, atol=1e-5)
                 different += not np.array_equal(found, third)
-        batch = random_batch(seed=k)
-        moved = {f.name: getattr(batch, f.name).to(device) for f in dataclasses.fields(batch)}
         for agent in (plain, graphed):
-            agent.update(dataclasses.replace(batch, **moved))
+            agent.update(batch_on(random_batch(seed=k), device))
     assert len(graphed.planner._calls) == 4  # one or four environments, exploring or not
     assert different > 6  # of twelve: the two agents draw the same numbers, and may choose the same of them
 

@@ -29,6 +29,8 @@ NOT_RUN = {
     "submit SPEC --wait": "trains for minutes; `wait` is run",
     "submit SPEC --profile": "waits for another job",
     "submit a.yaml": "files of the reader's own",
+    "submit SPEC train.start_from=ID@STEP": "an agent of a step that the reader has",
+    "init --shared --group": "a group of the reader's own",
     "submit tiny_sweep.yaml": "a file of the reader's own",
     "resume 3628466_1": "a job that has steps left",
     "cancel --save": "a job that runs",
