@@ -20,7 +20,7 @@ def gradients(agent: Agent, batch: Batch, nets: object) -> tuple[dict[str, Tenso
         next_z = nets.encoder(batch.observations[1:])
         target = learner.td_target(next_z, batch, draws)
     latents, losses = learner.model_losses(batch, next_z, target, draws)
-    loss, metrics = learner.policy_loss(latents.detach(), batch, draws)
+    loss, _ = learner.policy_loss(latents.detach(), batch, draws)
     found = {}
     for one, parts in ((losses["loss/total"], PARTS[:-1]), (loss, PARTS[-1:])):
         model.zero_grad()
@@ -28,7 +28,7 @@ def gradients(agent: Agent, batch: Batch, nets: object) -> tuple[dict[str, Tenso
         for part in parts:
             if (module := getattr(model, part)) is not None:
                 found[part] = torch.cat([p.grad.flatten() for p in module.parameters()])
-    return found, {name: value.item() for name, value in (losses | metrics).items()}
+    return found, {name: value.item() for name, value in losses.items()}
 
 
 class AsTheyAre:
