@@ -180,3 +180,11 @@ def test_a_replay_that_does_not_hold_an_episode(lab: Project) -> None:
     phases = "phases=[{steps: 100, env: {max_episode_steps: 30}}, {}]"
     (problem,) = environment_problems(lab, [small], "train.replay_capacity=25", phases)
     assert "found 25" in problem
+
+
+def test_batches_can_be_mirrored_where_the_environment_declares_it(lab: Project) -> None:
+    mirrored = write(lab, "mirrored.yaml", "env: {id: Pendulum-v1}\ntrain: {mirror: on}\n")
+    (problem,) = environment_problems(lab, [mirrored])
+    assert "mirrored.yaml:2: train.mirror: found on, but Pendulum-v1 declares no mirror symmetry" in problem
+    check_environments(lab, load_all(lab, [mirrored], ["env.id=hockey"]))
+    check_environments(lab, load_all(lab, [mirrored], ["train.mirror=off"]))

@@ -130,7 +130,7 @@ def check_environments(project: Project, loaded: Sequence[LoadedSpec], frozen: J
     Raises:
         SpecError: with the problem of every spec whose environment can't be made or is not supported, whose
             opponents are not known, whose reward section asks for what the environment does not tell, or whose replay
-            does not hold one episode.
+            does not hold one episode, or whose batches can't be mirrored as they ask for.
     """
     tried: dict[str, int | str] = {}  # specs often share one environment, and making it may take seconds
 
@@ -153,8 +153,9 @@ def check_environments(project: Project, loaded: Sequence[LoadedSpec], frozen: J
                 problems[_phase_problem(item, phase, found)] = None
             else:
                 lengths.append(found)
-        if (problem := _replay_problem(item, max(lengths))) is not None:
-            problems[problem] = None
+        for problem in (_replay_problem(item, max(lengths)), _mirror_problem(item)):
+            if problem is not None:
+                problems[problem] = None
         if (text := _evaluation_error(project, item.spec, frozen)) is not None:
             source, line = item.origin("eval.opponents")
             problems[Problem(file=source, line=line, key="eval.opponents", message=text)] = None
@@ -192,6 +193,25 @@ def _replay_problem(item: LoadedSpec, episode_length: int) -> Problem | None:
     message = f"found {capacity}, but an episode of {item.spec.env.id} has up to {episode_length} steps, kept whole"
     hint = f"at least {episode_length + 1}, or a smaller env.max_episode_steps"
     return Problem(file=source, line=line, key=key, message=message, hint=hint)
+
+
+def _mirror_problem(item: LoadedSpec) -> Problem | None:
+    """Batches can be mirrored where the environment declares a symmetry."""
+    key, env = "train.mirror", item.spec.env
+    if not item.spec.train.mirror:
+        return None
+    from tdmpc_lab.envs import make_env
+
+    try:
+        made = make_env(replace(env, opponent=None))
+        try:
+            message = "" if made.mirror_signs else f"found on, but {env.id} declares no mirror symmetry (mirror_signs)"
+        finally:
+            made.close()
+    except LabError as error:
+        message = str(error)
+    source, line = item.origin(key)
+    return Problem(file=source, line=line, key=key, message=message, hint="train.mirror: off") if message else None
 
 
 def _episode_length_or_error(
