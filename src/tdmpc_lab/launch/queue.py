@@ -85,12 +85,10 @@ def waits(line: QueueLine) -> bool:
     return line.word in _WAITS or (line.word not in _RUNS and not line.nodelist)
 
 
-def slurm_states(
-    job_ids: Sequence[str], queue: Queue | None = None, users: Collection[int] = ()
-) -> dict[str, SchedulerState]:
+def slurm_states(job_ids: Sequence[str], queue: Queue | None = None) -> dict[str, SchedulerState]:
     """What SLURM says about these jobs; ids that are none of SLURM's are unknown to it.
 
-    `queue` is asked for unless given, for jobs of `users` too.
+    `queue` is asked for unless given.
 
     The accounts are asked only for what the queue no longer knows or calls over; a cluster that keeps none says
     of those as much as the queue does. Never raises for want of SLURM: where the queue can't be read, every job
@@ -98,7 +96,7 @@ def slurm_states(
     """
     if not job_ids:
         return {}
-    queue = queue or ask_queue(users=users)
+    queue = queue or ask_queue()
     if queue.problem is not None:
         return dict.fromkeys(job_ids, SchedulerState("UNREACHABLE", queue.problem)) | _ends_on_file(job_ids)
     lines = queue.lines
