@@ -30,7 +30,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from tdmpc_lab.app import worker
+from tdmpc_lab.app.run import worker
 from tdmpc_lab.cli.main import main as tdmpc_lab
 from tdmpc_lab.training.loop import Trainer
 

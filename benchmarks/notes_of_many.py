@@ -22,7 +22,7 @@ from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from tdmpc_lab.app.guard import find_blamed
+from tdmpc_lab.app.checks.blamed import find_blamed
 from tdmpc_lab.config.loader import load_spec
 from tdmpc_lab.jobs.paths import Project
 from tdmpc_lab.jobs.record import JobRecord

@@ -216,14 +216,14 @@ def test_no_module_grows_too_long(path: Path) -> None:
         ("tdmpc_lab.tracking.mirror", "tdmpc_lab.jobs.paths", True),
         ("tdmpc_lab.jobs.paths", "tdmpc_lab.tracking.store", False),
         ("tdmpc_lab.notes.render", "tdmpc_lab.launch", False),
-        ("tdmpc_lab.app.worker", "tdmpc_lab.cli.main", False),
+        ("tdmpc_lab.app.run.worker", "tdmpc_lab.cli.main", False),
         ("tdmpc_lab.__main__", "tdmpc_lab.cli.main", True),
         ("tdmpc_lab.training.loop", "torch.nn", True),
-        ("tdmpc_lab.app.worker", "torch", False),
+        ("tdmpc_lab.app.run.worker", "torch", False),
         ("tdmpc_lab.training.progress", "rich.progress", True),
         ("tdmpc_lab.training.loop", "rich.progress", False),
-        ("tdmpc_lab.app.worker", "requests", False),
-        ("tdmpc_lab.app.worker", "os.path", True),
+        ("tdmpc_lab.app.run.worker", "requests", False),
+        ("tdmpc_lab.app.run.worker", "os.path", True),
     ],
 )
 def test_the_rules_themselves(importer: str, imported: str, allowed: bool) -> None:

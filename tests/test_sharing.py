@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tdmpc_lab.app.init import closed_above, init
+from tdmpc_lab.app.health.project import closed_above, init
 from tdmpc_lab.cli.main import main
 from tdmpc_lab.errors import UsageError
 from tdmpc_lab.sharing import is_shared, make_folder, not_shared, reason, share

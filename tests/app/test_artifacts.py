@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from app_fixtures import QUICK
 
-from tdmpc_lab.app.artifacts import draw_curve, run_files
+from tdmpc_lab.app.mlflow.mirror import draw_curve, run_files
 from tdmpc_lab.config.loader import load_spec
 from tdmpc_lab.config.serialize import dump_yaml
 from tdmpc_lab.files import append_jsonl

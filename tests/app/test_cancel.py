@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from tdmpc_lab.app.cancel import cancel, chosen
-from tdmpc_lab.app.closing import catch_up_notes
-from tdmpc_lab.app.status import job_views
+from tdmpc_lab.app.joblog.catch_up import catch_up_notes
+from tdmpc_lab.app.queue.cancel import cancel, chosen
+from tdmpc_lab.app.queue.status import job_views
 from tdmpc_lab.cli.main import main
 from tdmpc_lab.errors import UsageError
 from tdmpc_lab.files import read_jsonl, write_atomic

@@ -21,8 +21,8 @@ from test_cancel import job, lab, queue  # noqa: F401 - `lab` is a fixture
 
 from tdmpc_lab.agent import Episode
 from tdmpc_lab.agent.replay import Replay
-from tdmpc_lab.app import cleaning
-from tdmpc_lab.app.cleaning import Leftover, find_leftovers, remove
+from tdmpc_lab.app.queue import gc as cleaning
+from tdmpc_lab.app.queue.gc import Leftover, find_leftovers, remove
 from tdmpc_lab.cli.cleaning import size_text
 from tdmpc_lab.cli.main import main
 from tdmpc_lab.errors import UsageError

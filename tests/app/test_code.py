@@ -15,7 +15,7 @@ import pytest
 from app_fixtures import write_specs
 
 import tdmpc_lab
-from tdmpc_lab.app.code import code_now
+from tdmpc_lab.app.submit.code import code_now
 from tdmpc_lab.files import read_jsonl
 from tdmpc_lab.jobs.paths import Project
 from tdmpc_lab.tracking.store import ensure_store, store_uri

@@ -14,8 +14,8 @@ sys.path.append(str(Path(__file__).parents[1] / "jobs"))
 
 from repositories import commit_all, git
 
-from tdmpc_lab.app.code import code_now
-from tdmpc_lab.app.submit import plan, prepare
+from tdmpc_lab.app.submit.code import code_now
+from tdmpc_lab.app.submit.submit import plan, prepare
 from tdmpc_lab.cli.main import main
 from tdmpc_lab.files import append_jsonl
 from tdmpc_lab.jobs.paths import JobPaths, Project

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from test_cancel import job, lab  # noqa: F401 - `lab` is a fixture
 
-from tdmpc_lab.app.diagnosis import Figures, Sign, last_figures, signs
+from tdmpc_lab.app.health.learning import Figures, Sign, last_figures, signs
 from tdmpc_lab.cli.main import main
 from tdmpc_lab.config.loader import spec_from_dict
 from tdmpc_lab.config.schema import Spec

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tdmpc_lab.app import doctor
-from tdmpc_lab.app.doctor import Point, examine
+from tdmpc_lab.app.health import installation as doctor
+from tdmpc_lab.app.health.installation import Point, examine
 from tdmpc_lab.cli.main import main
 from tdmpc_lab.errors import ExternalError
 from tdmpc_lab.jobs.paths import Project

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from app_fixtures import write_specs
 
-from tdmpc_lab.app import submit
-from tdmpc_lab.app.estimate import NEWEST, estimate_run_time, measure_run_time, run_seconds
+from tdmpc_lab.app.checks.estimate import NEWEST, estimate_run_time, measure_run_time, run_seconds
+from tdmpc_lab.app.submit import submit
 from tdmpc_lab.cli.main import main
 from tdmpc_lab.config.diff import config_hash
 from tdmpc_lab.config.loader import load_spec

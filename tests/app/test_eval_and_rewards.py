@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from tdmpc_lab.app.evaluate import load_target
-from tdmpc_lab.app.opponents import agents_named, find_checkpoint, freeze_opponents
-from tdmpc_lab.app.specs import check_environments, load_all
+from tdmpc_lab.app.agents.evaluate import load_target
+from tdmpc_lab.app.agents.opponents import agents_named, find_checkpoint, freeze_opponents
+from tdmpc_lab.app.submit.specs import check_environments, load_all
 from tdmpc_lab.cli.main import main
 from tdmpc_lab.config.loader import load_spec
 from tdmpc_lab.errors import UsageError
@@ -66,7 +66,7 @@ def test_eval_of_a_job_lands_in_folder_note_and_mlflow(lab: Project, job: str, c
 
     from mlflow import MlflowClient
 
-    from tdmpc_lab.app.submit import run_id_of
+    from tdmpc_lab.app.submit.submit import run_id_of
 
     client = MlflowClient(f"sqlite:///{lab.mlruns / 'mlflow.db'}")
     run = client.get_run(run_id_of(lab.job(job)))

@@ -7,8 +7,7 @@ import json
 
 import pytest
 
-from tdmpc_lab.app.failing import cause_of
-from tdmpc_lab.app.frames import last_frame
+from tdmpc_lab.app.run.failure import cause_of, last_frame
 from tdmpc_lab.errors import NonFiniteError, TrainingError
 
 

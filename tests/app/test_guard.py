@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 from app_fixtures import write_specs
 
-from tdmpc_lab.app import guard, submit
-from tdmpc_lab.app.code import JobCode
-from tdmpc_lab.app.guard import find_blamed
-from tdmpc_lab.app.submit import Plan, prepare
+from tdmpc_lab.app.checks import blamed as guard
+from tdmpc_lab.app.checks.blamed import find_blamed
+from tdmpc_lab.app.submit import submit
+from tdmpc_lab.app.submit.code import JobCode
+from tdmpc_lab.app.submit.submit import Plan, prepare
 from tdmpc_lab.cli import commands
 from tdmpc_lab.cli.main import main
 from tdmpc_lab.config.loader import load_spec

@@ -10,12 +10,12 @@ from typing import get_args
 import pytest
 from app_fixtures import write_specs
 
-from tdmpc_lab.app import estimate, submit
-from tdmpc_lab.app.estimate import RunTimeEstimate
-from tdmpc_lab.app.lint import LOOKING_RULES, RULES, check_rules, lint, with_advice
-from tdmpc_lab.app.lint_environment import out_of_range
-from tdmpc_lab.app.preflight import SILENCEABLE
-from tdmpc_lab.app.submit import Cluster, Plan
+from tdmpc_lab.app.checks import estimate
+from tdmpc_lab.app.checks.estimate import RunTimeEstimate
+from tdmpc_lab.app.checks.lint import LOOKING_RULES, RULES, check_rules, lint, out_of_range, with_advice
+from tdmpc_lab.app.checks.preflight import SILENCEABLE
+from tdmpc_lab.app.submit import submit
+from tdmpc_lab.app.submit.submit import Cluster, Plan
 from tdmpc_lab.cli.main import main
 from tdmpc_lab.config.loader import load_spec
 from tdmpc_lab.config.schema import LintRule

@@ -16,9 +16,7 @@ from typing import Any
 import pytest
 from test_cancel import job, lab  # noqa: F401 - `lab` is a fixture
 
-from tdmpc_lab.app.jobview import KEYS, NOT_OURS, UNRECORDED
-from tdmpc_lab.app.listing import Listing, Selection, list_jobs, parse_states
-from tdmpc_lab.app.status import Asked
+from tdmpc_lab.app.queue.status import KEYS, NOT_OURS, UNRECORDED, Asked, Listing, Selection, list_jobs, parse_states
 from tdmpc_lab.cli.main import main
 from tdmpc_lab.cli.queue_table import facts, queue_lines, queue_markdown
 from tdmpc_lab.errors import UsageError
@@ -280,7 +278,7 @@ def test_watch_ends_with_ctrl_c_and_survives_that_slurm_goes_away(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setenv("TDMPC_LAB_ROOT", str(lab.root))
-    monkeypatch.setattr("tdmpc_lab.app.status.ASK_S", 0.0)
+    monkeypatch.setattr("tdmpc_lab.app.queue.status.ASK_S", 0.0)
     running(lab, "7")
     looks: list[float] = []
 
@@ -301,5 +299,5 @@ def test_watch_ends_with_ctrl_c_and_survives_that_slurm_goes_away(
 
 def test_a_folder_of_somebody_elses_is_left_out_by_mine(lab: Project, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
     job(lab, "1", "alpha", "started", "finished")
-    monkeypatch.setattr("tdmpc_lab.app.listing.person", lambda: "somebody_else")
+    monkeypatch.setattr("tdmpc_lab.app.queue.status.person", lambda: "somebody_else")
     assert list_jobs(lab, Selection(mine=True), None).views == []

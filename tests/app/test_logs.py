@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from test_cancel import job, lab, queue  # noqa: F401 - `lab` is a fixture
 
-from tdmpc_lab.app import logs
-from tdmpc_lab.app.logs import Tail, follow
+from tdmpc_lab.app.queue import logs
+from tdmpc_lab.app.queue.logs import Tail, follow
 from tdmpc_lab.cli.main import main
 from tdmpc_lab.jobs.events import EventLog
 from tdmpc_lab.jobs.paths import Project

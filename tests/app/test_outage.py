@@ -23,7 +23,7 @@ from app_fixtures import write_specs
 from sync_fixtures import add_job
 
 from servers import free_port, mlflow_server, wait_until
-from tdmpc_lab.app.sync import sync
+from tdmpc_lab.app.mlflow.sync import sync
 from tdmpc_lab.files import read_jsonl
 from tdmpc_lab.jobs.events import OUTCOMES, read_events
 from tdmpc_lab.jobs.paths import JobPaths, Project
@@ -40,7 +40,7 @@ JOBS = """
 import os, sys, time
 from types import SimpleNamespace
 import mlflow, mlflow.store.tracking.rest_store
-from tdmpc_lab.app import worker
+from tdmpc_lab.app.run import worker
 from tdmpc_lab.config.loader import load_resolved
 from tdmpc_lab.errors import TrainingError
 from tdmpc_lab.files import JsonlWriter

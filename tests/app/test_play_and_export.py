@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from tdmpc_lab.agent import Agent
-from tdmpc_lab.app.opponents import SCRIPTED
+from tdmpc_lab.app.agents.opponents import SCRIPTED
 from tdmpc_lab.cli.main import main
 from tdmpc_lab.config.loader import load_resolved_text, load_spec
 from tdmpc_lab.envs.hockey import OPPONENT_NAMES, HockeyEnv

@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 from app_fixtures import QUICK
 
-from tdmpc_lab.app import needs, preflight, trial
-from tdmpc_lab.app.preflight import Report, look_ahead
-from tdmpc_lab.app.specs import load_all
+from tdmpc_lab.app.checks import memory as needs
+from tdmpc_lab.app.checks import preflight, trial
+from tdmpc_lab.app.checks.preflight import Report, look_ahead
+from tdmpc_lab.app.submit.specs import load_all
 from tdmpc_lab.config.loader import LoadedSpec
 from tdmpc_lab.errors import ExternalError, Finding, PreflightError
 from tdmpc_lab.jobs.paths import Project

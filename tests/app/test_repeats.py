@@ -15,11 +15,11 @@ from pathlib import Path
 import pytest
 from app_fixtures import write_specs
 
-from tdmpc_lab.app import opponents
-from tdmpc_lab.app.code import JobCode
-from tdmpc_lab.app.opponents import freeze_opponents, frozen_opponents
-from tdmpc_lab.app.repeats import Repeats, find_repeats
-from tdmpc_lab.app.submit import Plan
+from tdmpc_lab.app.agents import opponents
+from tdmpc_lab.app.agents.opponents import freeze_opponents, frozen_opponents
+from tdmpc_lab.app.checks.repeats import Repeats, find_repeats
+from tdmpc_lab.app.submit.code import JobCode
+from tdmpc_lab.app.submit.submit import Plan
 from tdmpc_lab.cli import commands
 from tdmpc_lab.cli.main import main
 from tdmpc_lab.config.diff import config_hash

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from tdmpc_lab.app import resources
-from tdmpc_lab.app.resources import check_resources, launch_overrides, refuse_profile, settle_dependencies
-from tdmpc_lab.app.specs import load_all
-from tdmpc_lab.app.status import JobView
+from tdmpc_lab.app.queue.status import JobView
+from tdmpc_lab.app.submit import resources
+from tdmpc_lab.app.submit.resources import check_resources, launch_overrides, refuse_profile, settle_dependencies
+from tdmpc_lab.app.submit.specs import load_all
 from tdmpc_lab.config.loader import LoadedSpec
 from tdmpc_lab.errors import SpecError, UsageError
 from tdmpc_lab.jobs.paths import Project

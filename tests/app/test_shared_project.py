@@ -15,7 +15,7 @@ import pytest
 from app_fixtures import write_specs
 
 from several_users import GROUP, SOURCE, User, make_user, python_for_all, workplace
-from tdmpc_lab.app.status import job_views
+from tdmpc_lab.app.queue.status import job_views
 from tdmpc_lab.cli.main import main
 from tdmpc_lab.jobs.events import read_events
 from tdmpc_lab.jobs.paths import Project
@@ -46,8 +46,8 @@ def team(monkeypatch: pytest.MonkeyPatch) -> Iterator[Team]:
 
 LOOK = """
 import json, pathlib
-from tdmpc_lab.app import doctor
-from tdmpc_lab.app.status import job_views
+from tdmpc_lab.app.health import installation as doctor
+from tdmpc_lab.app.queue.status import job_views
 from tdmpc_lab.cli.main import main
 from tdmpc_lab.jobs.events import read_events
 from tdmpc_lab.jobs.paths import Project
@@ -195,7 +195,7 @@ def test_a_supervisor_that_can_not_wait_for_its_turn_says_so(project: Path) -> N
     paths = lab.job("local-20260203-091422-123")
     paths.folder.mkdir(parents=True)
     (lab.jobs / ".local").write_text("in the way of the queue's folder")
-    command = [sys.executable, "-m", "tdmpc_lab.app.supervisor", str(project), paths.id, "1"]
+    command = [sys.executable, "-m", "tdmpc_lab.app.run.supervisor", str(project), paths.id, "1"]
     done = subprocess.run(command, env={**os.environ, "PYTHONPATH": str(SOURCE)}, capture_output=True, check=False)
     assert done.returncode == 1
     (event,) = read_events(paths.events)

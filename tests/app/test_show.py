@@ -10,9 +10,9 @@ import pytest
 from test_cancel import job, lab, queue  # noqa: F401 - `lab` is a fixture
 from test_listing import change
 
-from tdmpc_lab.app.jobview import JobView
-from tdmpc_lab.app.show import JobPage, attempts_of, commands, job_page, latest_values
-from tdmpc_lab.app.words import add_words, judge
+from tdmpc_lab.app.joblog.edit import add_words, judge
+from tdmpc_lab.app.queue.show import JobPage, attempts_of, commands, job_page, latest_values
+from tdmpc_lab.app.queue.status import JobView
 from tdmpc_lab.cli.main import main
 from tdmpc_lab.files import append_jsonl
 from tdmpc_lab.jobs.paths import Project

@@ -8,7 +8,7 @@ import gymnasium
 import numpy as np
 import pytest
 
-from tdmpc_lab.app.specs import (
+from tdmpc_lab.app.submit.specs import (
     check_environments,
     differences,
     find_spec,

@@ -16,10 +16,9 @@ from app_fixtures import QUICK
 from torch import Tensor
 
 from tdmpc_lab.agent.world_model import WorldModel
-from tdmpc_lab.app.code import JobCode
-from tdmpc_lab.app.rerun import plan_rerun
-from tdmpc_lab.app.resume import plan_resume
-from tdmpc_lab.app.submit import Plan, plan, prepare
+from tdmpc_lab.app.submit.code import JobCode
+from tdmpc_lab.app.submit.restart import plan_rerun, plan_resume
+from tdmpc_lab.app.submit.submit import Plan, plan, prepare
 from tdmpc_lab.cli import commands
 from tdmpc_lab.cli.main import main
 from tdmpc_lab.config.diff import config_hash, group_hash

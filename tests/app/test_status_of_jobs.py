@@ -10,11 +10,10 @@ from pathlib import Path
 import pytest
 from test_cancel import job, lab, queue  # noqa: F401 - `lab` is a fixture
 
-from tdmpc_lab.app.closing import catch_up_notes
-from tdmpc_lab.app.joblog import refresh_rollup
-from tdmpc_lab.app.journal import write_note
-from tdmpc_lab.app.listing import Selection, list_jobs
-from tdmpc_lab.app.status import Asked, job_views, last_error, newest_and_active
+from tdmpc_lab.app.joblog.catch_up import catch_up_notes
+from tdmpc_lab.app.joblog.log import refresh_rollup
+from tdmpc_lab.app.joblog.write import write_note
+from tdmpc_lab.app.queue.status import Asked, Selection, job_views, last_error, list_jobs, newest_and_active
 from tdmpc_lab.cli.main import main
 from tdmpc_lab.cli.tables import print_listing
 from tdmpc_lab.jobs.events import read_brief, read_events
@@ -166,8 +165,8 @@ def test_a_note_is_written_once_and_old_jobs_are_looked_at_too(
     main(["status"])
     assert [noted(lab, number) for number in ("7", "8", "9")] == ["FAILED FAILED"] * 3
     written: list[str] = []
-    monkeypatch.setattr("tdmpc_lab.app.closing.write_note", lambda *_: written.append("note"))
-    monkeypatch.setattr("tdmpc_lab.app.closing.refresh_rollup", lambda _: written.append("rollup"))
+    monkeypatch.setattr("tdmpc_lab.app.joblog.catch_up.write_note", lambda *_: written.append("note"))
+    monkeypatch.setattr("tdmpc_lab.app.joblog.catch_up.refresh_rollup", lambda _: written.append("rollup"))
     main(["status"])
     assert written == []
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
-from tdmpc_lab.app.stopping import Ending, ending
+from tdmpc_lab.app.run.stopping import Ending, ending
 from tdmpc_lab.config.schema import SlurmConfig
 from tdmpc_lab.jobs.record import JobRecord
 from tdmpc_lab.launch.sbatch import CANCEL_CODE, REQUEUE_CODE

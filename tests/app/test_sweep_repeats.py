@@ -8,10 +8,9 @@ from pathlib import Path
 import pytest
 from app_fixtures import write_specs
 
-from tdmpc_lab.app.code import JobCode
-from tdmpc_lab.app.rerun import plan_rerun
-from tdmpc_lab.app.resume import plan_resume
-from tdmpc_lab.app.submit import Plan, plan, prepare
+from tdmpc_lab.app.submit.code import JobCode
+from tdmpc_lab.app.submit.restart import plan_rerun, plan_resume
+from tdmpc_lab.app.submit.submit import Plan, plan, prepare
 from tdmpc_lab.config.loader import load_sweep
 from tdmpc_lab.errors import SpecError, UsageError
 from tdmpc_lab.jobs.events import EventLog

@@ -14,8 +14,8 @@ import pytest
 from app_fixtures import write_specs
 from sync_fixtures import BEGAN, ENDED, add_job, add_rows, in_store, on_file, the_run
 
-from tdmpc_lab.app.sync import Synced, sync
-from tdmpc_lab.app.words import judge
+from tdmpc_lab.app.joblog.edit import judge
+from tdmpc_lab.app.mlflow.sync import Synced, sync
 from tdmpc_lab.cli.main import main
 from tdmpc_lab.files import append_jsonl
 from tdmpc_lab.jobs.events import EventLog, read_events

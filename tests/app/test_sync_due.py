@@ -12,9 +12,9 @@ import pytest
 from app_fixtures import write_specs
 from sync_fixtures import add_job, add_rows, in_store, on_file, the_run
 
-from tdmpc_lab.app import sync_due
-from tdmpc_lab.app.sync_due import begin, send_due, wait_for
-from tdmpc_lab.app.ui import ui_for
+from tdmpc_lab.app.mlflow import sync as sync_due
+from tdmpc_lab.app.mlflow.sync import begin, send_due, wait_for
+from tdmpc_lab.app.mlflow.ui import ui_for
 from tdmpc_lab.cli import syncing
 from tdmpc_lab.cli.main import main
 from tdmpc_lab.jobs.events import EventLog, read_events
@@ -99,7 +99,7 @@ def test_it_is_tried_again_after_a_while_or_when_a_job_has_ended(lab: Project, b
     mark_unsent(lab, JOB, Unsent("later"))
     begin(lab)
     begin(lab)
-    assert begun == [[sys.executable, "-m", "tdmpc_lab.app.sync_due", str(lab.root)]]
+    assert begun == [[sys.executable, "-m", "tdmpc_lab.app.mlflow.sync", str(lab.root)]]
     _passed(lab, sync_due.EVERY_S + 1)
     begin(lab)
     assert len(begun) == 2

@@ -15,8 +15,8 @@ from typing import Any
 
 import pytest
 
-from tdmpc_lab.app import ui
-from tdmpc_lab.app.ui import run_ui, running_ui, ui_for
+from tdmpc_lab.app.mlflow import ui
+from tdmpc_lab.app.mlflow.ui import run_ui, running_ui, ui_for
 from tdmpc_lab.cli.main import main
 from tdmpc_lab.errors import ExternalError, UsageError
 from tdmpc_lab.jobs.events import EventLog

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from tdmpc_lab.app import mirroring
-from tdmpc_lab.app.journal import verdict_tags
-from tdmpc_lab.app.words import judge, tell_mlflow
+from tdmpc_lab.app.joblog.edit import judge, tell_mlflow
+from tdmpc_lab.app.joblog.write import verdict_tags
+from tdmpc_lab.app.mlflow import mirror as mirroring
 from tdmpc_lab.config.schema import EnvConfig, Spec
 from tdmpc_lab.files import append_jsonl
 from tdmpc_lab.jobs.paths import Project

@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from tdmpc_lab.app.watchdog import SIGNAL, Watchdog
+from tdmpc_lab.app.run.watchdog import SIGNAL, Watchdog
 from tdmpc_lab.envs.calls import calling, running_calls
 from tdmpc_lab.errors import TrainingError
 

@@ -5,7 +5,7 @@ import signal
 
 import pytest
 
-from tdmpc_lab.app.stopping import STOP_SIGNALS, signals_to
+from tdmpc_lab.app.run.stopping import STOP_SIGNALS, signals_to
 from tdmpc_lab.training.stop import StopFlag
 
 

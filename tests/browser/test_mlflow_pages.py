@@ -15,8 +15,8 @@ from urllib.parse import urlsplit
 import pytest
 
 from mlflow_pages import compare, differences_only, open_curves, open_view, served
-from tdmpc_lab.app.sync import sync
-from tdmpc_lab.app.words import judge
+from tdmpc_lab.app.joblog.edit import judge
+from tdmpc_lab.app.mlflow.sync import sync
 from tdmpc_lab.config.diff import config_hash, group_hash
 from tdmpc_lab.config.loader import load_spec
 from tdmpc_lab.config.serialize import dump_yaml

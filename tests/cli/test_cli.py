@@ -223,7 +223,7 @@ def test_check_and_bench(root, capsys):
 
 def test_bench_without_a_spec_times_the_reference_agent(monkeypatch, capsys):
     """Anywhere, without a project. The agent is made small here; its sizes stand in the test of `flops`."""
-    from tdmpc_lab.app import bench
+    from tdmpc_lab.app.agents import bench
     from tdmpc_lab.config.schema import AgentConfig, PlannerConfig
 
     def small(**fields):

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tdmpc_lab.app.importing import import_log
-from tdmpc_lab.app.journal import write_note
+from tdmpc_lab.app.joblog.adopt import import_log
+from tdmpc_lab.app.joblog.write import write_note
 from tdmpc_lab.cli.main import main
 from tdmpc_lab.files import append_jsonl
 from tdmpc_lab.jobs.paths import Project
@@ -264,8 +264,8 @@ def test_on_a_terminal_the_newest_are_shown(lab: Project, monkeypatch: pytest.Mo
 AT_ONCE = """
 import sys
 from pathlib import Path
-from tdmpc_lab.app.joblog import refresh_rollup
-from tdmpc_lab.app.words import add_words
+from tdmpc_lab.app.joblog.log import refresh_rollup
+from tdmpc_lab.app.joblog.edit import add_words
 from tdmpc_lab.jobs.paths import Project
 number, project = int(sys.argv[1]), Project(Path(sys.argv[2]))
 sys.stdin.read(1)

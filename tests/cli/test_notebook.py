@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tdmpc_lab.app.journal import write_array_note, write_note
+from tdmpc_lab.app.joblog.write import write_array_note, write_note
 from tdmpc_lab.cli.main import main
 from tdmpc_lab.config.schema import AgentConfig, EnvConfig, SlurmConfig, Spec
 from tdmpc_lab.config.serialize import dump_yaml
@@ -242,8 +242,8 @@ def test_mlflow_gets_words_and_verdict_and_its_failure_is_a_warning(
 AT_ONCE = """
 import sys
 from pathlib import Path
-from tdmpc_lab.app.journal import write_array_note, write_note
-from tdmpc_lab.app.words import add_words, judge
+from tdmpc_lab.app.joblog.write import write_array_note, write_note
+from tdmpc_lab.app.joblog.edit import add_words, judge
 from tdmpc_lab.jobs.paths import Project
 number, job, project = int(sys.argv[1]), sys.argv[2], Project(Path(sys.argv[3]))
 sys.stdin.read(1)

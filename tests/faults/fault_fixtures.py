@@ -30,7 +30,9 @@ PLANNER = PlannerConfig(samples=8, iterations=1, elites=4, policy_trajectories=2
 MAY_DIFFER = ("wall_s", "attempt", "steps_per_s", "checkpoint_s")
 
 _SERVER = multiprocessing.get_context("forkserver")
-_SERVER.set_forkserver_preload(["tdmpc_lab.training.build", "tdmpc_lab.app.worker", "gymnasium.envs.classic_control"])
+_SERVER.set_forkserver_preload(
+    ["tdmpc_lab.training.build", "tdmpc_lab.app.run.worker", "gymnasium.envs.classic_control"]
+)
 
 
 @dataclass(frozen=True)

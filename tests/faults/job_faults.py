@@ -17,7 +17,7 @@ import numpy as np
 from fault_fixtures import kill_at_file_change
 
 from tdmpc_lab.agent import Agent
-from tdmpc_lab.app import watchdog, worker
+from tdmpc_lab.app.run import watchdog, worker
 from tdmpc_lab.config.loader import load_spec
 from tdmpc_lab.config.serialize import dump_yaml
 from tdmpc_lab.jobs.events import EventLog

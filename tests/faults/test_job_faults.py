@@ -14,8 +14,8 @@ import pytest
 from fault_fixtures import MAY_DIFFER, run_process, same, start_process
 from job_faults import LOCAL, attempt, make_job
 
-from tdmpc_lab.app.resume import plan_resume
-from tdmpc_lab.app.status import JobView, job_views
+from tdmpc_lab.app.queue.status import JobView, job_views
+from tdmpc_lab.app.submit.restart import plan_resume
 from tdmpc_lab.files import read_jsonl
 from tdmpc_lab.jobs.events import read_events
 from tdmpc_lab.jobs.paths import JobPaths, Project

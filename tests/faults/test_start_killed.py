@@ -11,9 +11,9 @@ import pytest
 from fault_fixtures import MAY_DIFFER, run_process, same
 from job_faults import LOCAL, SPEC, attempt
 
-from tdmpc_lab.app.code import JobCode
-from tdmpc_lab.app.export import export_agent
-from tdmpc_lab.app.submit import plan, prepare
+from tdmpc_lab.app.agents.export import export_agent
+from tdmpc_lab.app.submit.code import JobCode
+from tdmpc_lab.app.submit.submit import plan, prepare
 from tdmpc_lab.config.loader import load_spec
 from tdmpc_lab.files import read_jsonl
 from tdmpc_lab.jobs.events import read_events

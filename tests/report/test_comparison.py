@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from compare_fixtures import games, games_of_two, make_job
 
-from tdmpc_lab.app.compare import compare_jobs
+from tdmpc_lab.app.agents.compare import compare_jobs
 from tdmpc_lab.errors import UsageError
 from tdmpc_lab.files import append_jsonl
 from tdmpc_lab.intervals import wilson

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tdmpc_lab.app.status import job_views
+from tdmpc_lab.app.queue.status import job_views
 from tdmpc_lab.files import file_lock, read_jsonl
 from tdmpc_lab.jobs.events import read_events
 from tdmpc_lab.jobs.paths import JobPaths, Project

@@ -11,7 +11,7 @@ from collections.abc import Callable
 import pytest
 from slurm_fixtures import Lab, Sim
 
-from tdmpc_lab.app.status import job_views
+from tdmpc_lab.app.queue.status import job_views
 
 
 @pytest.mark.timeout(300)

@@ -11,10 +11,10 @@ import time
 import pytest
 from slurm_fixtures import Lab
 
-from tdmpc_lab.app import arrays
-from tdmpc_lab.app.code import JobCode
-from tdmpc_lab.app.status import job_views, unrecorded_views
-from tdmpc_lab.app.submit import Plan
+from tdmpc_lab.app.queue.status import job_views, unrecorded_views
+from tdmpc_lab.app.submit import submit as arrays
+from tdmpc_lab.app.submit.code import JobCode
+from tdmpc_lab.app.submit.submit import Plan
 from tdmpc_lab.cli.main import main
 from tdmpc_lab.jobs.paths import JobPaths, Project
 
@@ -150,7 +150,7 @@ def killed_while(lab: Lab, function: str, *words: str) -> None:
 
 @pytest.mark.parametrize("words", [[], ["sweep.train.seed=[0, 1]"]], ids=["job", "array"])
 def test_a_submit_that_is_killed_leaves_held_jobs_that_status_names(lab: Lab, words: list[str]) -> None:
-    killed_while(lab, "tdmpc_lab.app.arrays._record", "experiments/quick.yaml", *words)
+    killed_while(lab, "tdmpc_lab.app.submit.submit._record", "experiments/quick.yaml", *words)
     assert lab.project.job_ids() == []
     (left,) = unrecorded_views(lab.project)
     assert left.id.isdecimal()

@@ -15,7 +15,7 @@ import torch
 
 from tdmpc_lab.agent.bench import bench
 from tdmpc_lab.agent.device import resolve_device
-from tdmpc_lab.app.bench import REFERENCE_BATCH, REFERENCE_SIZES
+from tdmpc_lab.app.agents.bench import REFERENCE_BATCH, REFERENCE_SIZES
 from tdmpc_lab.config.loader import load_spec
 from tdmpc_lab.config.schema import AgentConfig, PlannerConfig, TrainConfig
 

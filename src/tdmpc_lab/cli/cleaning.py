@@ -12,7 +12,7 @@ from tdmpc_lab.cli.common import add_json, find_job_id, project_here
 from tdmpc_lab.cli.output import print_json
 
 if TYPE_CHECKING:
-    from tdmpc_lab.app.cleaning import Findings, Leftover
+    from tdmpc_lab.app.queue.gc import Findings, Leftover
     from tdmpc_lab.jobs.paths import Project
 
 OK, FAILED = 0, 1
@@ -50,7 +50,7 @@ def _at_least_one(text: str) -> int:
 
 def gc(args: Namespace) -> int:
     """`gc [ID ...] [--yes]`; 1 when something could not be removed."""
-    from tdmpc_lab.app.cleaning import find_leftovers, remove
+    from tdmpc_lab.app.queue.gc import find_leftovers, remove
     from tdmpc_lab.cli.repeats import yes
     from tdmpc_lab.notes.log import parse_moment
 
@@ -88,7 +88,7 @@ def gc(args: Namespace) -> int:
 
 
 def _show(project: Project, found: Findings) -> None:
-    from tdmpc_lab.app.cleaning import KINDS
+    from tdmpc_lab.app.queue.gc import KINDS
 
     for kind, words in KINDS.items():
         of_kind = [leftover for leftover in found.leftovers if leftover.kind == kind]

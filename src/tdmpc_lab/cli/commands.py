@@ -20,10 +20,10 @@ from tdmpc_lab.errors import ExternalError, UsageError
 from tdmpc_lab.text import count, duration
 
 if TYPE_CHECKING:
-    from tdmpc_lab.app.code import JobCode
-    from tdmpc_lab.app.estimate import RunTimeEstimate
-    from tdmpc_lab.app.status import JobView
-    from tdmpc_lab.app.submit import Cluster, Plan, Submitted
+    from tdmpc_lab.app.checks.estimate import RunTimeEstimate
+    from tdmpc_lab.app.queue.status import JobView
+    from tdmpc_lab.app.submit.code import JobCode
+    from tdmpc_lab.app.submit.submit import Cluster, Plan, Submitted
     from tdmpc_lab.jobs.paths import Project
 
 OK, FAILED = 0, 1
@@ -31,9 +31,9 @@ OK, FAILED = 0, 1
 
 def submit(args: Namespace) -> int:
     """`submit SPEC... [key=value ...]`."""
-    from tdmpc_lab.app.resources import launch_overrides
-    from tdmpc_lab.app.specs import split_arguments
-    from tdmpc_lab.app.submit import choose_cluster, plan, settle
+    from tdmpc_lab.app.submit.resources import launch_overrides
+    from tdmpc_lab.app.submit.specs import split_arguments
+    from tdmpc_lab.app.submit.submit import choose_cluster, plan, settle
 
     project = _project()
     specs, overrides = split_arguments(args.words)
@@ -70,8 +70,8 @@ def _nothing_new(args: Namespace) -> int:
 
 def resume(args: Namespace) -> int:
     """`resume ID [key=value ...] [--steps N]`."""
-    from tdmpc_lab.app.resume import plan_resume
-    from tdmpc_lab.app.submit import choose_cluster, settle
+    from tdmpc_lab.app.submit.restart import plan_resume
+    from tdmpc_lab.app.submit.submit import choose_cluster, settle
 
     project = _project()
     cluster = choose_cluster(args.cluster)
@@ -86,9 +86,9 @@ def resume(args: Namespace) -> int:
 
 def rerun(args: Namespace) -> int:
     """`rerun ID [key=value ...]`."""
-    from tdmpc_lab.app.code import code_now
-    from tdmpc_lab.app.rerun import plan_rerun
-    from tdmpc_lab.app.submit import choose_cluster, settle
+    from tdmpc_lab.app.submit.code import code_now
+    from tdmpc_lab.app.submit.restart import plan_rerun
+    from tdmpc_lab.app.submit.submit import choose_cluster, settle
 
     project = _project()
     ready, code = plan_rerun(project, _job_id(project, args.job), args.overrides)
@@ -118,9 +118,9 @@ def _launch(
 ) -> int:
     """Submit; `code` is what the jobs run, by default the project's code as it is now. `known` are the jobs that are
     the same, where no others are to be; None where they do not matter."""
-    from tdmpc_lab.app.code import code_now
-    from tdmpc_lab.app.joblog import refresh_rollup
-    from tdmpc_lab.app.repeats import recording
+    from tdmpc_lab.app.checks.repeats import recording
+    from tdmpc_lab.app.joblog.log import refresh_rollup
+    from tdmpc_lab.app.submit.code import code_now
 
     runs = code or code_now(project, cluster, snapshot=not args.no_snapshot)
     if runs.warning:
@@ -138,7 +138,7 @@ def _launch(
     elif args.wait:
         outcome = _wait(project, {job.id: job.steps for job in done}, args.json)
     if args.json:
-        from tdmpc_lab.app.submit import run_id_of
+        from tdmpc_lab.app.submit.submit import run_id_of
 
         jobs = [{**job.as_dict(), "mlflow_run": run_id_of(project.job(job.id))} for job in done]
         print_json({"jobs": jobs})
@@ -149,7 +149,7 @@ def _submit_groups(
     project: Project, plans: Sequence[Plan], cluster: Cluster, args: Namespace, code: JobCode, done: list[Submitted]
 ) -> None:
     """Record and start every job, told one after the other; `done` gets them. Raises as `submit_group`."""
-    from tdmpc_lab.app.submit import groups, submit_group
+    from tdmpc_lab.app.submit.submit import groups, submit_group
 
     for group in groups(plans, cluster):
 
@@ -219,8 +219,8 @@ def _dry_run(
     args: Namespace,
     code: JobCode | None = None,
 ) -> int:
-    from tdmpc_lab.app.code import code_now
-    from tdmpc_lab.app.submit import dry_run, groups
+    from tdmpc_lab.app.submit.code import code_now
+    from tdmpc_lab.app.submit.submit import dry_run, groups
 
     code = code or code_now(project, cluster, snapshot=not args.no_snapshot, write=False)
     estimates: dict[str, RunTimeEstimate | None] = {}
@@ -275,8 +275,8 @@ def _estimate(report: dict[str, Any]) -> str:
 
 def cancel(args: Namespace) -> int:
     """`cancel ID... [--experiment NAME] [--save] [--yes]`."""
-    from tdmpc_lab.app.cancel import cancel as stop
-    from tdmpc_lab.app.cancel import chosen
+    from tdmpc_lab.app.queue.cancel import cancel as stop
+    from tdmpc_lab.app.queue.cancel import chosen
 
     if not args.jobs and args.experiment is None:
         raise UsageError("name the jobs to cancel, or give --experiment NAME")
@@ -296,7 +296,7 @@ def cancel(args: Namespace) -> int:
 
 def wait(args: Namespace) -> int:
     """`wait ID...`."""
-    from tdmpc_lab.app.status import job_views
+    from tdmpc_lab.app.queue.status import job_views
 
     project = _project()
     ids = [paths.id for paths in project.require_jobs([_job_id(project, job) for job in args.jobs])]
@@ -309,8 +309,8 @@ def wait(args: Namespace) -> int:
 
 def _wait(project: Project, steps: dict[str, int], as_json: bool) -> int:
     """Follow the jobs to their end; 0 if all completed."""
-    from tdmpc_lab.app.closing import catch_up_notes
-    from tdmpc_lab.app.status import wait as follow
+    from tdmpc_lab.app.joblog.catch_up import catch_up_notes
+    from tdmpc_lab.app.queue.status import wait as follow
     from tdmpc_lab.training.progress import make_progress
 
     progress = make_progress(steps)
@@ -328,7 +328,7 @@ def _wait(project: Project, steps: dict[str, int], as_json: bool) -> int:
 
 
 def _completed(project: Project, ids: Sequence[str]) -> bool:
-    from tdmpc_lab.app.status import job_views
+    from tdmpc_lab.app.queue.status import job_views
     from tdmpc_lab.jobs.state import State
 
     views = job_views(project, ids)
@@ -345,7 +345,7 @@ def _outcome(view: JobView) -> str:
 
 def ui(args: Namespace) -> int:
     """`ui`."""
-    from tdmpc_lab.app.ui import make_ready, run_ui, ui_for
+    from tdmpc_lab.app.mlflow.ui import make_ready, run_ui, ui_for
 
     project = _project()
     found = ui_for(project, args.port, args.which)
@@ -370,7 +370,7 @@ def ui(args: Namespace) -> int:
 
 def describe(args: Namespace) -> int:
     """`describe SPEC`."""
-    from tdmpc_lab.app.describe import describe_spec
+    from tdmpc_lab.app.agents.describe import describe_spec
 
     report = describe_spec(_project(), args.spec, args.overrides, args.obs_dim, args.action_dim)
     if args.json:
@@ -382,7 +382,7 @@ def describe(args: Namespace) -> int:
 
 def bench(args: Namespace) -> int:
     """`bench [SPEC]`."""
-    from tdmpc_lab.app.bench import run_bench
+    from tdmpc_lab.app.agents.bench import run_bench
 
     if args.spec is None and (args.no_reference or args.obs_dim is not None or args.action_dim is not None):
         raise UsageError("bench: a spec is needed for --no-reference, --obs-dim and --action-dim")

@@ -80,7 +80,7 @@ def _step(text: str) -> int:
 
 def compare(args: Namespace) -> int:
     """`compare WHAT [WHAT …]`."""
-    from tdmpc_lab.app.compare import compare_jobs
+    from tdmpc_lab.app.agents.compare import compare_jobs
 
     plot = _file(args.plot, "--plot", _PICTURES)
     page = _file(args.html, "--html", (".html", ".htm"))
@@ -102,7 +102,7 @@ def compare(args: Namespace) -> int:
 
         draw_curves(plot, found)
     if page is not None:
-        from tdmpc_lab.app.compare_page import write_page
+        from tdmpc_lab.app.agents.compare import write_page
 
         write_page(project, page, found, shlex.join(["tdmpc-lab", *map(as_typed, sys.argv[1:])]))
     _print(found, args)

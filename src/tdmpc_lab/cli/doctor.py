@@ -17,7 +17,7 @@ def doctor(args: Namespace) -> int:
 
 
 def _installation(args: Namespace) -> int:
-    from tdmpc_lab.app.doctor import examine
+    from tdmpc_lab.app.health.installation import examine
 
     points = examine(project_here())
     if args.json:
@@ -31,7 +31,7 @@ def _installation(args: Namespace) -> int:
 
 
 def _job(args: Namespace) -> int:
-    from tdmpc_lab.app.diagnosis import as_dict, diagnose_job
+    from tdmpc_lab.app.health.learning import as_dict, diagnose_job
 
     project = project_here()
     found = project.require_jobs([find_job_id(project, args.job)])

@@ -11,7 +11,7 @@ from tdmpc_lab.cli.repeats import yes
 from tdmpc_lab.errors import UsageError
 
 if TYPE_CHECKING:
-    from tdmpc_lab.app.submit import Cluster, Plan
+    from tdmpc_lab.app.submit.submit import Cluster, Plan
     from tdmpc_lab.jobs.paths import Project
 
 
@@ -22,8 +22,8 @@ def warn_of_mistakes(project: Project, plans: Sequence[Plan], cluster: Cluster, 
 
     Raises UsageError where the answer is no, and for a rule that there is not.
     """
-    from tdmpc_lab.app.guard import find_blamed, which_of, with_warnings
-    from tdmpc_lab.app.lint import lint, with_advice
+    from tdmpc_lab.app.checks.blamed import find_blamed, which_of, with_warnings
+    from tdmpc_lab.app.checks.lint import lint, with_advice
 
     items = [plan.item for plan in plans]
     advice = lint(project, plans, cluster, args.no_lint, environments=not args.skip_preflight)

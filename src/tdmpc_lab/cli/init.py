@@ -13,7 +13,7 @@ from tdmpc_lab.cli.common import add_json
 from tdmpc_lab.cli.output import print_json
 
 if TYPE_CHECKING:
-    from tdmpc_lab.app.init import Made
+    from tdmpc_lab.app.health.project import Made
 
 OK, FAILED = 0, 1
 _SHOWN = 5
@@ -36,7 +36,7 @@ def add_init(sub: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 
 def init(args: Namespace) -> int:
     """`init [FOLDER] [--shared [--group NAME]]`: 1 when something could not be shared."""
-    from tdmpc_lab.app.init import init as run
+    from tdmpc_lab.app.health.project import init as run
 
     made = run(_folder(args.folder), group=args.group, shared=args.shared)
     if args.json:

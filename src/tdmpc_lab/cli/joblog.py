@@ -26,7 +26,7 @@ MOST_SHOWN = 50  # on a terminal, unless something was asked for
 
 def notes(args: Namespace) -> int:
     """`notes [--experiment …] [--json]`."""
-    from tdmpc_lab.app.joblog import log_entries
+    from tdmpc_lab.app.joblog.log import log_entries
     from tdmpc_lab.notes.log import choose, unjudged
 
     project = project_here()
@@ -123,7 +123,7 @@ def _page(project: Project, entries: Sequence[Entry], args: Namespace) -> int:
 
 def _rollup(project: Project, args: Namespace) -> int:
     """`notes --rollup [--move]`."""
-    from tdmpc_lab.app.joblog import log_entries, make_rollup, move_edits
+    from tdmpc_lab.app.joblog.log import log_entries, make_rollup, move_edits
     from tdmpc_lab.notes.rollup import RollupEditedError
 
     log_entries(project)  # what the notes do not say yet of jobs that were killed
@@ -162,8 +162,8 @@ def _agreed(what: str) -> bool:
 
 def import_(args: Namespace) -> int:
     """`notes import FILE`."""
-    from tdmpc_lab.app.importing import DoubtfulLinesError, import_log
-    from tdmpc_lab.app.joblog import refresh_rollup
+    from tdmpc_lab.app.joblog.adopt import DoubtfulLinesError, import_log
+    from tdmpc_lab.app.joblog.log import refresh_rollup
 
     project = project_here()
     try:
@@ -191,7 +191,7 @@ def import_(args: Namespace) -> int:
 
 def export(args: Namespace) -> int:
     """`notes export [LOG] [--out FILE]`."""
-    from tdmpc_lab.app.importing import export_log
+    from tdmpc_lab.app.joblog.adopt import export_log
     from tdmpc_lab.files import write_atomic
 
     data = export_log(project_here(), args.log)

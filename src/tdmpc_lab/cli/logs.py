@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from tdmpc_lab.app.status import JobView
+    from tdmpc_lab.app.queue.status import JobView
     from tdmpc_lab.jobs.paths import JobPaths
 
 OK = 0
@@ -39,9 +39,9 @@ def add_logs(sub: _SubParsersAction[ArgumentParser]) -> None:
 
 def logs(args: Namespace) -> int:
     """`logs ID [-f] [-n N] [--err]`; 3 when SLURM could not be asked about a job that has printed nothing."""
-    from tdmpc_lab.app.closing import catch_up_notes
-    from tdmpc_lab.app.logs import Tail, follow, log_of
-    from tdmpc_lab.app.status import job_views
+    from tdmpc_lab.app.joblog.catch_up import catch_up_notes
+    from tdmpc_lab.app.queue.logs import Tail, follow, log_of
+    from tdmpc_lab.app.queue.status import job_views
 
     if args.lines < 0:
         raise UsageError(f"--lines {args.lines} is below 0: give the number of last lines to print, 0 for none")
@@ -76,7 +76,7 @@ def _one(found: list[JobPaths], text: str) -> JobPaths:
 
 def _end(view: JobView, paths: JobPaths, *, errors: bool) -> int:
     """Say how the job stands, and where to look when this log holds nothing."""
-    from tdmpc_lab.app.logs import log_of, state_in_words
+    from tdmpc_lab.app.queue.logs import log_of, state_in_words
 
     _say(state_in_words(view))
     if not _filled(log_of(paths, errors=errors)):

@@ -15,7 +15,7 @@ from tdmpc_lab.errors import UsageError
 from tdmpc_lab.text import count
 
 if TYPE_CHECKING:
-    from tdmpc_lab.app.evaluate import Report
+    from tdmpc_lab.app.agents.evaluate import Report
 
 OK = 0
 PROGRESS_S = 2.0
@@ -23,7 +23,7 @@ PROGRESS_S = 2.0
 
 def evaluate(args: Namespace) -> int:
     """`eval JOB|CHECKPOINT|SPEC`."""
-    from tdmpc_lab.app.evaluate import evaluate as run
+    from tdmpc_lab.app.agents.evaluate import evaluate as run
 
     project = project_here()
     report = run(
@@ -73,8 +73,8 @@ def _show(report: Report, *, policy: bool) -> None:
 
 def play(args: Namespace) -> int:
     """`play JOB|CHECKPOINT`: the windows close at the end, and on Ctrl-C."""
-    from tdmpc_lab.app.opponents import HUMAN
-    from tdmpc_lab.app.play import play as run
+    from tdmpc_lab.app.agents.opponents import HUMAN
+    from tdmpc_lab.app.agents.play import play as run
 
     project = project_here()
     if args.human and args.opponent is not None:
@@ -102,7 +102,7 @@ def play(args: Namespace) -> int:
 
 def export(args: Namespace) -> int:
     """`export JOB|CHECKPOINT FOLDER [--training]`."""
-    from tdmpc_lab.app.export import export_agent
+    from tdmpc_lab.app.agents.export import export_agent
 
     project = project_here()
     target = find_job_id(project, args.target)
@@ -117,7 +117,7 @@ def export(args: Namespace) -> int:
 
 def rewards(args: Namespace) -> int:
     """`rewards SPEC`."""
-    from tdmpc_lab.app.rewards import show_rewards
+    from tdmpc_lab.app.agents.rewards import show_rewards
 
     shown = show_rewards(
         project_here(),

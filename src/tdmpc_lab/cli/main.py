@@ -400,7 +400,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _tell_foreign(job_id: str) -> None:
     """Of an id that is none of the project's: what SLURM knows of it, for `status` lists such jobs, too."""
-    from tdmpc_lab.app.listing import foreign_job
+    from tdmpc_lab.app.queue.status import foreign_job
 
     if known := foreign_job(job_id):
         print(f"       {known}", file=sys.stderr)

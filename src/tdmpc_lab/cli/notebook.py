@@ -19,8 +19,8 @@ OK = 0
 
 def note(args: Namespace) -> int:
     """`note ID [TEXT]`."""
-    from tdmpc_lab.app.journal import read_note
-    from tdmpc_lab.app.words import add_words, edit, ensure_note, noted_id
+    from tdmpc_lab.app.joblog.edit import add_words, edit, ensure_note, noted_id
+    from tdmpc_lab.app.joblog.write import read_note
 
     project = project_here()
     job = noted_id(project, find_job_id(project, args.job))
@@ -53,7 +53,7 @@ def note(args: Namespace) -> int:
 
 def verdict(args: Namespace) -> int:
     """`verdict ID good|bad|unclear REASON`."""
-    from tdmpc_lab.app.words import judge, noted_id
+    from tdmpc_lab.app.joblog.edit import judge, noted_id
 
     project = project_here()
     job = noted_id(project, find_job_id(project, args.job))
@@ -69,8 +69,8 @@ def verdict(args: Namespace) -> int:
 
 def _catch_up(project: Project, job: str) -> None:
     """The job's note, or that of the whole array, says how it ended before words are added or read."""
-    from tdmpc_lab.app.closing import catch_up_notes
-    from tdmpc_lab.app.status import job_views
+    from tdmpc_lab.app.joblog.catch_up import catch_up_notes
+    from tdmpc_lab.app.queue.status import job_views
 
     ids = project.tasks_of(job) or ([job] if project.is_recorded(job) else [])
     catch_up_notes(project, job_views(project, ids))
@@ -78,8 +78,8 @@ def _catch_up(project: Project, job: str) -> None:
 
 def _spread(project: Project, job: str, changed: bytes, said: Verdict | None = None) -> None:
     """What the note says now goes into the roll-up and into MLflow."""
-    from tdmpc_lab.app.joblog import refresh_rollup
-    from tdmpc_lab.app.words import tell_mlflow
+    from tdmpc_lab.app.joblog.edit import tell_mlflow
+    from tdmpc_lab.app.joblog.log import refresh_rollup
 
     refresh_rollup(project)
     if problem := tell_mlflow(project, job, changed, said):

@@ -10,8 +10,8 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from tdmpc_lab.app.jobview import JobView
-from tdmpc_lab.app.show import JobPage, array_commands, commands, note_entry
+from tdmpc_lab.app.queue.show import JobPage, array_commands, commands, note_entry
+from tdmpc_lab.app.queue.status import JobView
 from tdmpc_lab.cli.cleaning import size_text
 from tdmpc_lab.cli.grid import print_grid
 from tdmpc_lab.cli.queue_table import STYLES, WARNING, facts, latest_result

@@ -12,7 +12,7 @@ from tdmpc_lab.cli.output import print_json
 from tdmpc_lab.text import count
 
 if TYPE_CHECKING:
-    from tdmpc_lab.app.submit import Cluster, Plan
+    from tdmpc_lab.app.submit.submit import Cluster, Plan
     from tdmpc_lab.jobs.paths import Project
 
 OK = 0
@@ -28,8 +28,8 @@ def stop_on_errors(
     """
     if cluster != "slurm" or args.skip_preflight:
         return
-    from tdmpc_lab.app.lint import check_rules
-    from tdmpc_lab.app.preflight import look_ahead
+    from tdmpc_lab.app.checks.lint import check_rules
+    from tdmpc_lab.app.checks.preflight import look_ahead
 
     check_rules(args.no_lint)
     dry = getattr(args, "dry_run", False)
@@ -42,9 +42,9 @@ def stop_on_errors(
 
 def check(args: Namespace) -> int:
     """`check SPEC`."""
-    from tdmpc_lab.app.describe import check_spec
-    from tdmpc_lab.app.resources import launch_overrides
-    from tdmpc_lab.app.submit import choose_cluster
+    from tdmpc_lab.app.agents.describe import check_spec
+    from tdmpc_lab.app.submit.resources import launch_overrides
+    from tdmpc_lab.app.submit.submit import choose_cluster
 
     project = project_here()
     slurm = choose_cluster(args.cluster) == "slurm"

@@ -8,7 +8,7 @@ from textwrap import wrap
 from rich.cells import cell_len, set_cell_size
 from rich.text import Text
 
-from tdmpc_lab.app.jobview import JobView
+from tdmpc_lab.app.queue.status import JobView
 from tdmpc_lab.jobs.metrics import opponents_of
 from tdmpc_lab.jobs.points import what_it_is
 from tdmpc_lab.jobs.queued import SHORT_STATES

@@ -11,7 +11,7 @@ from tdmpc_lab.errors import UsageError
 from tdmpc_lab.text import count
 
 if TYPE_CHECKING:
-    from tdmpc_lab.app.submit import Plan
+    from tdmpc_lab.app.submit.submit import Plan
     from tdmpc_lab.jobs.paths import Project
 
 _SHOWN = 8
@@ -25,8 +25,8 @@ def without_repeats(project: Project, plans: Sequence[Plan], args: Namespace) ->
     Those that run or ran already are left out with `--skip-existing`, or where that is the answer at the terminal.
     Raises UsageError where the answer is no, or there is no terminal to ask at. A dry run only tells.
     """
-    from tdmpc_lab.app.code import code_now
-    from tdmpc_lab.app.repeats import find_repeats
+    from tdmpc_lab.app.checks.repeats import find_repeats
+    from tdmpc_lab.app.submit.code import code_now
 
     found = find_repeats(project, plans, lambda: code_now(project, "local", snapshot=not args.no_snapshot, write=False))
     for line in _shortened(found.said):

@@ -74,14 +74,14 @@ class _Walk:
                 print(error, file=sys.stderr)
 
     def _note(self, entry: Entry) -> None:
-        from tdmpc_lab.app.words import add_words
+        from tdmpc_lab.app.joblog.edit import add_words
 
         if text := _answer("note: "):
             self.changed[entry.id] = (add_words(self.project, entry.id, text), None)
 
     def _judge(self, entry: Entry, judgement: Judgement) -> bool:
         """Whether there was a reason, without which there is no verdict."""
-        from tdmpc_lab.app.words import judge
+        from tdmpc_lab.app.joblog.edit import judge
         from tdmpc_lab.notes.verdict import split_causes
 
         because = _answer("why: ")
@@ -95,8 +95,8 @@ class _Walk:
 
     def finish(self) -> None:
         """MLflow and the roll-up."""
-        from tdmpc_lab.app.joblog import refresh_rollup
-        from tdmpc_lab.app.words import tell_mlflow
+        from tdmpc_lab.app.joblog.edit import tell_mlflow
+        from tdmpc_lab.app.joblog.log import refresh_rollup
 
         told = [tell_mlflow(self.project, job, note, said) for job, (note, said) in self.changed.items()]
         for problem in dict.fromkeys(filter(None, told)):

@@ -33,9 +33,9 @@ def add_show(sub: _SubParsersAction[ArgumentParser]) -> None:
 
 def show(args: Namespace) -> int:
     """`show ID`; 1 when the job's record can't be read, 3 when SLURM could not be asked about it."""
-    from tdmpc_lab.app.closing import catch_up_notes
-    from tdmpc_lab.app.jobview import JobView
-    from tdmpc_lab.app.show import job_page, note_entry
+    from tdmpc_lab.app.joblog.catch_up import catch_up_notes
+    from tdmpc_lab.app.queue.show import job_page, note_entry
+    from tdmpc_lab.app.queue.status import JobView
     from tdmpc_lab.cli.pages import print_entry, print_page
 
     project = project_here()
@@ -61,9 +61,9 @@ def show(args: Namespace) -> int:
 
 
 def _show_tasks(project: Project, array: str, ids: list[str], *, as_json: bool) -> int:
-    from tdmpc_lab.app.closing import catch_up_notes
-    from tdmpc_lab.app.show import array_commands, note_entry
-    from tdmpc_lab.app.status import job_views
+    from tdmpc_lab.app.joblog.catch_up import catch_up_notes
+    from tdmpc_lab.app.queue.show import array_commands, note_entry
+    from tdmpc_lab.app.queue.status import job_views
     from tdmpc_lab.cli.pages import print_array
 
     views = job_views(project, ids)

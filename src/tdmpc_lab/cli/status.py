@@ -16,7 +16,7 @@ from tdmpc_lab.errors import ExternalError, UsageError
 from tdmpc_lab.text import count
 
 if TYPE_CHECKING:
-    from tdmpc_lab.app.listing import Listing, Selection
+    from tdmpc_lab.app.queue.status import Listing, Selection
     from tdmpc_lab.jobs.paths import Project
 
 OK = 0
@@ -81,9 +81,8 @@ def _seconds(text: str) -> float:
 
 def status(args: Namespace) -> int:
     """`status [ID ...]`; 3 when SLURM could not be asked about a job, which is then shown as last known."""
-    from tdmpc_lab.app.closing import catch_up_notes
-    from tdmpc_lab.app.listing import list_jobs
-    from tdmpc_lab.app.status import no_garbage
+    from tdmpc_lab.app.joblog.catch_up import catch_up_notes
+    from tdmpc_lab.app.queue.status import list_jobs, no_garbage
 
     if args.json and args.md:
         raise UsageError("--json and --md are two forms of one answer: give one of them")
@@ -117,7 +116,7 @@ def _print(listing: Listing, args: Namespace, *, in_full: bool) -> None:
 
 
 def _selection(project: Project, args: Namespace) -> Selection:
-    from tdmpc_lab.app.listing import Selection, parse_states
+    from tdmpc_lab.app.queue.status import Selection, parse_states
 
     ids = [paths.id for paths in project.require_jobs([find_job_id(project, job) for job in args.jobs])] or None
     return Selection(
@@ -163,9 +162,8 @@ def _print_markdown(listing: Listing) -> None:
 
 def _watch(project: Project, wanted: Selection, most: int | None, every_s: float) -> int:
     """Show the jobs again and again until Ctrl-C, which is no error: nothing but the looking ends."""
-    from tdmpc_lab.app.closing import catch_up_notes
-    from tdmpc_lab.app.listing import list_jobs
-    from tdmpc_lab.app.status import ASK_S, Asked
+    from tdmpc_lab.app.joblog.catch_up import catch_up_notes
+    from tdmpc_lab.app.queue.status import ASK_S, Asked, list_jobs
     from tdmpc_lab.cli.tables import Screen
 
     asked = Asked(max(ASK_S, every_s))

@@ -31,7 +31,7 @@ def add_sync(sub: _SubParsersAction[ArgumentParser]) -> None:
 
 def sync(args: Namespace) -> int:
     """`sync [ID ...]`; 1 when a job could not be brought level."""
-    from tdmpc_lab.app.sync import sync as bring_level
+    from tdmpc_lab.app.mlflow.sync import sync as bring_level
 
     project = project_here()
     ids = [paths.id for paths in project.require_jobs([find_job_id(project, job) for job in args.jobs])] or None
@@ -58,7 +58,7 @@ def with_sync(command: Command) -> Command:
     """The command, while MLflow is sent what it is known to lack; that is waited for at its end, `AT_MOST_S`."""
 
     def run(args: Namespace) -> int:
-        from tdmpc_lab.app.sync_due import begin, wait_for
+        from tdmpc_lab.app.mlflow.sync import begin, wait_for
 
         sending = begin(project_here())
         code = command(args)
@@ -74,7 +74,7 @@ def after_sync(command: Command) -> Command:
     """The command, after MLflow was sent what it is known to lack, as far as that takes no longer than `AT_MOST_S`."""
 
     def run(args: Namespace) -> int:
-        from tdmpc_lab.app.sync_due import begin, wait_for
+        from tdmpc_lab.app.mlflow.sync import begin, wait_for
 
         wait_for(begin(project_here()), AT_MOST_S)
         return command(args)

@@ -11,8 +11,7 @@ from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.text import Text
 
-from tdmpc_lab.app.jobview import JobView
-from tdmpc_lab.app.listing import Listing
+from tdmpc_lab.app.queue.status import JobView, Listing
 from tdmpc_lab.cli.grid import fits, grid, print_grid
 from tdmpc_lab.cli.queue_table import STYLES, queue_lines, win_rates
 from tdmpc_lab.jobs.points import what_it_is

@@ -1,0 +1,1 @@
+"""Trained agents and their networks: named, evaluated, played, exported, described, timed, compared."""

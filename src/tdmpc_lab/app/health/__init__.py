@@ -1,0 +1,1 @@
+"""Whether the project, the installation and a job's learning are well."""

@@ -1,0 +1,1 @@
+"""Jobs that wait, run or are over: status, pages, logs, cancelling, removing."""

@@ -1,0 +1,1 @@
+"""From a spec on the command line to jobs that are recorded and started."""
