@@ -18,7 +18,7 @@ from test_cancel import job, lab  # noqa: F401 - `lab` is a fixture
 
 from tdmpc_lab.app.queue.status import KEYS, NOT_OURS, UNRECORDED, Asked, Listing, Selection, list_jobs, parse_states
 from tdmpc_lab.cli.main import main
-from tdmpc_lab.cli.queue_table import facts, queue_lines, queue_markdown
+from tdmpc_lab.cli.tables import facts, queue_lines, queue_markdown
 from tdmpc_lab.errors import UsageError
 from tdmpc_lab.files import append_jsonl, write_atomic
 from tdmpc_lab.jobs.paths import JobPaths, Project
@@ -288,8 +288,8 @@ def test_watch_ends_with_ctrl_c_and_survives_that_slurm_goes_away(
         if len(looks) == 2:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr("tdmpc_lab.cli.status._pause", sleep)
-    monkeypatch.setattr("tdmpc_lab.cli.status._LEAST_S", 0.0)
+    monkeypatch.setattr("tdmpc_lab.cli.queue._pause", sleep)
+    monkeypatch.setattr("tdmpc_lab.cli.queue._LEAST_S", 0.0)
     assert main(["status", "--watch", "0"]) == 0
     first, second = capsys.readouterr().out.split("\n\n")[:2]
     assert "reaches 90 % before the limit" in first

@@ -89,7 +89,7 @@ def test_of_many_jobs_the_newest_and_the_active_are_shown(
     everything = {view.id: view.as_dict() | {"elapsed_s": None} for view in job_views(lab)}
     assert [view.as_dict() | {"elapsed_s": None} for view in views] == [everything[view.id] for view in views]
     assert newest_and_active(all_records(lab), 10)[1] == []
-    monkeypatch.setattr("tdmpc_lab.cli.status.MOST_SHOWN", 3)
+    monkeypatch.setattr("tdmpc_lab.cli.queue.MOST_SHOWN", 3)
     monkeypatch.setenv("TDMPC_LAB_ROOT", str(lab.root))
     (lab.root / "experiments").mkdir(exist_ok=True)
     assert main(["status"]) == 0
@@ -159,7 +159,7 @@ def test_a_note_is_written_once_and_old_jobs_are_looked_at_too(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("TDMPC_LAB_ROOT", str(lab.root))
-    monkeypatch.setattr("tdmpc_lab.cli.status.MOST_SHOWN", 1)
+    monkeypatch.setattr("tdmpc_lab.cli.queue.MOST_SHOWN", 1)
     (lab.root / "experiments").mkdir(exist_ok=True)
     killed(lab, "7", "8", "9")
     main(["status"])

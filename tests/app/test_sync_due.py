@@ -15,7 +15,7 @@ from sync_fixtures import add_job, add_rows, in_store, on_file, the_run
 from tdmpc_lab.app.mlflow import sync as sync_due
 from tdmpc_lab.app.mlflow.sync import begin, send_due, wait_for
 from tdmpc_lab.app.mlflow.ui import ui_for
-from tdmpc_lab.cli import syncing
+from tdmpc_lab.cli import mlflow as syncing
 from tdmpc_lab.cli.main import main
 from tdmpc_lab.jobs.events import EventLog, read_events
 from tdmpc_lab.jobs.paths import Project

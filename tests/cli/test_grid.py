@@ -19,8 +19,7 @@ sys.path.append(str(Path(__file__).parents[1] / "report"))
 
 from compare_fixtures import games_of_two, make_job
 
-from tdmpc_lab.cli.grid import grid, print_grid
-from tdmpc_lab.cli.queue_table import _flow
+from tdmpc_lab.cli.tables import _flow, grid, print_grid
 
 TITLES = ("variant", "seeds", "final", "games won vs strong")
 ROWS = [("baseline", "5", "−150.2 [−180.1, −120.4]", "0.87 [0.83, 0.90] of 300"), ("short", "12", "–", "")]

@@ -1,4 +1,4 @@
-"""The name under which the pickles of jobs that were submitted before find the worker: they wait in the queue for days."""
+"""Where jobs that were submitted before look for the worker: their pickles name it, and they wait for days."""
 
 from tdmpc_lab.app.run.worker import run_job
 

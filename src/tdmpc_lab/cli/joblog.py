@@ -1,26 +1,98 @@
-"""`notes`: the job log in the terminal, its roll-up, its page, and hand-written logs."""
+"""`note`, `verdict`, `notes`: the job log, its roll-up and page, the review of unjudged jobs, hand-written logs."""
 
 from __future__ import annotations
 
+import argparse
+import re
 import sys
-from argparse import Namespace
+from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tdmpc_lab.cli.common import project_here
-from tdmpc_lab.cli.output import print_json
-from tdmpc_lab.errors import UsageError
+from tdmpc_lab.cli.common import OK, add_json, find_job_id, print_json, project_here
+from tdmpc_lab.errors import LabError, UsageError
 from tdmpc_lab.sharing import own_umask_outside
+from tdmpc_lab.streams import as_typed
 from tdmpc_lab.text import count
 
 if TYPE_CHECKING:
     from tdmpc_lab.jobs.paths import Project
     from tdmpc_lab.notes.entries import Entry
     from tdmpc_lab.notes.log import Filter
+    from tdmpc_lab.notes.verdict import Judgement, Verdict
 
-OK = 0
+
+def note(args: Namespace) -> int:
+    """`note ID [TEXT]`."""
+    from tdmpc_lab.app.joblog.edit import add_words, edit, ensure_note, noted_id
+    from tdmpc_lab.app.joblog.write import read_note
+
+    project = project_here()
+    job = noted_id(project, find_job_id(project, args.job))
+    if args.edit and args.text:
+        raise UsageError("words to add and --edit: give one of them")
+    _catch_up(project, job)
+    text = " ".join(args.text)
+    if args.text and not text.strip():
+        raise UsageError(f'there are no words to add: tdmpc-lab note {job} "what you saw"')
+    if args.edit:
+        changed = edit(project, job)
+    elif text:
+        changed = add_words(project, job, text)
+    else:
+        if project.is_recorded(job):
+            ensure_note(project, job)  # it could not be written when the job ran
+        whole = read_note(project, job)
+        if args.json:
+            print_json({"id": job, "note": str(project.note(job)), "text": whole})
+        else:
+            print(whole, end="")
+        return OK
+    _spread(project, job, changed)
+    if args.json:
+        print_json({"id": job, "note": str(project.note(job)), "text": changed.decode(errors="replace")})
+    else:
+        print(f"{job}: {project.note(job).relative_to(project.root)}")
+    return OK
+
+
+def verdict(args: Namespace) -> int:
+    """`verdict ID good|bad|unclear REASON`."""
+    from tdmpc_lab.app.joblog.edit import judge, noted_id
+
+    project = project_here()
+    job = noted_id(project, find_job_id(project, args.job))
+    _catch_up(project, job)
+    said, changed = judge(project, job, args.judgement, " ".join(args.because), args.cause)
+    _spread(project, job, changed, said)
+    if args.json:
+        print_json({"id": job, "note": str(project.note(job)), **said.as_dict()})
+    else:
+        print(f"{job}: {said.line}")
+    return OK
+
+
+def _catch_up(project: Project, job: str) -> None:
+    """The job's note, or that of the whole array, says how it ended before words are added or read."""
+    from tdmpc_lab.app.joblog.catch_up import catch_up_notes
+    from tdmpc_lab.app.queue.status import job_views
+
+    ids = project.tasks_of(job) or ([job] if project.is_recorded(job) else [])
+    catch_up_notes(project, job_views(project, ids))
+
+
+def _spread(project: Project, job: str, changed: bytes, said: Verdict | None = None) -> None:
+    """What the note says now goes into the roll-up and into MLflow."""
+    from tdmpc_lab.app.joblog.edit import tell_mlflow
+    from tdmpc_lab.app.joblog.log import refresh_rollup
+
+    refresh_rollup(project)
+    if problem := tell_mlflow(project, job, changed, said):
+        print(f"warning: the note has it, MLflow not: {problem}", file=sys.stderr)
+
+
 MOST_SHOWN = 50  # on a terminal, unless something was asked for
 
 
@@ -47,8 +119,6 @@ def notes(args: Namespace) -> int:
     elif not entries:
         print(_nothing(known, args.unjudged), file=sys.stderr)
     elif args.unjudged and sys.stdin.isatty() and sys.stdout.isatty():
-        from tdmpc_lab.cli.review import review
-
         review(project, entries)
     else:
         _print(entries, args)
@@ -208,3 +278,173 @@ def export(args: Namespace) -> int:
         write_atomic(Path(args.out), data)
     print(f"{args.out}: {len(data):,} bytes", file=sys.stderr)
     return OK
+
+
+def add_note(p: ArgumentParser) -> None:
+    """The words of `note`."""
+    p.description = "Print a job's note; with words, add them to it as an item of its list."
+    p.add_argument("job", metavar="ID", help="a job id, or `last`")
+    p.add_argument("text", nargs="*", metavar="TEXT", help="what to add, below what the tool writes")
+    p.add_argument("--edit", action="store_true", help="open the note in $EDITOR")
+    add_json(p)
+    p.set_defaults(run=note, rest="text")
+
+
+def add_verdict(p: ArgumentParser) -> None:
+    """The words of `verdict`."""
+    p.description = "Put a verdict into a job's note, in place of an earlier one, and into its MLflow run."
+    p.add_argument("job", metavar="ID", help="a job id, or `last`")
+    p.add_argument("judgement", choices=["good", "bad", "unclear"])
+    p.add_argument("because", nargs="*", metavar="REASON", help='why: "because …"')
+    p.add_argument(
+        "--cause",
+        action="append",
+        default=[],
+        metavar="key=value",
+        help="the setting of the job that did it, such as agent.horizon=18; may be given several times",
+    )
+    add_json(p)
+    p.set_defaults(run=verdict, rest="because")
+
+
+def add_notes(p: ArgumentParser) -> None:
+    """The words of `notes`."""
+    p.description = (
+        "The job log, newest last: one entry a job, made from the notes. "
+        "Times are written 2026-01-22, '2026-01-22 22:05', or 7d, 12h for so long ago."
+    )
+    p.add_argument("--experiment", metavar="NAME", help="only jobs of this experiment")
+    p.add_argument("--state", metavar="STATE", help="only jobs in this state: completed, failed, running, killed, …")
+    p.add_argument("--verdict", choices=["good", "bad", "unclear", "none"], help="only jobs judged so, or not yet")
+    p.add_argument("--text", metavar="WORDS", help="only notes that hold these words")
+    p.add_argument("--since", metavar="TIME", help="only jobs submitted at this time or later")
+    p.add_argument("--until", metavar="TIME", help="only jobs submitted before it; a day counts in full")
+    p.add_argument(
+        "--unjudged",
+        action="store_true",
+        help="jobs that are over and have no verdict; on a terminal one by one, to judge them",
+    )
+    p.add_argument("--all", action="store_true", help="every entry, also where there are hundreds")
+    p.add_argument("--html", metavar="FILE", help="write the log as one page for a browser")
+    p.add_argument("--rollup", action="store_true", help="write notes/JOBS.md anew from the notes")
+    p.add_argument("--move", action="store_true", help="first put what was written into JOBS.md into the jobs' notes")
+    add_json(p)
+    p.set_defaults(run=notes)
+    actions = p.add_subparsers(dest="action", metavar="import|export")
+    p = actions.add_parser("import", help="take in a hand-written log: every job becomes an entry, every line is kept")
+    p.add_argument("file", metavar="FILE")
+    doubts = p.add_mutually_exclusive_group()
+    doubts.add_argument(
+        "--split",
+        action="store_true",
+        default=None,
+        help="lines that begin with a job id, without being headings, begin entries; a closing list belongs to no job",
+    )
+    doubts.add_argument(
+        "--as-is", action="store_false", dest="split", help="such lines are part of the entry above them"
+    )
+    add_json(p, default=argparse.SUPPRESS)
+    p.set_defaults(run=import_)
+    p = actions.add_parser("export", help="print an imported log, with the entries as they are now")
+    p.add_argument("log", nargs="?", metavar="LOG", help="which, where several were imported")
+    p.add_argument("--out", metavar="FILE", help="write it there")
+    p.set_defaults(run=export)
+
+
+QUESTION = "[g]ood [b]ad [u]nclear · [n]ote [s]kip [q]uit > "
+_JUDGEMENTS: dict[str, Judgement] = {"g": "good", "b": "bad", "u": "unclear"}
+_HIDDEN = re.compile(r"<!-- tdmpc-lab:|!\[[^\]]*\]\(plots/")
+_RULE = "─" * 60
+
+
+class _Enough(Exception):  # noqa: N818 - no error
+    """The person has had enough."""
+
+
+def review(project: Project, entries: Sequence[Entry]) -> None:
+    """Walk through the entries; every verdict is in its note before the next job is shown.
+
+    MLflow is told at the end, as it takes seconds to load.
+    """
+    walk = _Walk(project)
+    judged = 0
+    try:
+        for number, entry in enumerate(entries, start=1):
+            print(f"\n{_RULE}\n{number} of {len(entries)}\n\n{readable(entry)}")
+            judged += walk.ask(entry)
+    except (_Enough, KeyboardInterrupt):
+        print()
+    finally:
+        print(f"\n{judged} judged, {len(entries) - judged} left")
+        walk.finish()
+
+
+def readable(entry: Entry) -> str:
+    """The whole note, without the comments that mark the tool's block, and the picture that no terminal shows."""
+    lines = [line for line in entry.text.split("\n") if not _HIDDEN.match(line)]
+    printable = ["".join(char for char in line.expandtabs(4) if char.isprintable()) for line in lines]
+    return "\n".join(printable).strip("\n") + "\n"
+
+
+class _Walk:
+    """The questions, and what was answered."""
+
+    def __init__(self, project: Project) -> None:
+        self.project = project
+        self.changed: dict[str, tuple[bytes, Verdict | None]] = {}
+
+    def ask(self, entry: Entry) -> bool:
+        """Questions about one job until it is judged (True) or left (False)."""
+        while True:
+            answer = _answer(QUESTION).lower()[:1]
+            if answer == "q":
+                raise _Enough
+            if answer == "s":
+                return False
+            try:
+                if answer == "n":
+                    self._note(entry)
+                elif answer in _JUDGEMENTS and self._judge(entry, _JUDGEMENTS[answer]):
+                    return True
+            except LabError as error:  # a mistyped setting, a broken note: told, and asked again
+                print(error, file=sys.stderr)
+
+    def _note(self, entry: Entry) -> None:
+        from tdmpc_lab.app.joblog.edit import add_words
+
+        if text := _answer("note: "):
+            self.changed[entry.id] = (add_words(self.project, entry.id, text), None)
+
+    def _judge(self, entry: Entry, judgement: Judgement) -> bool:
+        """Whether there was a reason, without which there is no verdict."""
+        from tdmpc_lab.app.joblog.edit import judge
+        from tdmpc_lab.notes.verdict import split_causes
+
+        because = _answer("why: ")
+        if not because:
+            return False
+        cause = "" if judgement == "good" else _answer("the setting that did it, as agent.horizon=18 (or just Enter): ")
+        said, note = judge(self.project, entry.id, judgement, because, split_causes(cause))
+        print(said.line)
+        self.changed[entry.id] = (note, said)
+        return True
+
+    def finish(self) -> None:
+        """MLflow and the roll-up."""
+        from tdmpc_lab.app.joblog.edit import tell_mlflow
+        from tdmpc_lab.app.joblog.log import refresh_rollup
+
+        told = [tell_mlflow(self.project, job, note, said) for job, (note, said) in self.changed.items()]
+        for problem in dict.fromkeys(filter(None, told)):
+            print(f"warning: the notes have it, MLflow not: {problem}", file=sys.stderr)
+        if self.changed:
+            refresh_rollup(self.project)
+
+
+def _answer(question: str) -> str:
+    """What was typed. The end of the input ends the review."""
+    print(question, end="", flush=True)
+    line = sys.stdin.readline()
+    if not line:
+        raise _Enough
+    return as_typed(line.strip())

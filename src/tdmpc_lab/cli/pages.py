@@ -12,10 +12,8 @@ from rich.text import Text
 
 from tdmpc_lab.app.queue.show import JobPage, array_commands, commands, note_entry
 from tdmpc_lab.app.queue.status import JobView
-from tdmpc_lab.cli.cleaning import size_text
-from tdmpc_lab.cli.grid import print_grid
-from tdmpc_lab.cli.queue_table import STYLES, WARNING, facts, latest_result
-from tdmpc_lab.cli.tables import WIDTH_OF_A_FILE
+from tdmpc_lab.cli.queue import size_text
+from tdmpc_lab.cli.tables import STYLES, WARNING, WIDTH_OF_A_FILE, facts, latest_result, print_grid
 from tdmpc_lab.jobs.metrics import as_float, as_int, opponents_of
 from tdmpc_lab.jobs.paths import Project
 from tdmpc_lab.jobs.points import place_text, point_text

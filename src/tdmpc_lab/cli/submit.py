@@ -1,4 +1,4 @@
-"""The commands: each calls one function of `app` and prints what it gives. Talk goes to standard error with --json."""
+"""`submit`, `resume`, `rerun`: jobs that are checked, asked about, recorded and started; or a dry run of that."""
 
 from __future__ import annotations
 
@@ -6,27 +6,32 @@ import contextlib
 import itertools
 import sys
 import traceback
-from argparse import Namespace
+from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from tdmpc_lab.cli.common import find_job_id as _job_id
-from tdmpc_lab.cli.common import project_here as _project
-from tdmpc_lab.cli.guard import warn_of_mistakes
-from tdmpc_lab.cli.output import outlives_its_reader, print_json
-from tdmpc_lab.cli.preflight import stop_on_errors
-from tdmpc_lab.cli.repeats import refuse_many, without_repeats
-from tdmpc_lab.errors import ExternalError, UsageError
+from tdmpc_lab.cli.common import (
+    FAILED,
+    OK,
+    add_json,
+    add_profile,
+    find_job_id,
+    outlives_its_reader,
+    positive,
+    print_json,
+    project_here,
+    shortened,
+    yes,
+)
+from tdmpc_lab.cli.queue import all_completed, follow, say
+from tdmpc_lab.errors import UsageError
 from tdmpc_lab.text import count, duration
 
 if TYPE_CHECKING:
     from tdmpc_lab.app.checks.estimate import RunTimeEstimate
-    from tdmpc_lab.app.queue.status import JobView
     from tdmpc_lab.app.submit.code import JobCode
     from tdmpc_lab.app.submit.submit import Cluster, Plan, Submitted
     from tdmpc_lab.jobs.paths import Project
-
-OK, FAILED = 0, 1
 
 
 def submit(args: Namespace) -> int:
@@ -35,7 +40,7 @@ def submit(args: Namespace) -> int:
     from tdmpc_lab.app.submit.specs import split_arguments
     from tdmpc_lab.app.submit.submit import choose_cluster, plan, settle
 
-    project = _project()
+    project = project_here()
     specs, overrides = split_arguments(args.words)
     cluster = choose_cluster(args.cluster)
     if args.after and cluster != "slurm":
@@ -73,9 +78,9 @@ def resume(args: Namespace) -> int:
     from tdmpc_lab.app.submit.restart import plan_resume
     from tdmpc_lab.app.submit.submit import choose_cluster, settle
 
-    project = _project()
+    project = project_here()
     cluster = choose_cluster(args.cluster)
-    ready = [plan_resume(project, _job_id(project, args.job), args.overrides, args.steps)]
+    ready = [plan_resume(project, find_job_id(project, args.job), args.overrides, args.steps)]
     if cluster == "slurm":
         ready = settle(project, ready)
     stop_on_errors(project, ready, cluster, args)
@@ -90,8 +95,8 @@ def rerun(args: Namespace) -> int:
     from tdmpc_lab.app.submit.restart import plan_rerun
     from tdmpc_lab.app.submit.submit import choose_cluster, settle
 
-    project = _project()
-    ready, code = plan_rerun(project, _job_id(project, args.job), args.overrides)
+    project = project_here()
+    ready, code = plan_rerun(project, find_job_id(project, args.job), args.overrides)
     cluster = choose_cluster(args.cluster)
     if cluster == "slurm":
         (ready,) = settle(project, [ready])
@@ -134,9 +139,9 @@ def _launch(
         if done and cluster != "debug":  # whose own process has done it at its end
             refresh_rollup(project)
     if cluster == "debug":
-        outcome = OK if len(done) == len(plans) and _completed(project, [job.id for job in done]) else FAILED
+        outcome = OK if len(done) == len(plans) and all_completed(project, [job.id for job in done]) else FAILED
     elif args.wait:
-        outcome = _wait(project, {job.id: job.steps for job in done}, args.json)
+        outcome = follow(project, {job.id: job.steps for job in done}, args.json)
     if args.json:
         from tdmpc_lab.app.submit.submit import run_id_of
 
@@ -177,7 +182,7 @@ def _announce(project: Project, group: Sequence[Plan], jobs: Sequence[Submitted]
         lines = _array_lines(project, array, pairs) if array else _job_lines(project, ready, job)
         if not args.wait and job.cluster != "debug":
             lines.append(f"  watch   tdmpc-lab wait {array or job.id}")
-        _say("\n".join(lines), args.json)
+        say("\n".join(lines), args.json)
 
 
 def _job_lines(project: Project, ready: Plan, job: Submitted) -> list[str]:
@@ -273,142 +278,200 @@ def _estimate(report: dict[str, Any]) -> str:
     return f"about {duration(estimate['seconds'])} ({estimate['basis']})"
 
 
-def cancel(args: Namespace) -> int:
-    """`cancel ID... [--experiment NAME] [--save] [--yes]`."""
-    from tdmpc_lab.app.queue.cancel import cancel as stop
-    from tdmpc_lab.app.queue.cancel import chosen
+def stop_on_errors(
+    project: Project, plans: Sequence[Plan], cluster: Cluster, args: Namespace, *, try_agents: bool = True
+) -> None:
+    """Look ahead of jobs for SLURM; warnings are told. A dry run needs no SLURM, so its absence is only told.
 
-    if not args.jobs and args.experiment is None:
-        raise UsageError("name the jobs to cancel, or give --experiment NAME")
-    project = _project()
-    ids = chosen(project, [_job_id(project, job) for job in args.jobs], args.experiment)
-    refuse_many(ids, args.yes)
-    done = stop(project, ids, save=args.save, tell=lambda text: print(text, file=sys.stderr, flush=True))
-    if args.json:
-        print_json(done)
-        return OK
-    for job_id, what in done.items():
-        print(f"{job_id}: {what}")
-    if not done:
-        print(f"no job of {args.experiment} waits or runs; nothing was done")
-    return OK
+    Raises PreflightError with everything that would make a job fail or never start.
+    """
+    if cluster != "slurm" or args.skip_preflight:
+        return
+    from tdmpc_lab.app.checks.lint import check_rules
+    from tdmpc_lab.app.checks.preflight import look_ahead
 
-
-def wait(args: Namespace) -> int:
-    """`wait ID...`."""
-    from tdmpc_lab.app.queue.status import job_views
-
-    project = _project()
-    ids = [paths.id for paths in project.require_jobs([_job_id(project, job) for job in args.jobs])]
-    steps = {v.id: v.status.steps if v.status else 0 for v in job_views(project, ids)}
-    code = _wait(project, steps, args.json)
-    if args.json:
-        print_json([view.as_dict() for view in job_views(project, ids)])
-    return code
+    check_rules(args.no_lint)
+    dry = getattr(args, "dry_run", False)
+    items = [plan.item for plan in plans]
+    report = look_ahead(project, items, slurm=True, try_agents=try_agents, slurm_needed=not dry, off=args.no_lint)
+    for finding in report.warnings:
+        print(f"warning: {finding}", file=sys.stderr)
+    report.raise_errors()
 
 
-def _wait(project: Project, steps: dict[str, int], as_json: bool) -> int:
-    """Follow the jobs to their end; 0 if all completed."""
-    from tdmpc_lab.app.joblog.catch_up import catch_up_notes
-    from tdmpc_lab.app.queue.status import wait as follow
-    from tdmpc_lab.training.progress import make_progress
-
-    progress = make_progress(steps)
-    try:
-        views = follow(project, list(steps), progress)
-    except KeyboardInterrupt:
-        progress.close()
-        print(f"\nthe job goes on; follow it with: tdmpc-lab wait {' '.join(steps)}", file=sys.stderr)
-        raise
-    progress.close()
-    for view in views:
-        _say(_outcome(view), as_json)
-    catch_up_notes(project, views)
-    return OK if _completed(project, list(steps)) else FAILED
-
-
-def _completed(project: Project, ids: Sequence[str]) -> bool:
-    from tdmpc_lab.app.queue.status import job_views
-    from tdmpc_lab.jobs.state import State
-
-    views = job_views(project, ids)
-    return all(v.status is not None and v.status.state is State.COMPLETED for v in views)
-
-
-def _outcome(view: JobView) -> str:
-    if view.status is None:
-        return f"{view.id}: UNKNOWN: {view.problem}"
-    from tdmpc_lab.notes.render import outcome_line
-
-    return f"{view.id}: {outcome_line(view.status)}"
-
-
-def ui(args: Namespace) -> int:
-    """`ui`."""
-    from tdmpc_lab.app.mlflow.ui import make_ready, run_ui, ui_for
-
-    project = _project()
-    found = ui_for(project, args.port, args.which)
-    if args.print_only:
-        print(found.shell_line())
-        return OK
-    if problem := make_ready(project):
-        print(f"warning: the ready views are as they were: {problem}", file=sys.stderr)
-    if found.running is not None:
-        r = found.running
-        print(f"MLflow for {project.root} runs already: process {r.pid} of {r.user} on {r.host}", file=sys.stderr)
-        print(f"from another machine, first: {found.tunnel}", file=sys.stderr)
-    if found.command is None:
-        print(found.url)
-        return OK if problem is None else ExternalError.exit_code
-    print(f"MLflow for {project.root}: {found.url} (answers after 5 to 15 seconds)", file=sys.stderr)
-    print(f"from another machine, first: {found.tunnel}", file=sys.stderr)
-    print("end it with Ctrl-C", file=sys.stderr)
-    run_ui(found)
-    return FAILED
-
-
-def describe(args: Namespace) -> int:
-    """`describe SPEC`."""
-    from tdmpc_lab.app.agents.describe import describe_spec
-
-    report = describe_spec(_project(), args.spec, args.overrides, args.obs_dim, args.action_dim)
-    if args.json:
-        print_json(report.as_dict())
-    else:
-        print(report)
-    return OK
-
-
-def bench(args: Namespace) -> int:
-    """`bench [SPEC]`."""
-    from tdmpc_lab.app.agents.bench import run_bench
-
-    if args.spec is None and (args.no_reference or args.obs_dim is not None or args.action_dim is not None):
-        raise UsageError("bench: a spec is needed for --no-reference, --obs-dim and --action-dim")
-    result = run_bench(
-        None if args.spec is None else _project(),
-        args.spec,
-        args.overrides,
-        args.obs_dim,
-        args.action_dim,
-        repeats=args.repeats,
-        reference=not args.no_reference,
+def add_submit(p: ArgumentParser) -> None:
+    """The words of `submit`."""
+    p.description = "Check specs, record one job each and start them. Nothing is written if anything is wrong."
+    p.add_argument("words", nargs="+", metavar="SPEC|key=value", help="spec files, and overrides for all of them")
+    _add_launch_options(p)
+    _add_no_snapshot(p)
+    p.add_argument(
+        "--again",
+        action="store_true",
+        help="submit although a job of the same config and seed waits, runs or completed",
     )
-    if args.json:
-        print_json(result.as_dict())
-    else:
-        print(*result.lines(), sep="\n")
-    return OK
+    p.add_argument(
+        "--skip-existing",
+        action="store_true",
+        help="leave out what waits, runs or completed already: of a sweep the missing points are submitted",
+    )
+    add_profile(p)
+    p.add_argument(
+        "--after",
+        action="append",
+        default=[],
+        metavar="[KIND:]ID",
+        help="SLURM starts the job when this one has finished well (afterok:ID, the default) or is over "
+        "(afterany:ID); may be given several times",
+    )
+    p.add_argument(
+        "--array-limit",
+        type=positive,
+        metavar="N",
+        help="jobs of one sweep that run at once in SLURM: the same as slurm.array_limit=N",
+    )
+    _add_dry_run(p)
+    p.set_defaults(run=submit, rest="words")
 
 
-def schema(_args: Namespace) -> int:
-    """`schema`."""
-    from tdmpc_lab.config.json_schema import json_schema
+def add_resume(p: ArgumentParser) -> None:
+    """The words of `resume`."""
+    p.add_argument("job", metavar="ID")
+    p.add_argument("overrides", nargs="*", metavar="key=value", help="changes to the old job's config")
+    p.add_argument("--steps", type=positive, metavar="N", help="environment steps in all: the same as train.steps=N")
+    _add_launch_options(p)
+    _add_no_snapshot(p)
+    _add_dry_run(p)
+    p.set_defaults(run=resume, rest="overrides")
 
-    print_json(json_schema())
-    return OK
+
+def add_rerun(p: ArgumentParser) -> None:
+    """The words of `rerun`."""
+    p.description = "Do a job again from its beginning, as a new job, with the config and the code that it ran."
+    p.add_argument("job", metavar="ID", help="a job id, or `last`")
+    p.add_argument("overrides", nargs="*", metavar="key=value", help="changes to the old job's config")
+    _add_launch_options(p)
+    _add_dry_run(p)
+    p.set_defaults(run=rerun, rest="overrides")
 
 
-def _say(text: str, as_json: bool) -> None:
-    print(text, file=sys.stderr if as_json else sys.stdout, flush=True)
+def _add_launch_options(p: ArgumentParser) -> None:
+    p.add_argument(
+        "--cluster",
+        choices=["auto", "local", "slurm", "debug"],
+        default="auto",
+        help="auto: slurm where sbatch exists, else local. local: a process of its own on this machine. "
+        "debug: in this process, with its traceback",
+    )
+    p.add_argument(
+        "--wait",
+        action="store_true",
+        help="show the progress until the job ends; its outcome is the exit code",
+    )
+    p.add_argument(
+        "--max-local",
+        type=positive,
+        default=1,
+        metavar="N",
+        help="local jobs running at once; the others queue (default 1)",
+    )
+    p.add_argument(
+        "--skip-preflight",
+        action="store_true",
+        help="do not try environment and agent, and do not compare what the job asks for to what the cluster has",
+    )
+    p.add_argument(
+        "--no-lint",
+        action="append",
+        default=[],
+        metavar="RULE",
+        help="silence a rule of the advice on a config, as its warning names it; may be given several times",
+    )
+    p.add_argument(
+        "--yes",
+        action="store_true",
+        help="do not ask when the job log holds a setting against the job; the warning stands in its note",
+    )
+    add_json(p)
+
+
+def _add_no_snapshot(p: ArgumentParser) -> None:
+    p.add_argument(
+        "--no-snapshot",
+        action="store_true",
+        help="run the project's files as they are when the job starts; by default those of now are kept for it",
+    )
+
+
+def _add_dry_run(p: ArgumentParser) -> None:
+    p.add_argument("--dry-run", action="store_true", help="check everything, show what would be done, do nothing")
+
+
+def warn_of_mistakes(project: Project, plans: Sequence[Plan], cluster: Cluster, args: Namespace) -> list[Plan]:
+    """The plans with their warnings, which go into the jobs' records and notes; those of `lint` are only told.
+
+    At a terminal it asks about the others, unless told `--yes`, on a dry run or for debug.
+
+    Raises UsageError where the answer is no, and for a rule that there is not.
+    """
+    from tdmpc_lab.app.checks.blamed import find_blamed, which_of, with_warnings
+    from tdmpc_lab.app.checks.lint import lint, with_advice
+
+    items = [plan.item for plan in plans]
+    advice = lint(project, plans, cluster, args.no_lint, environments=not args.skip_preflight)
+    for finding, numbers in advice:
+        where = which_of(items, numbers)
+        print(f"warning: {f'{where}: ' if where else ''}{finding}", file=sys.stderr)
+    plans = with_advice(plans, advice)
+    found = find_blamed(project, items)
+    for blamed in found:
+        if blamed.good:
+            good = ", ".join(entry.id for entry in blamed.good)
+            print(f"note: {blamed.text}; but it was judged good in {good}", file=sys.stderr)
+    against = [blamed for blamed in found if not blamed.good]
+    for blamed in against:
+        where = which_of(items, blamed.plans)
+        print(f"warning: {f'{where}: ' if where else ''}{blamed.text}", file=sys.stderr)
+    warned = with_warnings(plans, against)
+    if not against or args.yes or getattr(args, "dry_run", False) or cluster == "debug":
+        return warned
+    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        print("note: nobody can be asked here: submitted all the same, with the warning in the note", file=sys.stderr)
+    elif not yes("submit all the same?"):
+        raise UsageError("nothing was done")
+    return warned
+
+
+def without_repeats(project: Project, plans: Sequence[Plan], args: Namespace) -> tuple[list[Plan], frozenset[str]]:
+    """The plans that are to be submitted, and the jobs like them that are known of.
+
+    Those that run or ran already are left out with `--skip-existing`, or where that is the answer at the terminal.
+    Raises UsageError where the answer is no, or there is no terminal to ask at. A dry run only tells.
+    """
+    from tdmpc_lab.app.checks.repeats import find_repeats
+    from tdmpc_lab.app.submit.code import code_now
+
+    found = find_repeats(project, plans, lambda: code_now(project, "local", snapshot=not args.no_snapshot, write=False))
+    for line in shortened(found.said):
+        print(f"note: {line}", file=sys.stderr)
+    others = [plan for number, plan in enumerate(plans) if number not in found.plans]
+    if not found.refused:
+        return list(plans), found.seen
+    told = "\n".join(f"  {line}" for line in shortened(found.refused))
+    head = "the same config and seed for a second time"
+    if args.skip_existing:
+        print(f"note: left out, {head}\n{told}", file=sys.stderr)
+        return others, found.seen
+    if args.dry_run:
+        print(f"note: {head}; submit would ask\n{told}", file=sys.stderr)
+        return list(plans), found.seen
+    alone = f"the other {count(len(others), 'job')} alone"
+    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        skip = f"--skip-existing: {alone}; " if others else ""
+        raise UsageError(f"{head}; nothing was done ({skip}--again: submit all the same)\n{told}")
+    print(f"{head}\n{told}", file=sys.stderr)
+    if yes("submit all the same?"):
+        return list(plans), found.seen
+    if others and yes(f"submit {alone}?"):
+        return others, found.seen
+    raise UsageError("nothing was done")

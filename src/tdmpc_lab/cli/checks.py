@@ -1,43 +1,19 @@
-"""The look ahead of a submit, and `check`, which is that alone."""
+"""`check`: what `submit` checks first, alone."""
 
 from __future__ import annotations
 
 import sys
-from argparse import Namespace
-from collections.abc import Sequence
+from argparse import ArgumentParser, Namespace
 from typing import TYPE_CHECKING, Any
 
-from tdmpc_lab.cli.common import project_here
-from tdmpc_lab.cli.output import print_json
+from tdmpc_lab.cli.common import OK, add_profile, add_spec_and_sizes, print_json, project_here
 from tdmpc_lab.text import count
 
 if TYPE_CHECKING:
-    from tdmpc_lab.app.submit.submit import Cluster, Plan
-    from tdmpc_lab.jobs.paths import Project
+    pass
 
-OK = 0
+
 _GIB = 2**30
-
-
-def stop_on_errors(
-    project: Project, plans: Sequence[Plan], cluster: Cluster, args: Namespace, *, try_agents: bool = True
-) -> None:
-    """Look ahead of jobs for SLURM; warnings are told. A dry run needs no SLURM, so its absence is only told.
-
-    Raises PreflightError with everything that would make a job fail or never start.
-    """
-    if cluster != "slurm" or args.skip_preflight:
-        return
-    from tdmpc_lab.app.checks.lint import check_rules
-    from tdmpc_lab.app.checks.preflight import look_ahead
-
-    check_rules(args.no_lint)
-    dry = getattr(args, "dry_run", False)
-    items = [plan.item for plan in plans]
-    report = look_ahead(project, items, slurm=True, try_agents=try_agents, slurm_needed=not dry, off=args.no_lint)
-    for finding in report.warnings:
-        print(f"warning: {finding}", file=sys.stderr)
-    report.raise_errors()
 
 
 def check(args: Namespace) -> int:
@@ -78,3 +54,16 @@ def _show(facts: dict[str, Any]) -> None:
         f"memory: about {memory['total']} GiB on the training device at full size (weights {memory['weights']}, "
         f"gradients and Adam {memory['training']}, an update {memory['update']}, a plan {memory['plan']})"
     )
+
+
+def add_check(p: ArgumentParser) -> None:
+    """The words of `check`."""
+    add_spec_and_sizes(p)
+    add_profile(p)
+    p.add_argument(
+        "--cluster",
+        choices=["auto", "local", "slurm"],
+        default="auto",
+        help="where the job would run; auto: slurm where sbatch exists, else local",
+    )
+    p.set_defaults(run=check, rest="overrides")
