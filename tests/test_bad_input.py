@@ -27,6 +27,7 @@ from tdmpc_lab.config.schema import (
 )
 from tdmpc_lab.errors import CheckpointError, LabError, NoteError, RecordError, SpecError, UsageError
 from tdmpc_lab.files import read_jsonl, tail_jsonl
+from tdmpc_lab.jobs.find import require_jobs
 from tdmpc_lab.jobs.paths import Project
 from tdmpc_lab.jobs.record import JobRecord, read_record
 from tdmpc_lab.launch.nodes import parse_sinfo
@@ -226,7 +227,7 @@ def test_a_name_or_an_id_reaches_no_path(tmp_path: Path, text: str) -> None:
     with pytest.raises(UsageError):
         project.job(text)
     with pytest.raises(UsageError):
-        project.require_jobs([text])
+        require_jobs(project, [text])
     path = tmp_path / "spec.yaml"
     path.write_text("env: {id: Pendulum-v1}")
     with contextlib.suppress(LabError):

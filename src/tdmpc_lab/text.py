@@ -98,3 +98,15 @@ def parse_time(value: object) -> datetime | None:
 def heading_time(moment: datetime) -> str:
     """A moment as the job log's headings write it: `2026-02-03_09-14-22`."""
     return moment.strftime("%Y-%m-%d_%H-%M-%S")
+
+
+_UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
+
+
+def size_text(size: float) -> str:
+    """Bytes for reading: `512 B`, `1.4 GiB`."""
+    for unit in _UNITS[:-1]:
+        if size < 1024:
+            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1024
+    return f"{size:.1f} {_UNITS[-1]}"

@@ -9,7 +9,7 @@ import pytest
 import torch
 from agent_fixtures import TINY, TINY_PLANNER, batch_on, perturbed, random_batch
 
-from tdmpc_lab.agent import Agent, Batch, graphs
+from tdmpc_lab.agent import Agent, Batch, graphs, graphs_check
 from tdmpc_lab.agent.captured_update import CapturedUpdate
 from tdmpc_lab.agent.native import choose
 from tdmpc_lab.agent.native.choose import Kernels
@@ -96,12 +96,12 @@ def test_batches_of_another_size_get_a_call_of_their_own() -> None:
 
 
 def test_the_test_tells_a_wrong_capture_from_a_right_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert graphs.compare("cpu") == graphs.GOOD
+    assert graphs_check.compare("cpu") == graphs.GOOD
     with monkeypatch.context() as patch:
         patch.setattr(CapturedUpdate, "__call__", lambda self, batch: {})
-        assert graphs.compare("cpu") == "captured updates move the weights by 1 of their way elsewhere"
+        assert graphs_check.compare("cpu") == "captured updates move the weights by 1 of their way elsewhere"
     monkeypatch.setattr("tdmpc_lab.agent.planner._extended", lambda x, dim, more: torch.zeros_like(x))
-    assert graphs.compare("cpu").startswith("captured plans act ")
+    assert graphs_check.compare("cpu").startswith("captured plans act ")
 
 
 def test_rounding_alone_is_no_wrong_capture(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -119,7 +119,7 @@ def test_rounding_alone_is_no_wrong_capture(monkeypatch: pytest.MonkeyPatch) -> 
         return (out * (1 + 2**-7 * (torch.rand(out.shape, generator=generator) < 0.05))).bfloat16()
 
     monkeypatch.setattr(torch, "addmm", rounding)
-    assert graphs.compare("cpu") == graphs.GOOD
+    assert graphs_check.compare("cpu") == graphs.GOOD
 
 
 CUDA = torch.device("cuda", 0)
@@ -155,5 +155,5 @@ def test_a_good_verdict_is_kept_and_a_bad_one_asked_again(tmp_path, monkeypatch:
 
 
 def test_the_question_is_answered_by_a_process_of_its_own() -> None:
-    assert graphs.ask("tdmpc_lab.agent.graphs", "cpu") == graphs.GOOD
-    assert "device 'none' is not known" in graphs.ask("tdmpc_lab.agent.graphs", "none")
+    assert graphs.ask(graphs.CHECK, "cpu") == graphs.GOOD
+    assert "device 'none' is not known" in graphs.ask(graphs.CHECK, "none")

@@ -24,12 +24,12 @@ from tdmpc_lab.agent.replay import Replay
 from tdmpc_lab.app.queue import gc as cleaning
 from tdmpc_lab.app.queue.gc import Leftover, find_leftovers, remove
 from tdmpc_lab.cli.main import main
-from tdmpc_lab.cli.queue import size_text
 from tdmpc_lab.errors import UsageError
 from tdmpc_lab.files import append_jsonl, write_atomic
 from tdmpc_lab.jobs.paths import JobPaths, Project
 from tdmpc_lab.jobs.record import read_record
 from tdmpc_lab.launch.lease import Lease
+from tdmpc_lab.text import size_text
 from tdmpc_lab.training.checkpoints import CheckpointStore
 
 DONE = ("started", "finished")

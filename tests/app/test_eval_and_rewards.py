@@ -15,6 +15,7 @@ from tdmpc_lab.cli.main import main
 from tdmpc_lab.config.loader import load_spec
 from tdmpc_lab.errors import UsageError
 from tdmpc_lab.files import read_jsonl
+from tdmpc_lab.jobs.find import job_ids
 from tdmpc_lab.jobs.paths import Project
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -41,7 +42,7 @@ def lab(project: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
 @pytest.fixture
 def job(lab: Project) -> str:
     assert main(["submit", "experiments/hockey.yaml", "--cluster", "debug"]) == 0
-    (job_id,) = lab.job_ids()
+    (job_id,) = job_ids(lab)
     return job_id
 
 
@@ -158,7 +159,7 @@ def test_typical_mistakes_are_explained(lab: Project, job: str, capsys: pytest.C
 def test_a_job_plays_against_the_agent_of_another_as_it_was_at_submit(lab: Project, job: str):
     words = [f"env.opponent={{{job}: 1, weak: 1}}", "eval.opponents=[]"]
     assert main(["submit", "experiments/hockey.yaml", *words, "--cluster", "debug"]) == 0
-    second = lab.job_ids()[-1]
+    second = job_ids(lab)[-1]
     (frozen,) = lab.job(second).opponents.iterdir()
     assert frozen.stat().st_size < next(lab.job(job).checkpoints.glob("step_*.pt")).stat().st_size
     rows, _ = read_jsonl(lab.job(second).metrics)
@@ -173,7 +174,7 @@ def test_a_job_keeps_its_opponents(lab: Project, job: str, capsys: pytest.Captur
     checkpoint.rename(lab.root / "kept.pt")
     words = ["env.opponent=kept.pt", "--cluster", "debug"]
     assert main(["submit", "experiments/hockey.yaml", *words]) == 0
-    second = lab.job_ids()[-1]
+    second = job_ids(lab)[-1]
     (lab.root / "kept.pt").unlink()
     assert main(["eval", second, "--episodes", "2"]) == 0
     assert [row["opponent"] for row in read_jsonl(lab.job(second).evals)[0]] == ["kept.pt"]
@@ -191,7 +192,7 @@ def test_a_file_that_is_no_agent_is_found_before_the_job(lab: Project, capsys: p
     (lab.root / "spec.pt").write_text("no checkpoint")
     assert main(["submit", "experiments/hockey.yaml", "env.opponent=spec.pt", "--cluster", "local"]) == 2
     assert "env.opponent: 'spec.pt': spec.pt: can't be read as a checkpoint" in capsys.readouterr().err
-    assert not lab.job_ids()
+    assert not job_ids(lab)
 
 
 def test_a_torn_checkpoint_is_passed_over(lab: Project, job: str, capsys: pytest.CaptureFixture[str]):
@@ -215,7 +216,7 @@ def test_an_opponent_that_is_not_there_is_found_before_the_job(lab: Project, cap
     assert main(["submit", "experiments/hockey.yaml", "env.opponent=1971498", "--cluster", "local"]) == 2
     error = capsys.readouterr().err
     assert "command line: env.opponent: '1971498' is no agent: no job 1971498" in error
-    assert not lab.job_ids()
+    assert not job_ids(lab)
 
 
 def test_finding_checkpoints(lab: Project, job: str):
@@ -297,4 +298,4 @@ def test_what_only_hockey_has_is_checked_at_submit(lab: Project, capsys: pytest.
         words = [*words, "eval.opponents=[]"]
     assert main(["submit", "experiments/hockey.yaml", *words, "--cluster", "local"]) == 2
     assert expected in capsys.readouterr().err
-    assert not lab.job_ids()
+    assert not job_ids(lab)

@@ -15,7 +15,7 @@ from tdmpc_lab.app.checks.blamed import find_blamed
 from tdmpc_lab.app.submit import submit
 from tdmpc_lab.app.submit.code import JobCode
 from tdmpc_lab.app.submit.submit import Plan, prepare
-from tdmpc_lab.cli import commands
+from tdmpc_lab.cli import submit as commands
 from tdmpc_lab.cli.main import main
 from tdmpc_lab.config.loader import load_spec
 from tdmpc_lab.config.serialize import dump_yaml

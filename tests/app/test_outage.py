@@ -26,6 +26,7 @@ from servers import free_port, mlflow_server, wait_until
 from tdmpc_lab.app.mlflow.sync import sync
 from tdmpc_lab.files import read_jsonl
 from tdmpc_lab.jobs.events import OUTCOMES, read_events
+from tdmpc_lab.jobs.find import job_ids
 from tdmpc_lab.jobs.paths import JobPaths, Project
 from tdmpc_lab.jobs.unsent import unsent_jobs
 from tdmpc_lab.launch.process import last_start, live_pid
@@ -156,7 +157,7 @@ def test_every_value_of_eight_jobs_once_whatever_the_server_does(
     command += ["train.steps=400", "env.options.slow=0.01", "eval.every=100"]
     with mlflow_server(lab.root, port) as server:
         subprocess.run(command, check=True, timeout=60)
-        (trained,) = set(lab.job_ids())
+        (trained,) = set(job_ids(lab))
         process = request.getfixturevalue("jobs")
         wait_until(lambda: all(in_store(database, job_id)[1] for job_id in IDS), 240)
         wait_until(lambda: any(in_store(database, job_id)[0] for job_id in IDS), 60)

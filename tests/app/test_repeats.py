@@ -20,7 +20,7 @@ from tdmpc_lab.app.agents.opponents import freeze_opponents, frozen_opponents
 from tdmpc_lab.app.checks.repeats import Repeats, find_repeats
 from tdmpc_lab.app.submit.code import JobCode
 from tdmpc_lab.app.submit.submit import Plan
-from tdmpc_lab.cli import commands
+from tdmpc_lab.cli import submit as commands
 from tdmpc_lab.cli.main import main
 from tdmpc_lab.config.diff import config_hash
 from tdmpc_lab.config.loader import load_spec
@@ -28,6 +28,7 @@ from tdmpc_lab.config.serialize import dump_yaml
 from tdmpc_lab.errors import UsageError
 from tdmpc_lab.files import file_lock
 from tdmpc_lab.jobs.events import EventLog
+from tdmpc_lab.jobs.find import raw_records
 from tdmpc_lab.jobs.ids import new_local_id
 from tdmpc_lab.jobs.paths import JobPaths, Project
 from tdmpc_lab.jobs.record import JobRecord, write_record
@@ -209,7 +210,7 @@ def test_two_submits_at_the_same_moment_make_one_job(lab: Project) -> None:
             assert time.monotonic() < end, [process.poll() for process in both]
             time.sleep(0.05)
     said = [process.communicate(timeout=60)[1].decode() for process in both]
-    jobs = [job_id for job_id, _ in lab.raw_records()]
+    jobs = [job_id for job_id, _ in raw_records(lab)]
     assert main(["cancel", *jobs]) == 0
     assert sorted(process.returncode for process in both) == [0, 2], said
     assert len(jobs) == 1

@@ -18,6 +18,7 @@ from several_users import GROUP, SOURCE, User, make_user, python_for_all, workpl
 from tdmpc_lab.app.queue.status import job_views
 from tdmpc_lab.cli.main import main
 from tdmpc_lab.jobs.events import read_events
+from tdmpc_lab.jobs.find import job_ids
 from tdmpc_lab.jobs.paths import Project
 from tdmpc_lab.jobs.state import State
 from tdmpc_lab.sharing import not_shared
@@ -76,7 +77,7 @@ def test_two_users_work_in_one_project(team: Team, store_template: Callable[[], 
     anna.run("init", "--shared")
 
     anna.run("submit", "experiments/quick.yaml", *LOCAL, "--wait")
-    (first,) = Project(root).job_ids()
+    (first,) = job_ids(Project(root))
     bea.run("note", first, "the pendulum hangs")
     bea.run("verdict", first, "bad", "because it is short")
     bea.run("resume", first, "--steps", "100", *LOCAL, "--wait")

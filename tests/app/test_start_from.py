@@ -19,7 +19,7 @@ from tdmpc_lab.agent.world_model import WorldModel
 from tdmpc_lab.app.submit.code import JobCode
 from tdmpc_lab.app.submit.restart import plan_rerun, plan_resume
 from tdmpc_lab.app.submit.submit import Plan, plan, prepare
-from tdmpc_lab.cli import commands
+from tdmpc_lab.cli import submit as commands
 from tdmpc_lab.cli.main import main
 from tdmpc_lab.config.diff import config_hash, group_hash
 from tdmpc_lab.config.loader import load_spec
@@ -29,6 +29,7 @@ from tdmpc_lab.config.serialize import dump_yaml
 from tdmpc_lab.errors import CheckpointError
 from tdmpc_lab.files import write_atomic
 from tdmpc_lab.jobs.events import EventLog
+from tdmpc_lab.jobs.find import job_ids
 from tdmpc_lab.jobs.paths import JobPaths, Project
 from tdmpc_lab.jobs.prepare import prepare_job
 from tdmpc_lab.jobs.record import JobRecord, read_record
@@ -243,7 +244,7 @@ def test_what_is_no_agent(lab: Project, capsys: pytest.CaptureFixture[str], sour
         assert main(words) == 2
         error = capsys.readouterr().err
         assert error.startswith(f"error: {SPEC}:5: train.start_from: ") and told in error
-    assert sorted(lab.job_ids()) == [TASK, BARE]
+    assert sorted(job_ids(lab)) == [TASK, BARE]
 
 
 def test_every_key_that_shapes_the_networks_is_compared() -> None:

@@ -11,14 +11,13 @@ import pytest
 from test_cancel import job, lab, queue  # noqa: F401 - `lab` is a fixture
 
 from tdmpc_lab.app.joblog.catch_up import catch_up_notes
-from tdmpc_lab.app.joblog.log import refresh_rollup
-from tdmpc_lab.app.joblog.write import write_note
+from tdmpc_lab.app.joblog.write import refresh_rollup, write_note
 from tdmpc_lab.app.queue.status import Asked, Selection, job_views, last_error, list_jobs, newest_and_active
 from tdmpc_lab.cli.main import main
 from tdmpc_lab.cli.tables import print_listing
 from tdmpc_lab.jobs.events import read_brief, read_events
+from tdmpc_lab.jobs.find import all_records
 from tdmpc_lab.jobs.paths import Project
-from tdmpc_lab.jobs.record import all_records
 from tdmpc_lab.jobs.state import SchedulerState, State
 from tdmpc_lab.launch.attempts import DEAD_S, AttemptLease
 from tdmpc_lab.notes.entries import read_entry

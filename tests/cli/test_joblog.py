@@ -264,7 +264,7 @@ def test_on_a_terminal_the_newest_are_shown(lab: Project, monkeypatch: pytest.Mo
 AT_ONCE = """
 import sys
 from pathlib import Path
-from tdmpc_lab.app.joblog.log import refresh_rollup
+from tdmpc_lab.app.joblog.write import refresh_rollup
 from tdmpc_lab.app.joblog.edit import add_words
 from tdmpc_lab.jobs.paths import Project
 number, project = int(sys.argv[1]), Project(Path(sys.argv[2]))

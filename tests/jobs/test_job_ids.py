@@ -10,17 +10,9 @@ from hypothesis import strategies as st
 
 from tdmpc_lab.errors import RecordError
 from tdmpc_lab.jobs import ids
-from tdmpc_lab.jobs.ids import (
-    allocate_local_folder,
-    expand_tasks,
-    fold_tasks,
-    is_job_id,
-    is_local_id,
-    is_slurm_id,
-    natural_key,
-    new_local_id,
-)
+from tdmpc_lab.jobs.ids import expand_tasks, fold_tasks, is_job_id, is_local_id, is_slurm_id, natural_key, new_local_id
 from tdmpc_lab.jobs.paths import Project
+from tdmpc_lab.jobs.prepare import allocate_local_folder
 
 NOW = datetime(2026, 2, 3, 9, 14, 22, 123456, tzinfo=UTC)
 

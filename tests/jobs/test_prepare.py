@@ -9,6 +9,7 @@ import pytest
 
 from tdmpc_lab.errors import RecordError, UsageError
 from tdmpc_lab.jobs import prepare
+from tdmpc_lab.jobs.find import job_ids
 from tdmpc_lab.jobs.ids import is_local_id
 from tdmpc_lab.jobs.paths import Project
 from tdmpc_lab.jobs.prepare import prepare_job
@@ -44,7 +45,7 @@ def usual_umask() -> Iterator[None]:
 def test_a_local_job_gets_an_id_and_its_files(project: Project) -> None:
     paths = prepare_job(project, None, "name: quickstart\r\n", "resolved: ü\n", make_record)
     assert is_local_id(paths.id)
-    assert project.job_ids() == [paths.id]
+    assert job_ids(project) == [paths.id]
     assert paths.spec.read_bytes() == b"name: quickstart\r\n"
     assert paths.resolved.read_text(encoding="utf-8") == "resolved: ü\n"
     assert read_record(paths) == make_record(paths.id)
@@ -83,11 +84,11 @@ def test_a_given_id_is_taken_and_only_once(project: Project) -> None:
 def test_nobody_sees_a_job_that_is_being_made(project: Project) -> None:
     def look(job_id: str) -> JobRecord:
         assert project.job(job_id).resolved.exists()
-        assert project.job_ids() == []
+        assert job_ids(project) == []
         return make_record(job_id)
 
     prepare_job(project, "7", "a", "b", look)
-    assert project.job_ids() == ["7"]
+    assert job_ids(project) == ["7"]
 
 
 def fail(job_id: str) -> JobRecord:
@@ -130,5 +131,5 @@ def test_what_the_scheduler_put_there_stays(project: Project) -> None:
         prepare_job(project, "7", "a", "b", fail)
     assert [path.name for path in log.parent.iterdir()] == ["log.out"]
     prepare_job(project, "7", "a", "b", make_record)
-    assert project.job_ids() == ["7"]
+    assert job_ids(project) == ["7"]
     assert log.read_text() == "slurmstepd: …"

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from tdmpc_lab.errors import RecordError, SpecError, UsageError
+from tdmpc_lab.jobs.find import select_jobs, what_there_is
 from tdmpc_lab.jobs.paths import Project
 from tdmpc_lab.jobs.record import JobRecord, write_record
-from tdmpc_lab.jobs.selection import select_jobs, what_there_is
 
 IDS = {
     "101": ("hockey_small", "aaaaaa1111"),

@@ -10,6 +10,7 @@ from tdmpc_lab.config.diff import group_hash
 from tdmpc_lab.config.loader import spec_from_dict
 from tdmpc_lab.config.serialize import dump_yaml
 from tdmpc_lab.files import append_jsonl
+from tdmpc_lab.jobs.find import folder_names
 from tdmpc_lab.jobs.paths import JobPaths, Project
 from tdmpc_lab.jobs.prepare import prepare_job
 from tdmpc_lab.jobs.record import JobRecord
@@ -56,7 +57,7 @@ def make_job(
             "seed": seed,
             "cluster": "local",
             "spec_file": f"experiments/{experiment}.yaml",
-            "submitted_at": (BEGIN + timedelta(minutes=len(list(Project(root).folder_names())))).isoformat(),
+            "submitted_at": (BEGIN + timedelta(minutes=len(list(folder_names(Project(root)))))).isoformat(),
             "steps_total": spec.train.steps,
             "snapshot": "5" * 16,
         }

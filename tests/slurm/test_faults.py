@@ -14,6 +14,8 @@ from datetime import datetime
 import pytest
 from slurm_fixtures import Lab, Sim, stand_in
 
+from tdmpc_lab.jobs.find import job_ids
+
 SUBMITS = 20
 
 
@@ -43,7 +45,7 @@ def test_twenty_submits_at_once(start_cluster: Callable[..., Sim], make_lab: Cal
         seeds[job["id"]] = seed
     assert len(seeds) == SUBMITS
     assert sorted(lab.queue()) == sorted(seeds)
-    assert sorted(lab.project.job_ids()) == sorted(seeds)
+    assert sorted(job_ids(lab.project)) == sorted(seeds)
     for job, seed in seeds.items():
         assert re.search(rf"^ +seed: {seed}$", lab.paths(job).resolved.read_text(), re.MULTILINE)
         assert f"seed {seed} " in lab.note(job)

@@ -7,6 +7,7 @@ import json
 import pytest
 from slurm_fixtures import Lab
 
+from tdmpc_lab.jobs.find import job_ids
 from tdmpc_lab.jobs.record import read_record
 
 A4000_NODES = ("tcml-node3", "tcml-node4")
@@ -127,7 +128,7 @@ def test_what_the_cluster_has_not_is_refused(override: str, words: str, lab: Lab
     assert words in done.stderr
     assert done.stdout == ""
     assert lab.queue() == []
-    assert lab.project.job_ids() == []
+    assert job_ids(lab.project) == []
     assert json.loads(lab.run("status", "--json").stdout) == []
     left = [p.name for folder in ("jobs", "notes") for p in (lab.root / folder).rglob("*") if not p.is_dir()]
     assert set(left) <= {".lock", ".submit.lock"}
@@ -136,6 +137,6 @@ def test_what_the_cluster_has_not_is_refused(override: str, words: str, lab: Lab
 def test_a_refused_spec_does_not_stop_what_was_submitted_before(lab: Lab) -> None:
     (lab.project.experiments / "bad.yaml").write_text("extends: quick.yaml\nslurm: {partition: nope}\n")
     done = lab.run("submit", "experiments/quick.yaml", "experiments/bad.yaml", *BY_SBATCH, code=2)
-    (job,) = lab.project.job_ids()
+    (job,) = job_ids(lab.project)
     assert f"submitted before the error: {job}" in done.stderr
     assert lab.wait_for(job, "COMPLETED")["step"] == 80

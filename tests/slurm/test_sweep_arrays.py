@@ -16,6 +16,7 @@ from tdmpc_lab.app.submit import submit as arrays
 from tdmpc_lab.app.submit.code import JobCode
 from tdmpc_lab.app.submit.submit import Plan
 from tdmpc_lab.cli.main import main
+from tdmpc_lab.jobs.find import job_ids
 from tdmpc_lab.jobs.paths import JobPaths, Project
 
 SIX = "sweep={agent.horizon: [3, 4, 5], train.seed: [0, 1]}"
@@ -124,7 +125,7 @@ def test_an_array_is_cut_at_what_the_cluster_allows(lab: Lab, monkeypatch: pytes
     monkeypatch.setattr("tdmpc_lab.launch.arrays.max_array_size", lambda: 2)
     words = ["experiments/quick.yaml", "sweep.train.seed=[0, 1, 2, 3]", "--array-limit", "1"]
     assert in_process(lab, monkeypatch, *words) == 0
-    ids = lab.project.job_ids()
+    ids = job_ids(lab.project)
     first, second = dict.fromkeys(job_id.partition("_")[0] for job_id in ids)
     assert ids == [f"{first}_0", f"{first}_1", f"{second}_0", f"{second}_1"]
     assert f"afterany:{first}" in lab.slurm("squeue", "--noheader", "--format=%E", "--jobs", second)
@@ -151,7 +152,7 @@ def killed_while(lab: Lab, function: str, *words: str) -> None:
 @pytest.mark.parametrize("words", [[], ["sweep.train.seed=[0, 1]"]], ids=["job", "array"])
 def test_a_submit_that_is_killed_leaves_held_jobs_that_status_names(lab: Lab, words: list[str]) -> None:
     killed_while(lab, "tdmpc_lab.app.submit.submit._record", "experiments/quick.yaml", *words)
-    assert lab.project.job_ids() == []
+    assert job_ids(lab.project) == []
     (left,) = unrecorded_views(lab.project)
     assert left.id.isdecimal()
     assert held(lab, left.id)
@@ -173,7 +174,7 @@ def test_a_submit_that_is_killed_leaves_held_jobs_that_status_names(lab: Lab, wo
 
 def test_a_submit_that_is_killed_before_the_release_can_be_released(lab: Lab) -> None:
     killed_while(lab, "tdmpc_lab.launch.slurm.release", "experiments/quick.yaml", "sweep.train.seed=[0, 1]")
-    first, _ = lab.project.job_ids()
+    first, _ = job_ids(lab.project)
     array = first.partition("_")[0]
     assert unrecorded_views(lab.project) == []  # they are jobs like others
     assert held(lab, array)
@@ -195,7 +196,7 @@ def test_a_record_that_can_t_be_written_takes_the_whole_array_back(
     assert in_process(lab, monkeypatch, "experiments/quick.yaml", "sweep.train.seed=[0, 1]") == 3
     assert "No space left on device" in capsys.readouterr().err
     assert lab.queue() == []
-    assert lab.project.job_ids() == []
+    assert job_ids(lab.project) == []
     assert not list(lab.project.notes.glob("*"))
     assert lab.run("status").stdout.startswith("no jobs yet")
     assert not list((lab.project.jobs / ".submitit").glob("*.submit"))

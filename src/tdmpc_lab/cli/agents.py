@@ -20,10 +20,9 @@ from tdmpc_lab.cli.common import (
     print_json,
     project_here,
 )
-from tdmpc_lab.cli.queue import size_text
 from tdmpc_lab.errors import UsageError
 from tdmpc_lab.streams import as_typed
-from tdmpc_lab.text import count
+from tdmpc_lab.text import count, size_text
 
 if TYPE_CHECKING:
     from tdmpc_lab.app.agents.evaluate import Report

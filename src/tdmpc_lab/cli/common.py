@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, TextIO
 
 from tdmpc_lab.errors import UsageError
+from tdmpc_lab.jobs.find import job_ids
 from tdmpc_lab.streams import fits
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ def find_job_id(project: Project, text: str) -> str:
     """The id that was typed; `last` is the newest job. Raises UsageError for `last` without any job."""
     if text != "last":
         return text
-    ids = project.job_ids()
+    ids = job_ids(project)
     if not ids:
         raise UsageError("there are no jobs yet")
     return ids[-1]

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from tdmpc_lab.cli.common import FAILED, OK, add_json, find_job_id, print_json, project_here
 from tdmpc_lab.errors import ExternalError, UsageError
+from tdmpc_lab.jobs.find import require_jobs
 
 if TYPE_CHECKING:
     from tdmpc_lab.app.health.project import Made
@@ -38,7 +39,7 @@ def _job(args: Namespace) -> int:
     from tdmpc_lab.app.health.learning import as_dict, diagnose_job
 
     project = project_here()
-    found = project.require_jobs([find_job_id(project, args.job)])
+    found = require_jobs(project, [find_job_id(project, args.job)])
     if len(found) > 1:
         raise UsageError(f"{args.job} has {len(found)} tasks, each with figures of its own: name one, as {found[0].id}")
     figures, signs = diagnose_job(found[0])

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from tdmpc_lab.cli.common import OK, add_json, find_job_id, print_json, project_here
 from tdmpc_lab.errors import LabError, UsageError
+from tdmpc_lab.jobs.find import is_recorded, tasks_of
 from tdmpc_lab.sharing import own_umask_outside
 from tdmpc_lab.streams import as_typed
 from tdmpc_lab.text import count
@@ -42,7 +43,7 @@ def note(args: Namespace) -> int:
     elif text:
         changed = add_words(project, job, text)
     else:
-        if project.is_recorded(job):
+        if is_recorded(project, job):
             ensure_note(project, job)  # it could not be written when the job ran
         whole = read_note(project, job)
         if args.json:
@@ -79,14 +80,14 @@ def _catch_up(project: Project, job: str) -> None:
     from tdmpc_lab.app.joblog.catch_up import catch_up_notes
     from tdmpc_lab.app.queue.status import job_views
 
-    ids = project.tasks_of(job) or ([job] if project.is_recorded(job) else [])
+    ids = tasks_of(project, job) or ([job] if is_recorded(project, job) else [])
     catch_up_notes(project, job_views(project, ids))
 
 
 def _spread(project: Project, job: str, changed: bytes, said: Verdict | None = None) -> None:
     """What the note says now goes into the roll-up and into MLflow."""
     from tdmpc_lab.app.joblog.edit import tell_mlflow
-    from tdmpc_lab.app.joblog.log import refresh_rollup
+    from tdmpc_lab.app.joblog.write import refresh_rollup
 
     refresh_rollup(project)
     if problem := tell_mlflow(project, job, changed, said):
@@ -193,7 +194,9 @@ def _page(project: Project, entries: Sequence[Entry], args: Namespace) -> int:
 
 def _rollup(project: Project, args: Namespace) -> int:
     """`notes --rollup [--move]`."""
-    from tdmpc_lab.app.joblog.log import log_entries, make_rollup, move_edits
+    from tdmpc_lab.app.joblog.edit import move_edits
+    from tdmpc_lab.app.joblog.log import log_entries
+    from tdmpc_lab.app.joblog.write import make_rollup
     from tdmpc_lab.notes.rollup import RollupEditedError
 
     log_entries(project)  # what the notes do not say yet of jobs that were killed
@@ -233,7 +236,7 @@ def _agreed(what: str) -> bool:
 def import_(args: Namespace) -> int:
     """`notes import FILE`."""
     from tdmpc_lab.app.joblog.adopt import DoubtfulLinesError, import_log
-    from tdmpc_lab.app.joblog.log import refresh_rollup
+    from tdmpc_lab.app.joblog.write import refresh_rollup
 
     project = project_here()
     try:
@@ -432,7 +435,7 @@ class _Walk:
     def finish(self) -> None:
         """MLflow and the roll-up."""
         from tdmpc_lab.app.joblog.edit import tell_mlflow
-        from tdmpc_lab.app.joblog.log import refresh_rollup
+        from tdmpc_lab.app.joblog.write import refresh_rollup
 
         told = [tell_mlflow(self.project, job, note, said) for job, (note, said) in self.changed.items()]
         for problem in dict.fromkeys(filter(None, told)):

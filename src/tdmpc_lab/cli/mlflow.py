@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from tdmpc_lab.cli.common import FAILED, OK, add_json, find_job_id, positive, print_json, project_here
 from tdmpc_lab.errors import ExternalError
+from tdmpc_lab.jobs.find import require_jobs
 from tdmpc_lab.text import count
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ def sync(args: Namespace) -> int:
     from tdmpc_lab.app.mlflow.sync import sync as bring_level
 
     project = project_here()
-    ids = [paths.id for paths in project.require_jobs([find_job_id(project, job) for job in args.jobs])] or None
+    ids = [paths.id for paths in require_jobs(project, [find_job_id(project, job) for job in args.jobs])] or None
     done = []
     for job in bring_level(project, ids):
         done.append(job)

@@ -12,7 +12,6 @@ from rich.text import Text
 
 from tdmpc_lab.app.queue.show import JobPage, array_commands, commands, note_entry
 from tdmpc_lab.app.queue.status import JobView
-from tdmpc_lab.cli.queue import size_text
 from tdmpc_lab.cli.tables import STYLES, WARNING, WIDTH_OF_A_FILE, facts, latest_result, print_grid
 from tdmpc_lab.jobs.metrics import as_float, as_int, opponents_of
 from tdmpc_lab.jobs.paths import Project
@@ -21,7 +20,7 @@ from tdmpc_lab.notes.entries import Entry, rollup_lines
 from tdmpc_lab.notes.render import outcome_line, what_line
 from tdmpc_lab.notes.results import evenly, later_line, latest_of_each, mean_and_std, share_with_interval
 from tdmpc_lab.notes.verdict import is_verdict_line
-from tdmpc_lab.text import duration, heading_time, number, one_line, sparkline
+from tdmpc_lab.text import duration, heading_time, number, one_line, size_text, sparkline
 
 _LABEL = 12
 _EVALUATIONS = 10  # rows of the table; --json has all

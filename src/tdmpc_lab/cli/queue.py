@@ -22,8 +22,9 @@ from tdmpc_lab.cli.common import (
 )
 from tdmpc_lab.cli.mlflow import with_sync
 from tdmpc_lab.errors import ExternalError, RecordError, UsageError
+from tdmpc_lab.jobs.find import is_recorded, require_job, require_jobs, tasks_of
 from tdmpc_lab.jobs.ids import expand_tasks, is_job_id
-from tdmpc_lab.text import count
+from tdmpc_lab.text import count, size_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -89,7 +90,7 @@ def _print_queue(listing: Listing, args: Namespace, *, in_full: bool) -> None:
 def _selection(project: Project, args: Namespace) -> Selection:
     from tdmpc_lab.app.queue.status import Selection, parse_states
 
-    ids = [paths.id for paths in project.require_jobs([find_job_id(project, job) for job in args.jobs])] or None
+    ids = [paths.id for paths in require_jobs(project, [find_job_id(project, job) for job in args.jobs])] or None
     return Selection(
         ids=ids,
         states=None if args.state is None else parse_states(args.state),
@@ -197,16 +198,16 @@ def show(args: Namespace) -> int:
 
     project = project_here()
     wanted = find_job_id(project, args.job)
-    tasks = project.tasks_of(wanted) if is_job_id(wanted) else expand_tasks(wanted)
+    tasks = tasks_of(project, wanted) if is_job_id(wanted) else expand_tasks(wanted)
     if len(tasks) > 1 or (tasks and tasks != [wanted]):
-        return _show_tasks(project, wanted, [paths.id for paths in project.require_jobs(tasks)], as_json=args.json)
-    if is_job_id(wanted) and not project.is_recorded(wanted) and (entry := note_entry(project, wanted)):
+        return _show_tasks(project, wanted, [paths.id for paths in require_jobs(project, tasks)], as_json=args.json)
+    if is_job_id(wanted) and not is_recorded(project, wanted) and (entry := note_entry(project, wanted)):
         if args.json:
             print_json({"note": str(project.note(wanted)), **entry.as_dict()})
         else:
             print_entry(entry)
         return OK
-    page = job_page(project, project.require_job(wanted).id)
+    page = job_page(project, require_job(project, wanted).id)
     catch_up_notes(project, [page if isinstance(page, JobView) else page.view])
     if isinstance(page, JobView):
         raise RecordError(f"job {page.id} can't be read: {page.problem}")
@@ -270,7 +271,7 @@ def logs(args: Namespace) -> int:
     if args.lines < 0:
         raise UsageError(f"--lines {args.lines} is below 0: give the number of last lines to print, 0 for none")
     project = project_here()
-    paths = _one_task(project.require_jobs([find_job_id(project, args.job)]), args.job)
+    paths = _one_task(require_jobs(project, [find_job_id(project, args.job)]), args.job)
     tail = Tail(log_of(paths, errors=args.err))
     try:
         shown = tail.last(args.lines)
@@ -378,7 +379,7 @@ def wait(args: Namespace) -> int:
     from tdmpc_lab.app.queue.status import job_views
 
     project = project_here()
-    ids = [paths.id for paths in project.require_jobs([find_job_id(project, job) for job in args.jobs])]
+    ids = [paths.id for paths in require_jobs(project, [find_job_id(project, job) for job in args.jobs])]
     steps = {v.id: v.status.steps if v.status else 0 for v in job_views(project, ids)}
     code = follow(project, steps, args.json)
     if args.json:
@@ -462,7 +463,6 @@ def refuse_many(ids: Sequence[str], agreed: bool) -> None:
 
 
 _SHOWN = 20  # of one kind; --json has all
-_UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 
 
 def _at_least_one(text: str) -> int:
@@ -477,7 +477,7 @@ def gc(args: Namespace) -> int:
     from tdmpc_lab.notes.log import parse_moment
 
     project = project_here()
-    ids = [paths.id for paths in project.require_jobs([find_job_id(project, job) for job in args.jobs])] or None
+    ids = [paths.id for paths in require_jobs(project, [find_job_id(project, job) for job in args.jobs])] or None
     moment = None if args.older_than is None else parse_moment(args.older_than, datetime.now()).astimezone()
     found = find_leftovers(project, ids, older_than=moment, keep=args.keep)
     _show_leftovers(project, found)
@@ -529,15 +529,6 @@ def _show_leftovers(project: Project, found: Findings) -> None:
 
 def _files(leftovers: Sequence[Leftover]) -> str:
     return f"{len(leftovers):,} thing{'' if len(leftovers) == 1 else 's'}"
-
-
-def size_text(size: float) -> str:
-    """Bytes for reading: `512 B`, `1.4 GiB`."""
-    for unit in _UNITS[:-1]:
-        if size < 1024:
-            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
-        size /= 1024
-    return f"{size:.1f} {_UNITS[-1]}"
 
 
 def add_gc(p: ArgumentParser) -> None:

@@ -124,7 +124,7 @@ def _launch(
     """Submit; `code` is what the jobs run, by default the project's code as it is now. `known` are the jobs that are
     the same, where no others are to be; None where they do not matter."""
     from tdmpc_lab.app.checks.repeats import recording
-    from tdmpc_lab.app.joblog.log import refresh_rollup
+    from tdmpc_lab.app.joblog.write import refresh_rollup
     from tdmpc_lab.app.submit.code import code_now
 
     runs = code or code_now(project, cluster, snapshot=not args.no_snapshot)

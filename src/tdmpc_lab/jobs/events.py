@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from datetime import datetime
 from pathlib import Path
@@ -11,6 +11,8 @@ from typing import Any
 
 from tdmpc_lab.errors import RecordError
 from tdmpc_lab.files import Guard, append_jsonl, decode_jsonl, read_jsonl, read_whole
+from tdmpc_lab.jobs.record import start_words
+from tdmpc_lab.text import count
 
 OUTCOMES = frozenset({"finished", "failed", "stopped", "timeout"})
 """The events that end an attempt for good. `preempted` does not: the scheduler starts the job again."""
@@ -104,3 +106,34 @@ _ATTEMPT = re.compile(rb'"attempt":(\d+)')
 _PASSED_CHECKPOINT = re.compile(
     rb'^\{"time":"[^"\n]*","event":"checkpoint"[^\n]*\n(?=\{"time":"[^"\n]*","event":"checkpoint")', re.MULTILINE
 )
+
+
+def event_text(kind: str, fields: Mapping[str, Any]) -> str | None:
+    """An event for a person who watches; None for those that say nothing to him."""
+    say = _EVENT_TEXTS.get(kind)
+    return None if say is None else say(fields)
+
+
+def _phase_text(fields: Mapping[str, Any]) -> str:
+    changes = f": {', '.join(fields['changes'])}" if fields["changes"] else ""
+    return f"step {fields['step']:,}: phase {fields['phase']} begins{changes}"
+
+
+_EVENT_TEXTS: dict[str, Callable[[Mapping[str, Any]], str]] = {
+    "warm_up": lambda e: f"step {e['step']:,}: learning from the seed steps ({count(e['updates'], 'update')})",
+    "start_from": lambda e: (
+        f"starts from {start_words(e)}: "
+        + ("optimizers and running scale too" if e["optimizers"] else "optimizers and running scale begin fresh")
+        + "; the replay is empty"
+    ),
+    "resumed": lambda e: f"going on from step {e['step']:,} (attempt {e['attempt']})",
+    "checkpoint": lambda e: f"checkpoint {e['file']}",
+    "phase": _phase_text,
+    "video": lambda e: f"video {e['file']}: {e['of']}",
+    "self_play_copy": lambda e: f"step {e['step']:,}: copy {e['copy']} of the agent joins its pool of opponents",
+    "episode_dropped": lambda e: (
+        f"environment {e['env']}: its running episode did not come out the same again and was dropped"
+    ),
+    "warning": lambda e: str(e["message"]),
+    "precision": lambda e: str(e["message"]),
+}

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import TYPE_CHECKING
 
-from tdmpc_lab.errors import RecordError
-from tdmpc_lab.sharing import make_folder
-
 if TYPE_CHECKING:
-    from tdmpc_lab.jobs.paths import JobPaths, Project
+    pass
 
 ID_HELP = "an id looks like 1971498, 1971498_3 (array task) or local-20260203-091422-123"
 
@@ -19,7 +16,6 @@ _SLURM = re.compile(r"[1-9][0-9]{0,18}(_[0-9]{1,9})?")
 _LOCAL = re.compile(r"local-[0-9]{8}-[0-9]{6}-[0-9]{3}")
 _TASKS = re.compile(r"(\d+)_\[([\d,\-]+)(?:%\d+)?\]", re.ASCII)
 _MOST_TASKS = 100_000  # of one text from squeue: more is no array but a slip
-_MOST_TRIES = 10_000  # ids tried from one moment on: ten seconds' worth
 
 
 def is_slurm_id(text: str) -> bool:
@@ -82,20 +78,3 @@ def new_local_id(now: datetime) -> str:
 def natural_key(job_id: str) -> tuple[int, ...]:
     """Sort key that puts task 9 before task 10."""
     return tuple(int(digits) for digits in re.findall("[0-9]+", job_id))
-
-
-def allocate_local_folder(project: Project, now: datetime) -> JobPaths:
-    """Reserve a local id by making its folder; a taken id moves on by 1 ms until one is free.
-
-    mkdir decides, so processes that submit at the same moment never share a folder. Raises RecordError when
-    ten thousand ids in a row are taken, OSError when the folder can't be made.
-    """
-    project.jobs.mkdir(parents=True, exist_ok=True)
-    for millisecond in range(_MOST_TRIES):
-        paths = project.job(new_local_id(now + timedelta(milliseconds=millisecond)))
-        try:
-            make_folder(paths.folder)
-        except FileExistsError:
-            continue
-        return paths
-    raise RecordError(f"{project.jobs}: {_MOST_TRIES:,} ids from {new_local_id(now)} on are taken; try again")

@@ -1,16 +1,14 @@
-"""Every file name of a job and of a project, in one place; finding the project and its jobs."""
+"""Every file name of a job and of a project, in one place; finding the project."""
 
 from __future__ import annotations
 
-import difflib
 import os
 import stat
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tdmpc_lab.errors import NoJobError, UsageError
-from tdmpc_lab.jobs.ids import ID_HELP, expand_tasks, is_job_id, is_local_id, is_slurm_id, natural_key
+from tdmpc_lab.errors import UsageError
+from tdmpc_lab.jobs.ids import ID_HELP, is_job_id
 from tdmpc_lab.sharing import whose
 
 ROOT_VARIABLE = "TDMPC_LAB_ROOT"
@@ -226,121 +224,6 @@ class Project:
     def plot(self, job_id: str) -> Path:
         """The picture of a job's curve, beside its note. Raises UsageError for what can't be a job id."""
         return self.notes / "plots" / f"{self.job(job_id).id}.svg"
-
-    def job_ids(self) -> list[str]:
-        """The ids of all jobs, by submit time, then id. Folders that are no job, or not yet, are left out.
-
-        A job whose record can't be read is listed too, at the time its record was written.
-        """
-        # Imported here: the record module needs the paths.
-        from tdmpc_lab.jobs.record import all_records
-
-        return [paths.id for paths, _ in all_records(self)]
-
-    def is_recorded(self, job_id: str) -> bool:
-        """Whether there is a job of this id; also one that is not this user's to read. Raises UsageError for no id."""
-        try:
-            self.job(job_id).record.stat()
-        except PermissionError:
-            return True
-        except OSError:
-            return False
-        return True
-
-    def folder_names(self) -> list[str]:
-        """The names of all folders that may be jobs, in no order."""
-        try:
-            return [entry.name for entry in os.scandir(self.jobs) if is_job_id(entry.name)]
-        except (FileNotFoundError, NotADirectoryError):
-            return []
-
-    def raw_records(self) -> Iterator[tuple[str, bytes]]:
-        """The ids of all jobs with their records as they are on file, in no order: to look something up in
-        thousands of them. Raises OSError when one can't be read.
-        """
-        for name in self.folder_names():
-            try:
-                yield name, self.job(name).record.read_bytes()
-            except (FileNotFoundError, NotADirectoryError):  # no job, or not yet
-                continue
-
-    def require_job(self, text: str) -> JobPaths:
-        """The job with this id, or the only local job whose id begins or ends with `text`.
-
-        The shorthand (`local-20260203-09`, `091422-123`) takes at least four characters, and never a text
-        that is itself an id: a mistyped SLURM id must not reach another job.
-        Raises UsageError, naming the nearest and the newest jobs, when there is no such job: NoJobError for what is an
-        id, which may be that of an array, or of a job that has left a note alone.
-        """
-        if is_job_id(text):
-            if self.is_recorded(text):
-                return self.job(text)
-            known = self._known_otherwise(text)
-            raise NoJobError(known or f"no job {text} in {self.jobs}; {_suggest(text, self.job_ids())}", text)
-        if tasks := expand_tasks(text):
-            raise UsageError(f"{text} means {len(tasks)} tasks of a job array: name one, as {tasks[0]}")
-        ids = self.job_ids()
-        matches = _shorthand(text, ids)
-        if not matches:
-            raise UsageError(f"{text!r} is no job id: {ID_HELP}; {_suggest(text, ids)}")
-        if len(matches) > 1:
-            raise UsageError(f"{text!r} fits {len(matches)} jobs: {_newest(matches)}; write one id in full")
-        return self.job(matches[0])
-
-    def _known_otherwise(self, job_id: str) -> str:
-        """What is known of an id that has no record; empty for nothing."""
-        if tasks := self.tasks_of(job_id):
-            shown = ", ".join(tasks[:_SHOWN]) + (", …" if len(tasks) > _SHOWN else "")
-            return f"{job_id} is a job array, and each of its {len(tasks)} tasks is a job: name one of {shown}"
-        if self.note(job_id).is_file():
-            return (
-                f"of {job_id} there is only a note (tdmpc-lab show {job_id}), and no folder {self.job(job_id).folder}: "
-                "it came from a hand-written log, or its folder was removed. Its config, logs and checkpoints are "
-                "not there"
-            )
-        return ""
-
-    def jobs_like(self, text: str) -> list[str]:
-        """The local jobs that a shorthand as `require_job` takes it may mean."""
-        return _shorthand(text, self.job_ids())
-
-    def require_jobs(self, texts: Sequence[str]) -> list[JobPaths]:
-        """The jobs meant, each once: an array's id, and `7_[0-2]` as squeue writes it, mean its tasks.
-
-        Raises UsageError like `require_job`, and where a list of tasks names one that does not exist.
-        """
-        found: dict[str, JobPaths] = {}
-        for text in texts:
-            listed = self.tasks_of(text) if is_job_id(text) else expand_tasks(text)
-            for job_id in listed or [text]:
-                paths = self.require_job(job_id)
-                found[paths.id] = paths
-        return list(found.values())
-
-    def tasks_of(self, array_id: str) -> list[str]:
-        """The recorded tasks of a job array of this project in their order; none where it is no array's id."""
-        if not is_slurm_id(array_id) or "_" in array_id:
-            return []
-        names = [name for name in self.folder_names() if name.startswith(f"{array_id}_")]
-        return sorted((name for name in names if self.is_recorded(name)), key=natural_key)
-
-
-def _shorthand(text: str, ids: list[str]) -> list[str]:
-    if len(text) < _SHORTHAND_LENGTH:
-        return []
-    return [i for i in ids if is_local_id(i) and (i.startswith(text) or i.endswith(text))]
-
-
-def _suggest(text: str, ids: list[str]) -> str:
-    if not ids:
-        return "there are no jobs yet"
-    near = difflib.get_close_matches(text, ids, n=1, cutoff=0.75)
-    hint = f"did you mean {near[0]}? " if near else ""
-    return f"{hint}the newest are {_newest(ids)}"
-
-
-def _newest(ids: list[str]) -> str:
-    return ", ".join(reversed(ids[-_SHOWN:]))
 
 
 def find_project(start: Path | None = None) -> Project:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import contextlib
 import shutil
 from collections.abc import Callable, Iterable, Iterator
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from tdmpc_lab.errors import RecordError
 from tdmpc_lab.files import write_atomic
-from tdmpc_lab.jobs.ids import allocate_local_folder
+from tdmpc_lab.jobs.ids import new_local_id
 from tdmpc_lab.jobs.paths import JobPaths, Project
 from tdmpc_lab.jobs.record import JobRecord, write_record
 from tdmpc_lab.sharing import make_folder
@@ -84,3 +84,23 @@ def _folder(project: Project, job_id: str | None) -> Iterator[JobPaths]:
         else:
             shutil.rmtree(paths.folder, ignore_errors=True)
         raise
+
+
+_MOST_TRIES = 10_000  # ids tried from one moment on: ten seconds' worth
+
+
+def allocate_local_folder(project: Project, now: datetime) -> JobPaths:
+    """Reserve a local id by making its folder; a taken id moves on by 1 ms until one is free.
+
+    mkdir decides, so processes that submit at the same moment never share a folder. Raises RecordError when
+    ten thousand ids in a row are taken, OSError when the folder can't be made.
+    """
+    project.jobs.mkdir(parents=True, exist_ok=True)
+    for millisecond in range(_MOST_TRIES):
+        paths = project.job(new_local_id(now + timedelta(milliseconds=millisecond)))
+        try:
+            make_folder(paths.folder)
+        except FileExistsError:
+            continue
+        return paths
+    raise RecordError(f"{project.jobs}: {_MOST_TRIES:,} ids from {new_local_id(now)} on are taken; try again")

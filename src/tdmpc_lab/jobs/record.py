@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import functools
 import json
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from datetime import datetime
@@ -13,8 +11,7 @@ from typing import Any
 
 from tdmpc_lab.errors import RecordError
 from tdmpc_lab.files import read_whole, write_atomic
-from tdmpc_lab.jobs.ids import natural_key
-from tdmpc_lab.jobs.paths import RECORD, JobPaths, Project
+from tdmpc_lab.jobs.paths import RECORD, JobPaths
 from tdmpc_lab.sharing import reason
 from tdmpc_lab.text import parse_time
 
@@ -184,44 +181,6 @@ def _checked(paths: JobPaths, data: dict[str, Any]) -> dict[str, Any]:
         elif required:
             raise RecordError(f"{paths.record}: {name} is missing")
     return values
-
-
-def all_records(project: Project) -> list[tuple[JobPaths, JobRecord | RecordError]]:
-    """Every job of the project with its record, or with the reason why that can't be read; each is read once.
-
-    By submit time, then id; a job whose record can't be read stands at the time its record was written. Folders
-    that are no job, or not yet, are left out.
-    """
-    found: list[tuple[float, tuple[int, ...], JobPaths, JobRecord | RecordError]] = []
-    jobs = project.jobs
-    for job_id in project.folder_names():
-        paths = JobPaths(jobs / job_id)
-        try:
-            record: JobRecord | RecordError = read_record(paths)
-            moment = max(0.0, record.submitted.timestamp()) if isinstance(record, JobRecord) else 0.0
-        except RecordError as error:
-            try:
-                record, moment = error, paths.record.stat().st_mtime
-            except PermissionError:  # a job of somebody who does not share it: to leave it out would say there is none
-                record, moment = error, paths.folder.stat().st_mtime
-            except OSError:  # no job, or not yet
-                continue
-        found.append((moment, natural_key(job_id), paths, record))
-    return [(paths, record) for _, _, paths, record in sorted(found, key=lambda job: job[:2])]
-
-
-def peek(raw: bytes, key: str) -> str | None:
-    """A text of a record as it is on file, not parsed, for there may be thousands; None where it has none."""
-    found = _text_of(key).search(raw)
-    try:
-        return None if found is None else str(json.loads(found[1]))
-    except ValueError:
-        return None
-
-
-@functools.cache
-def _text_of(key: str) -> re.Pattern[bytes]:
-    return re.compile(rf'^  "{key}": ("(?:[^"\\]|\\.)*")'.encode(), re.MULTILINE)
 
 
 def _read_object(path: str) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from tdmpc_lab.errors import SnapshotError
+from tdmpc_lab.jobs.find import raw_records
 from tdmpc_lab.jobs.git import GitError, git
 from tdmpc_lab.jobs.paths import Project
 from tdmpc_lab.outputs import is_output
@@ -118,7 +119,7 @@ def unused_snapshots(project: Project) -> list[Path]:
         found = sorted(project.snapshots.iterdir())
     except FileNotFoundError:
         return []
-    records = b"\n".join(record for _, record in project.raw_records())
+    records = b"\n".join(record for _, record in raw_records(project))
     now = time.time()
     return [
         folder

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Literal
 
 from tdmpc_lab.files import write_atomic
+from tdmpc_lab.jobs.find import is_recorded
 from tdmpc_lab.jobs.ids import is_job_id
 from tdmpc_lab.jobs.paths import Project
 
@@ -58,7 +59,7 @@ def unsent_jobs(project: Project) -> dict[str, Unsent]:
     """
     found = {}
     for name in _names(project.unsent):
-        if not project.is_recorded(name):
+        if not is_recorded(project, name):
             all_is_sent(project, name)
         elif (unsent := _read(project.unsent / name)) is not None:
             found[name] = unsent

@@ -11,9 +11,10 @@ import re
 from collections.abc import Collection, Iterable, Iterator, Sequence
 
 from tdmpc_lab.config.diff import NOT_COMPARED, NOT_IN_GROUP
+from tdmpc_lab.jobs.find import peek, raw_records
 from tdmpc_lab.jobs.paths import Project
 from tdmpc_lab.jobs.points import point_label, point_of
-from tdmpc_lab.jobs.record import JobRecord, peek
+from tdmpc_lab.jobs.record import JobRecord
 from tdmpc_lab.text import one_line, shorten
 
 # Told apart with any kind of colour vision (after P. Tol's and Okabe and Ito's sets), the first four in grey too.
@@ -94,7 +95,7 @@ class Colours:
 
 def _submits(project: Project) -> Iterator[Submit]:
     """Every record that says what is asked for; they are not parsed, for there may be thousands."""
-    for job_id, raw in project.raw_records():
+    for job_id, raw in raw_records(project):
         when, experiment, group = (peek(raw, key) for key in ("submitted_at", "experiment", "group"))
         if when is not None and experiment is not None and group is not None:
             yield when, job_id, experiment, group

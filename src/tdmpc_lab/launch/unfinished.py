@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from tdmpc_lab.jobs.find import is_recorded
 from tdmpc_lab.jobs.paths import Project
 from tdmpc_lab.launch.sbatch import submit_folder
 from tdmpc_lab.launch.slurm import ids_by_comment
@@ -79,7 +80,7 @@ def unfinished(project: Project) -> list[Unfinished]:
         tasks.setdefault(job_id.partition("_")[0], []).append(job_id)
     for mark in marks.keys() - found:
         marks[mark].unlink(missing_ok=True)
-    return [Unfinished(job_id, all(project.is_recorded(task) for task in ids)) for job_id, ids in tasks.items()]
+    return [Unfinished(job_id, all(is_recorded(project, task) for task in ids)) for job_id, ids in tasks.items()]
 
 
 def _abandoned(project: Project) -> list[Path]:

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from tdmpc_lab.files import read_jsonl
+from tdmpc_lab.jobs.find import job_ids, select_jobs
 from tdmpc_lab.jobs.metrics import eval_rows, without_replaced
 from tdmpc_lab.jobs.paths import find_project
 from tdmpc_lab.jobs.record import read_record
-from tdmpc_lab.jobs.selection import select_jobs
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -36,7 +36,7 @@ def load(
 
     project = find_project(root)
     if jobs is None:
-        chosen = [(paths, read_record(paths)) for paths in map(project.job, project.job_ids())]
+        chosen = [(paths, read_record(paths)) for paths in map(project.job, job_ids(project))]
     else:
         chosen = select_jobs(project, [jobs] if isinstance(jobs, str) else jobs)
     tables = []

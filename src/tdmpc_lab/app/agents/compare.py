@@ -20,10 +20,10 @@ from tdmpc_lab.config.schema import Spec
 from tdmpc_lab.config.serialize import to_dict
 from tdmpc_lab.errors import NoteError, RecordError, SpecError, UsageError
 from tdmpc_lab.files import read_whole, write_atomic
+from tdmpc_lab.jobs.find import FORMS, Job, select_jobs, what_there_is
 from tdmpc_lab.jobs.ids import array_of
 from tdmpc_lab.jobs.metrics import eval_rows
 from tdmpc_lab.jobs.paths import JobPaths, Project
-from tdmpc_lab.jobs.selection import FORMS, Job, select_jobs, what_there_is
 from tdmpc_lab.notes.entries import read_entry
 from tdmpc_lab.sharing import own_umask_outside
 from tdmpc_lab.yaml_strict import read_yaml

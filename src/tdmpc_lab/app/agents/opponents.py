@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from tdmpc_lab.config.phases import SELF, opponent_weights, phases_of, split_mode
 from tdmpc_lab.config.schema import Spec
 from tdmpc_lab.errors import EnvironmentSpecError, UsageError
+from tdmpc_lab.jobs.find import jobs_like, require_job
 from tdmpc_lab.jobs.ids import is_job_id
 from tdmpc_lab.jobs.paths import JobPaths, Project
 
@@ -78,9 +79,9 @@ def _step_asked_for(text: str) -> tuple[str, str | None]:
 def _job_with_agent(project: Project, text: str) -> JobPaths:
     """The job of this id, for its agent. Raises UsageError."""
     try:
-        return project.require_job(text)
+        return require_job(project, text)
     except UsageError as error:
-        if is_job_id(text) or project.jobs_like(text):
+        if is_job_id(text) or jobs_like(project, text):
             raise
         raise UsageError(no_agent(project, text, str(error))) from error
 

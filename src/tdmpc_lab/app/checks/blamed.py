@@ -13,6 +13,7 @@ from tdmpc_lab.config.causes import has_setting
 from tdmpc_lab.config.loader import LoadedSpec, load_resolved
 from tdmpc_lab.errors import Finding, SpecError
 from tdmpc_lab.files import read_whole
+from tdmpc_lab.jobs.find import folder_names, tasks_of
 from tdmpc_lab.jobs.ids import is_job_id, natural_key
 from tdmpc_lab.jobs.paths import Project
 from tdmpc_lab.notes.entries import Entry, parse_entry
@@ -135,7 +136,7 @@ def _names(words: str, setting: str) -> bool:
 def _that_had(project: Project, entries: Sequence[Entry], setting: str) -> tuple[Entry, ...]:
     """The newest few of these that had the setting: by their configs, imported ones by their bullets."""
     found: list[Entry] = []
-    folders = set(project.folder_names())
+    folders = set(folder_names(project))
     arrays = {name.partition("_")[0] for name in folders if "_" in name}
     left = _LOOKED_AT
     for entry in reversed(entries):
@@ -145,7 +146,7 @@ def _that_had(project: Project, entries: Sequence[Entry], setting: str) -> tuple
             if setting in _listed_settings(entry):
                 found.append(entry)
             continue
-        configs = [project.job(task).resolved for task in project.tasks_of(entry.id) or [entry.id]]
+        configs = [project.job(task).resolved for task in tasks_of(project, entry.id) or [entry.id]]
         if left > 0 and all(_may_have(path, setting) for path in configs):
             left -= 1
             with contextlib.suppress(SpecError, OSError):

@@ -13,6 +13,7 @@ from tdmpc_lab.app.submit.submit import Plan
 from tdmpc_lab.config.diff import config_hash
 from tdmpc_lab.errors import UsageError
 from tdmpc_lab.files import file_lock
+from tdmpc_lab.jobs.find import raw_records
 from tdmpc_lab.jobs.ids import natural_key
 from tdmpc_lab.jobs.paths import Project
 from tdmpc_lab.jobs.record import JobRecord
@@ -48,7 +49,7 @@ def find_repeats(project: Project, plans: Sequence[Plan], code: Callable[[], Job
         wanted.setdefault(config_hash(plan.item.spec), []).append(number)
     refused, said, numbers = _within_the_call(plans, wanted)
     ids: dict[str, str] = {}
-    for job_id, raw in project.raw_records():
+    for job_id, raw in raw_records(project):
         if (match := _HASH.search(raw)) and (found := match[1].decode()) in wanted:
             ids[job_id] = found
     snapshot = code().snapshot if ids else None

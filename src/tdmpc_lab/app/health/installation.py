@@ -22,6 +22,7 @@ from tdmpc_lab.app.health.project import closed_above
 from tdmpc_lab.config.profiles import check_profiles, profile_files
 from tdmpc_lab.errors import ExternalError, LabError, SpecError, UsageError
 from tdmpc_lab.files import nearest
+from tdmpc_lab.jobs.find import folder_names
 from tdmpc_lab.jobs.git import GitError, NoRepositoryError, git
 from tdmpc_lab.jobs.paths import Project
 from tdmpc_lab.sharing import Closed, group_name, is_member, is_shared, not_shared, reason, user_name
@@ -238,7 +239,7 @@ def look_at_sharing(project: Project) -> Iterator[Point]:
 
 def _owners(project: Project) -> set[int]:
     """Who has jobs in the project."""
-    return {project.job(name).folder.lstat().st_uid for name in project.folder_names()}
+    return {project.job(name).folder.lstat().st_uid for name in folder_names(project)}
 
 
 def _by_owner(uid: int) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 from tdmpc_lab.app.joblog.edit import ensure_note, lock_of
 from tdmpc_lab.errors import NoteError, UsageError
 from tdmpc_lab.files import file_lock, write_atomic
+from tdmpc_lab.jobs.find import is_recorded
 from tdmpc_lab.jobs.paths import Project
 from tdmpc_lab.notes.adopt import (
     Placed,
@@ -155,7 +156,7 @@ def _was_split(project: Project, names: Sequence[str], stem: str, doubt: Doubt) 
 
 def _change(project: Project, job_id: str, done: Imported, change: Callable[[bytes], bytes]) -> None:
     """Change a note, and put down what became of it."""
-    if project.is_recorded(job_id):
+    if is_recorded(project, job_id):
         ensure_note(project, job_id)
     before = _note(project, job_id)
     after = change_note(project.note(job_id), change, lock_of(project, job_id))

@@ -7,11 +7,11 @@ import sys
 import time
 from collections.abc import Sequence
 
-from tdmpc_lab.app.joblog.log import refresh_rollup
-from tdmpc_lab.app.joblog.write import write_array_note, write_note
+from tdmpc_lab.app.joblog.write import refresh_rollup, write_array_note, write_note
 from tdmpc_lab.app.queue.status import JobView, job_views
 from tdmpc_lab.errors import LabError, NoteError
 from tdmpc_lab.files import nearest
+from tdmpc_lab.jobs.find import tasks_of
 from tdmpc_lab.jobs.paths import Project
 from tdmpc_lab.jobs.state import State
 from tdmpc_lab.launch.attempts import DEAD_S, last_sign_s
@@ -33,7 +33,7 @@ def catch_up_notes(project: Project, views: Sequence[JobView]) -> None:
             print(f"warning: the note of {view.id} was not brought up to date: {error}", file=sys.stderr)
     arrays = dict.fromkeys(view.record.array_id for view in behind if view.record is not None and view.record.array_id)
     for array_id in arrays:
-        tasks = job_views(project, project.tasks_of(array_id))
+        tasks = job_views(project, tasks_of(project, array_id))
         try:
             write_array_note(project, array_id, {view.id: view.status for view in tasks if view.status is not None})
         except LabError as error:

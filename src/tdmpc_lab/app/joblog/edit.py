@@ -8,17 +8,22 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 from tdmpc_lab.app.joblog.write import mlflow_description, verdict_tags, write_note
 from tdmpc_lab.app.queue.status import scheduler_states
 from tdmpc_lab.errors import ExternalError, LabError, NoteError, SpecError, UsageError
+from tdmpc_lab.files import file_lock, write_atomic
 from tdmpc_lab.jobs.events import read_events
+from tdmpc_lab.jobs.find import is_recorded, require_job, tasks_of
 from tdmpc_lab.jobs.ids import is_job_id
 from tdmpc_lab.jobs.paths import Project
 from tdmpc_lab.jobs.record import read_record
 from tdmpc_lab.jobs.unsent import remind
+from tdmpc_lab.notes.log import read_log
 from tdmpc_lab.notes.note import change_note, has_markers, put_verdict, take_apart
+from tdmpc_lab.notes.rollup import Added, move_into, rollup
 from tdmpc_lab.notes.verdict import Judgement, Verdict, format_verdict, parse_verdict, split_causes, take_causes
 from tdmpc_lab.notes.words import add_bullet, merge_edited
 
@@ -32,7 +37,7 @@ def noted_id(project: Project, text: str) -> str:
     """
     if is_job_id(text) and project.note(text).is_file():
         return text
-    return project.require_job(text).id
+    return require_job(project, text).id
 
 
 def lock_of(project: Project, job_id: str) -> Path:
@@ -75,7 +80,7 @@ def judge(
     path = project.note(job_id)
 
     def change(note: bytes) -> bytes:
-        if not has_markers(note) and project.is_recorded(job_id):
+        if not has_markers(note) and is_recorded(project, job_id):
             take_apart(note, str(path))  # a job's note has markers: says that they are missing
         return put_verdict(note, line, str(path))
 
@@ -90,7 +95,7 @@ def _refuse_foreign_cause(project: Project, job_id: str, cause: str) -> None:
     from tdmpc_lab.config.loader import load_resolved
 
     had = []
-    for task in project.tasks_of(job_id) or [job_id]:
+    for task in tasks_of(project, job_id) or [job_id]:
         try:
             config = project.job(task).resolved
             other = other_value(load_resolved(config), cause) if config.exists() else None
@@ -163,7 +168,7 @@ def tell_mlflow(project: Project, job_id: str, note: bytes, verdict: Verdict | N
     A job without a run is left alone, without loading MLflow: it came from a hand-written log, or its run gets the
     verdict when it is made. A verdict on a whole array goes to the runs of its tasks that have none of their own.
     """
-    if tasks := project.tasks_of(job_id):
+    if tasks := tasks_of(project, job_id):
         told = [_tell_task(project, task) for task in tasks] if verdict is not None else []
         return next(filter(None, told), None)
     return _tell_run(project, job_id, note, {} if verdict is None else verdict.tags)
@@ -200,3 +205,34 @@ def _read(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise NoteError(f"{path}: the note can't be read: {error.strerror}") from error
+
+
+def move_edits(project: Project, added: Sequence[Added]) -> list[str]:
+    """Put a person's lines out of the roll-up into the notes of their jobs, and write it anew; the ids of those notes.
+
+    Raises:
+        NoteError: a line stands below no job's heading, or a note can't be written. Lines that were moved before
+            that stand in both places then.
+    """
+    lost = [line for one in added if one.job_id is None or not _is_noted(project, one.job_id) for line in one.lines]
+    if lost:
+        raise NoteError(
+            f"{project.rollup.relative_to(project.root)}: these lines belong to no job that has a note; put them "
+            "elsewhere, or below a job's heading:\n" + "\n".join(f"  {line}" for line in lost)
+        )
+    moved = []
+    for one in added:
+        job_id = one.job_id or ""
+        ensure_note(project, job_id)
+        path = project.note(job_id)
+        change_note(path, partial(move_into, lines=one.lines, name=str(path)), lock_of(project, job_id))
+        moved.append(job_id)
+    with file_lock(project.rollup_lock):
+        fresh = rollup(read_log(project.notes)[0])
+        write_atomic(project.rollup_copy, fresh)
+        write_atomic(project.rollup, fresh)
+    return moved
+
+
+def _is_noted(project: Project, job_id: str) -> bool:
+    return project.note(job_id).exists() or is_recorded(project, job_id)

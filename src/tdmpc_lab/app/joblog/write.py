@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
-from tdmpc_lab.errors import NoteError, RecordError
+from tdmpc_lab.errors import LabError, NoteError, RecordError
 from tdmpc_lab.files import file_lock, read_jsonl, write_atomic
 from tdmpc_lab.jobs.events import OUTCOMES, read_events
+from tdmpc_lab.jobs.find import tasks_of
 from tdmpc_lab.jobs.ids import array_of
 from tdmpc_lab.jobs.look import status_of, traceback_of
 from tdmpc_lab.jobs.metrics import eval_rows, without_superseded
@@ -19,8 +22,10 @@ from tdmpc_lab.jobs.state import JobStatus, SchedulerState
 from tdmpc_lab.notes.array_note import render_array_note
 from tdmpc_lab.notes.curve import curves_of, svg
 from tdmpc_lab.notes.entries import read_entry
+from tdmpc_lab.notes.log import read_log
 from tdmpc_lab.notes.note import update_note
 from tdmpc_lab.notes.render import Places, describe_for_mlflow, render_note
+from tdmpc_lab.notes.rollup import RollupEditedError, check_unedited, rollup
 from tdmpc_lab.text import parse_time
 from tdmpc_lab.tracking.store import run_url, web_address
 
@@ -126,7 +131,7 @@ def write_array_note(project: Project, array_id: str, known: Mapping[str, JobSta
 
 def _tasks(project: Project, array_id: str, known: Mapping[str, JobStatus]) -> list[tuple[JobRecord, JobStatus]]:
     tasks = []
-    for job_id in project.tasks_of(array_id):
+    for job_id in tasks_of(project, array_id):
         paths = project.job(job_id)
         with contextlib.suppress(RecordError):  # a damaged job is `status`'s to report
             record, events = read_record(paths), read_events(paths.events)
@@ -176,3 +181,48 @@ def read_note(project: Project, job_id: str) -> str:
         return path.read_text(encoding="utf-8", errors="replace")
     except OSError as error:
         raise NoteError(f"{path}: the note can't be read: {error.strerror}") from error
+
+
+def make_rollup(project: Project) -> Path:
+    """Write `notes/JOBS.md` anew from the notes.
+
+    Raises:
+        RollupEditedError: a person has written into it; it is as it was.
+        NoteError: it can't be written.
+    """
+    try:
+        with file_lock(project.rollup_lock):  # from reading the notes on: of two, the later one has all
+            entries, problems = read_log(project.notes)
+            for problem in problems:  # the entry is left out, or stands there without what the tool wrote
+                print(f"warning: {problem}", file=sys.stderr)
+            fresh = rollup(entries)
+            now = _content(project.rollup)
+            check_unedited(_name(project), now, _content(project.rollup_copy), fresh)
+            if now != fresh:
+                project.notes.mkdir(parents=True, exist_ok=True)
+                write_atomic(project.rollup_copy, fresh)
+                write_atomic(project.rollup, fresh)
+    except OSError as error:
+        raise NoteError(f"{project.rollup}: can't be written: {error}") from error
+    return project.rollup
+
+
+def refresh_rollup(project: Project) -> None:
+    """The same after a note has changed: what stands in its way is told, and changes nothing."""
+    try:
+        make_rollup(project)
+    except RollupEditedError as error:
+        print(f"note: {str(error).splitlines()[0].rstrip(':')}; see: tdmpc-lab notes --rollup", file=sys.stderr)
+    except LabError as error:
+        print(f"warning: {error}", file=sys.stderr)
+
+
+def _content(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        return b""
+
+
+def _name(project: Project) -> str:
+    return str(project.rollup.relative_to(project.root))

@@ -15,9 +15,9 @@ from pathlib import Path
 
 from tdmpc_lab.errors import ExternalError, NoJobError, RecordError, UsageError
 from tdmpc_lab.jobs.events import read_events
+from tdmpc_lab.jobs.find import job_ids, peek, raw_records, require_job
 from tdmpc_lab.jobs.ids import array_of
 from tdmpc_lab.jobs.paths import Project
-from tdmpc_lab.jobs.record import peek
 from tdmpc_lab.jobs.unsent import unsent_as
 from tdmpc_lab.tracking.store import ensure_store, public_uri, run_url, sqlite_path, store_uri, ui_command, uri_problem
 from tdmpc_lab.tracking.view import refresh_views, view_url
@@ -112,9 +112,9 @@ def running_ui(project: Project) -> Running | None:
 def _page(project: Project, uri: str, base: str, which: str | None) -> str:
     """The page for `which`; without it that of the newest job's experiment, or `base` when no job is in this store."""
     base = public_uri(base).replace("***@", "")
-    known = {job_id: peek(raw, "experiment") for job_id, raw in project.raw_records()}
+    known = {job_id: peek(raw, "experiment") for job_id, raw in raw_records(project)}
     if which is None or which in known.values():
-        wanted = (job_id for job_id in reversed(project.job_ids()) if which in (None, known.get(job_id)))
+        wanted = (job_id for job_id in reversed(job_ids(project)) if which in (None, known.get(job_id)))
         found = next(filter(None, (_told(project, job_id, uri) for job_id in wanted)), None)
         if found is not None:
             return view_url(base, found["experiment_id"])
@@ -134,7 +134,7 @@ def _page(project: Project, uri: str, base: str, which: str | None) -> str:
 
 def _job(project: Project, text: str, experiments: Collection[str]) -> str:
     try:
-        return project.require_job(text).id
+        return require_job(project, text).id
     except NoJobError:  # what is an id is no name of an experiment
         raise
     except UsageError as error:

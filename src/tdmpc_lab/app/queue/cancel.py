@@ -11,9 +11,9 @@ from tdmpc_lab.app.joblog.catch_up import catch_up_notes
 from tdmpc_lab.app.queue.status import JobView, job_views
 from tdmpc_lab.errors import LabError, UsageError
 from tdmpc_lab.jobs.events import OUTCOMES, read_events
+from tdmpc_lab.jobs.find import all_records, is_recorded, require_jobs, tasks_of
 from tdmpc_lab.jobs.ids import array_of, is_slurm_id
 from tdmpc_lab.jobs.paths import Project
-from tdmpc_lab.jobs.record import all_records
 from tdmpc_lab.jobs.requests import ask
 from tdmpc_lab.jobs.state import State
 from tdmpc_lab.sharing import user_name
@@ -33,8 +33,8 @@ def chosen(project: Project, words: Sequence[str], experiment: str | None) -> li
         unrecorded = is_slurm_id(word) and word in _unrecorded(project)
         if unrecorded:
             ids[word] = None
-        if not unrecorded or project.tasks_of(word):
-            ids |= {paths.id: None for paths in project.require_jobs([word])}
+        if not unrecorded or tasks_of(project, word):
+            ids |= {paths.id: None for paths in require_jobs(project, [word])}
     if experiment is not None:
         names = {r.id: r.experiment for _, r in all_records(project) if not isinstance(r, Exception)}
         if experiment not in names.values():
@@ -76,7 +76,7 @@ def cancel(
     from tdmpc_lab.launch.local import cancel_local
     from tdmpc_lab.launch.slurm import cancel_ids, signal_ids
 
-    left = [job_id for job_id in ids if is_slurm_id(job_id) and not project.is_recorded(job_id)]
+    left = [job_id for job_id in ids if is_slurm_id(job_id) and not is_recorded(project, job_id)]
     done: dict[str, str] = {}
     kill: list[str] = list(left)
     saving: list[str] = []
@@ -131,7 +131,7 @@ def _whole_arrays(project: Project, ids: Sequence[str]) -> list[str]:
     """The ids with all tasks of an array as the array's own id: scancel takes its time for each."""
     chosen_ids = set(ids)
     arrays = dict.fromkeys(of[0] for job_id in ids if (of := array_of(job_id)))
-    whole = [array for array in arrays if chosen_ids.issuperset(project.tasks_of(array))]
+    whole = [array for array in arrays if chosen_ids.issuperset(tasks_of(project, array))]
     return [*whole, *(job_id for job_id in ids if not ((of := array_of(job_id)) and of[0] in whole))]
 
 

@@ -17,6 +17,7 @@ from typing import Any, Literal
 
 from tdmpc_lab.app.queue.status import Asked, JobView, job_views
 from tdmpc_lab.errors import LabError, UsageError
+from tdmpc_lab.jobs.find import folder_names
 from tdmpc_lab.jobs.ids import is_slurm_id
 from tdmpc_lab.jobs.metrics import as_float, as_int, eval_rows
 from tdmpc_lab.jobs.paths import JobPaths, Project
@@ -93,7 +94,7 @@ def find_leftovers(
     found = Findings()
     asked = Asked(math.inf)
     views = job_views(project, None, asked)
-    slurm = submit_folder(project).exists() or any(is_slurm_id(name) for name in project.folder_names())
+    slurm = submit_folder(project).exists() or any(is_slurm_id(name) for name in folder_names(project))
     queue = asked.queue(_QUEUE_S) if slurm else Queue()
     needed = _needed(project, [view for view in views if not view.state.ended])
     for view in views:
@@ -268,7 +269,7 @@ def _of_nobody(project: Project, queue: Queue, before: float) -> Iterator[Leftov
     for folder in [] if project.snapshots.is_symlink() else unused_snapshots(project):
         if folder.lstat().st_mtime < before:
             yield Leftover("snapshot", folder, _size(folder))
-    names = project.folder_names()
+    names = folder_names(project)
     for name in names:
         folder = project.jobs / name
         if queue.problem is None and not _in_queue(queue, name) and _of_a_submit(folder, before):

@@ -22,12 +22,13 @@ from typing import TYPE_CHECKING, Any
 from tdmpc_lab.errors import ExternalError, LabError, RecordError, UsageError
 from tdmpc_lab.files import read_jsonl
 from tdmpc_lab.jobs.events import OUTCOMES, read_brief, read_events, seems_over
+from tdmpc_lab.jobs.find import all_records, folder_names
 from tdmpc_lab.jobs.ids import array_of, fold_tasks, is_slurm_id, natural_key
 from tdmpc_lab.jobs.look import status_of, traceback_of
 from tdmpc_lab.jobs.metrics import opponents_of, telling_rows
 from tdmpc_lab.jobs.paths import EVENTS, JobPaths, Project
 from tdmpc_lab.jobs.queued import QueueLine, share_at_limit
-from tdmpc_lab.jobs.record import JobRecord, all_records, read_record
+from tdmpc_lab.jobs.record import JobRecord, read_record
 from tdmpc_lab.jobs.requests import cancelled_since, person, read_requests
 from tdmpc_lab.jobs.state import JobStatus, SchedulerState, State
 from tdmpc_lab.launch.attempts import DEAD_S, heartbeat_s, last_sign_s
@@ -472,7 +473,7 @@ def _closing(project: Project, views: Sequence[JobView], asked: Asked) -> bool:
 
 
 def _show_events(paths: JobPaths, seen: int, progress: Progress) -> int:
-    from tdmpc_lab.app.run.worker import event_text
+    from tdmpc_lab.jobs.events import event_text
 
     events = read_events(paths.events)
     for event in events[seen:]:
@@ -666,7 +667,7 @@ class _EarlyQueue:
     def __init__(self, project: Project) -> None:
         self._answer: Queue | None = None
         # Which jobs are open is not known yet: in a shared project all who have jobs there are asked about.
-        self._users = owners(project.job(name) for name in project.folder_names()) if is_shared(project.root) else ()
+        self._users = owners(project.job(name) for name in folder_names(project)) if is_shared(project.root) else ()
         self._thread = threading.Thread(target=self._ask, name="squeue", daemon=True)
         self._thread.start()
 

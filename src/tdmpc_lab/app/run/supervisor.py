@@ -5,8 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from tdmpc_lab.app.joblog.log import refresh_rollup
-from tdmpc_lab.app.joblog.write import write_note
+from tdmpc_lab.app.joblog.write import refresh_rollup, write_note
 from tdmpc_lab.app.mlflow.mirror import end_run_of
 from tdmpc_lab.app.run.worker import run_job
 from tdmpc_lab.errors import LabError

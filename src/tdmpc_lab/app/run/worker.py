@@ -11,14 +11,13 @@ import platform
 import socket
 import sys
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from tdmpc_lab.app.joblog.log import refresh_rollup
-from tdmpc_lab.app.joblog.write import mlflow_description, write_array_note, write_note
+from tdmpc_lab.app.joblog.write import mlflow_description, refresh_rollup, write_array_note, write_note
 from tdmpc_lab.app.mlflow.mirror import RUN_STATUS, run_end, run_files, start_mirror
 from tdmpc_lab.app.run.failure import cannot_begin, cause_of, disk_is_full, free_reserve, keep_reserve, let_go_of
 from tdmpc_lab.app.run.stopping import TERMINATED_CODE, ending, signals_to
@@ -26,9 +25,9 @@ from tdmpc_lab.app.run.watchdog import Watchdog
 from tdmpc_lab.config.loader import load_resolved
 from tdmpc_lab.config.schema import Spec
 from tdmpc_lab.errors import AttemptLostError, LabError, TrainingError
-from tdmpc_lab.jobs.events import EventLog, read_events
+from tdmpc_lab.jobs.events import EventLog, event_text, read_events
 from tdmpc_lab.jobs.paths import JobPaths, Project
-from tdmpc_lab.jobs.record import JobRecord, read_record, start_words
+from tdmpc_lab.jobs.record import JobRecord, read_record
 from tdmpc_lab.jobs.requests import read_requests
 from tdmpc_lab.jobs.state import SchedulerState, State
 from tdmpc_lab.jobs.unsent import Unsent, all_is_sent, mark_unsent
@@ -38,7 +37,6 @@ from tdmpc_lab.launch.sbatch import REQUEUE_CODE, attempt_start
 from tdmpc_lab.launch.slurm import running_id
 from tdmpc_lab.sharing import share_new_files
 from tdmpc_lab.streams import write_utf8
-from tdmpc_lab.text import count
 from tdmpc_lab.tracking.mirror import MlflowMirror
 from tdmpc_lab.tracking.store import sends_itself
 from tdmpc_lab.training.stop import StopFlag
@@ -349,34 +347,3 @@ def node_name(record: JobRecord) -> str:
     """The machine this attempt runs on, as SLURM calls it where SLURM started it."""
     own_name = os.environ.get("SLURMD_NODENAME") if record.cluster == "slurm" else None
     return own_name or socket.gethostname()
-
-
-def event_text(kind: str, fields: Mapping[str, Any]) -> str | None:
-    """An event for a person who watches; None for those that say nothing to him."""
-    say = _EVENT_TEXTS.get(kind)
-    return None if say is None else say(fields)
-
-
-def _phase_text(fields: Mapping[str, Any]) -> str:
-    changes = f": {', '.join(fields['changes'])}" if fields["changes"] else ""
-    return f"step {fields['step']:,}: phase {fields['phase']} begins{changes}"
-
-
-_EVENT_TEXTS: dict[str, Callable[[Mapping[str, Any]], str]] = {
-    "warm_up": lambda e: f"step {e['step']:,}: learning from the seed steps ({count(e['updates'], 'update')})",
-    "start_from": lambda e: (
-        f"starts from {start_words(e)}: "
-        + ("optimizers and running scale too" if e["optimizers"] else "optimizers and running scale begin fresh")
-        + "; the replay is empty"
-    ),
-    "resumed": lambda e: f"going on from step {e['step']:,} (attempt {e['attempt']})",
-    "checkpoint": lambda e: f"checkpoint {e['file']}",
-    "phase": _phase_text,
-    "video": lambda e: f"video {e['file']}: {e['of']}",
-    "self_play_copy": lambda e: f"step {e['step']:,}: copy {e['copy']} of the agent joins its pool of opponents",
-    "episode_dropped": lambda e: (
-        f"environment {e['env']}: its running episode did not come out the same again and was dropped"
-    ),
-    "warning": lambda e: str(e["message"]),
-    "precision": lambda e: str(e["message"]),
-}

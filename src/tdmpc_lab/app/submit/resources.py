@@ -10,6 +10,7 @@ from tdmpc_lab.app.queue.status import job_views
 from tdmpc_lab.config.loader import LoadedSpec
 from tdmpc_lab.config.schema import SlurmConfig
 from tdmpc_lab.errors import Problem, SpecError, UsageError
+from tdmpc_lab.jobs.find import job_ids, require_job
 from tdmpc_lab.jobs.ids import is_slurm_id
 from tdmpc_lab.jobs.paths import Project
 from tdmpc_lab.jobs.state import State
@@ -52,11 +53,11 @@ def _dependency(project: Project, text: str) -> str:
 
 def _known(project: Project, job: str, where: str) -> str:
     """The id, if it is that of a SLURM job or job array of this project. Raises UsageError."""
-    ids = project.job_ids()
+    ids = job_ids(project)
     if job == "last" and ids:
         job = ids[-1]
     if job not in ids and not _tasks(job, ids):
-        job = project.require_job(job).id
+        job = require_job(project, job).id
     if not is_slurm_id(job):
         raise UsageError(f"{where}: {job} is no SLURM job, so SLURM can't wait for it; `tdmpc-lab wait {job}` can")
     return job
@@ -129,7 +130,7 @@ def settle_dependencies(project: Project, item: LoadedSpec) -> tuple[LoadedSpec,
 
 def _end(project: Project, job: str) -> State | None:
     """How a job, or the first task that went wrong of a job array, has ended; None while it goes on."""
-    ids = _tasks(job, project.job_ids()) or [job]
+    ids = _tasks(job, job_ids(project)) or [job]
     states = [view.status.state for view in job_views(project, ids) if view.status is not None]
     if len(states) < len(ids) or not all(state.ended for state in states):
         return None

@@ -19,6 +19,7 @@ from tdmpc_lab.config.rules import NETWORK_KEYS
 from tdmpc_lab.config.schema import Spec
 from tdmpc_lab.config.serialize import flatten, to_dict
 from tdmpc_lab.errors import LabError, RecordError, SpecError, UsageError
+from tdmpc_lab.jobs.find import require_job
 from tdmpc_lab.jobs.paths import JobPaths, Project
 from tdmpc_lab.jobs.record import JobRecord, read_record
 from tdmpc_lab.jobs.state import State
@@ -44,7 +45,7 @@ def plan_resume(project: Project, job: str, overrides: Sequence[str], steps: int
         SpecError: the overrides do not fit, or the environment can't be made.
         RecordError: the old job's files can't be read.
     """
-    old = project.require_job(job)
+    old = require_job(project, job)
     view = job_views(project, [old.id])[0]
     if view.status is None or view.record is None:
         raise RecordError(f"job {old.id} can't be read: {view.problem}")
@@ -136,7 +137,7 @@ def plan_rerun(project: Project, job: str, overrides: Sequence[str]) -> tuple[Pl
         SpecError: the overrides do not fit, or the environment can't be made.
         RecordError: the old job's files can't be read, or its snapshot is gone.
     """
-    old = project.require_job(job)
+    old = require_job(project, job)
     record = read_record(old)
     (view,) = job_views(project, [old.id])
     if not view.over:

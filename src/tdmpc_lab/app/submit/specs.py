@@ -16,6 +16,7 @@ from tdmpc_lab.config.phases import SELF, Phase, phases_of, split_mode
 from tdmpc_lab.config.profiles import profile_files
 from tdmpc_lab.config.schema import EnvConfig, RewardConfig, Spec
 from tdmpc_lab.errors import EnvironmentSpecError, LabError, Problem, RecordError, SpecError, UsageError
+from tdmpc_lab.jobs.find import job_ids
 from tdmpc_lab.jobs.ids import is_job_id
 from tdmpc_lab.jobs.paths import JobPaths, Project
 from tdmpc_lab.jobs.record import read_record
@@ -293,7 +294,7 @@ def comparisons(project: Project, loaded: Sequence[LoadedSpec], *, leave_out: Co
 
 def _comparison(project: Project, item: LoadedSpec, wanted: str, leave_out: Collection[str]) -> tuple[Spec, str | None]:
     """The spec meant by `compare_to`, and its job: a job's, else the newest job's of that experiment, else a file's."""
-    ids = project.job_ids()
+    ids = job_ids(project)
     if wanted in ids:
         return load_resolved(project.job(wanted).resolved), wanted
     if not is_job_id(wanted):
@@ -316,7 +317,7 @@ def _comparison(project: Project, item: LoadedSpec, wanted: str, leave_out: Coll
 def _comparable(project: Project, item: LoadedSpec) -> list[str]:
     """The experiments that a spec can be compared to, by name."""
     names = {path.stem for folder in (item.path.parent, project.experiments) for path in folder.glob("*.yaml")}
-    for job_id in project.job_ids():
+    for job_id in job_ids(project):
         try:
             names.add(read_record(project.job(job_id)).experiment)
         except RecordError:  # a damaged record is `status`'s to report

@@ -38,8 +38,7 @@ from tdmpc_lab.envs.hockey.constants import (
     Mode,
     W,
 )
-from tdmpc_lab.envs.hockey.contacts import ContactDetector
-from tdmpc_lab.envs.hockey.core import HockeyEnv
+from tdmpc_lab.envs.hockey.core import ContactDetector, HockeyEnv
 from tdmpc_lab.envs.hockey.opponents import OPPONENT_NAMES, Opponent, OpponentSpec, make_opponent
 from tdmpc_lab.envs.hockey.original_api import BasicOpponent, HockeyEnv_BasicOpponent, HumanOpponent
 from tdmpc_lab.envs.hockey.single import OnePlayerHockey, OriginalHockey

@@ -16,12 +16,13 @@ from gymnasium import Env, logger, spaces
 from gymnasium.utils import EzPickle, seeding
 
 from tdmpc_lab.envs.hockey import forces, rewards
-from tdmpc_lab.envs.hockey.box2d import b2World
+from tdmpc_lab.envs.hockey.box2d import b2ContactListener, b2World
 from tdmpc_lab.envs.hockey.constants import (
     CENTER_X,
     CENTER_Y,
     FPS,
     GOAL_SIZE,
+    MAX_TIME_KEEP_PUCK,
     NUM_OBSERVATIONS,
     POSITION_ITERATIONS,
     SCALE,
@@ -34,9 +35,45 @@ from tdmpc_lab.envs.hockey.constants import (
     W,
     as_mode,
 )
-from tdmpc_lab.envs.hockey.contacts import ContactDetector
 from tdmpc_lab.envs.hockey.rendering import Renderer
 from tdmpc_lab.envs.hockey.rink import Body, Point, Rink, build_goals, build_player, build_puck, build_scenery
+
+
+class ContactDetector(b2ContactListener):  # type: ignore[misc]  # Box2D has no types
+    """Sees goals and catches; the order of the four rules matters when both happen in one step."""
+
+    def __init__(self, env: HockeyEnv) -> None:
+        super().__init__()
+        self.env = env
+
+    def BeginContact(self, contact: Any) -> None:  # noqa: N802  the name is Box2D's
+        """Two bodies began to touch."""
+        env = self.env
+        pair = (contact.fixtureA.body, contact.fixtureB.body)
+        if env.puck not in pair:
+            return
+        if env.goal_player_2 in pair:
+            env.score(1)
+        if env.goal_player_1 in pair:
+            env.score(-1)
+        if not env.keep_mode:
+            return
+        puck_vx = env.puck.linearVelocity.x
+        if env.player1 in pair and puck_vx < 0.1 and env.player1_has_puck == 0:
+            env.player1_has_puck = MAX_TIME_KEEP_PUCK
+        if env.player2 in pair and puck_vx > -0.1 and env.player2_has_puck == 0:
+            env.player2_has_puck = MAX_TIME_KEEP_PUCK
+
+    # Box2D calls these for every contact in every step; without them each call goes back into C++.
+    def EndContact(self, contact: Any) -> None:  # noqa: N802
+        """Nothing to do."""
+
+    def PreSolve(self, contact: Any, oldManifold: Any) -> None:  # noqa: N802, N803
+        """Nothing to do."""
+
+    def PostSolve(self, contact: Any, impulse: Any) -> None:  # noqa: N802
+        """Nothing to do."""
+
 
 Observation = npt.NDArray[np.float64]
 _UNKNOWN_DISTANCE = 1000.0
