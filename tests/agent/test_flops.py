@@ -10,7 +10,7 @@ from agent_fixtures import TINY, TINY_PLANNER, random_batch, tiny_agent
 from torch.utils.flop_counter import FlopCounterMode
 
 from tdmpc_lab.agent import AgentConfig, PlannerConfig, WorldModel
-from tdmpc_lab.agent.flops import linear_weights, plan_flops, update_flops
+from tdmpc_lab.agent.bench import linear_weights, plan_flops, update_flops
 from tdmpc_lab.agent.planner import planner_iterations
 
 WIDE = dataclasses.replace(TINY, hidden_dim=64, latent_dim=64, q_heads=3)

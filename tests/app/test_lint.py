@@ -19,7 +19,7 @@ from tdmpc_lab.app.submit.submit import Cluster, Plan
 from tdmpc_lab.cli.main import main
 from tdmpc_lab.config.loader import load_spec
 from tdmpc_lab.config.schema import LintRule
-from tdmpc_lab.envs.look import Look
+from tdmpc_lab.envs.make import Look
 from tdmpc_lab.errors import SpecError, UsageError
 from tdmpc_lab.jobs.paths import Project
 

@@ -31,8 +31,7 @@ from tdmpc_lab.files import write_atomic
 from tdmpc_lab.jobs.events import EventLog
 from tdmpc_lab.jobs.find import job_ids
 from tdmpc_lab.jobs.paths import JobPaths, Project
-from tdmpc_lab.jobs.prepare import prepare_job
-from tdmpc_lab.jobs.record import JobRecord, read_record
+from tdmpc_lab.jobs.record import JobRecord, prepare_job, read_record
 from tdmpc_lab.tracking.run import run_info
 from tdmpc_lab.training.build import Places, build_agent, build_trainer
 from tdmpc_lab.training.checkpoints import CheckpointStore, load_checkpoint

@@ -18,8 +18,7 @@ from tdmpc_lab.config.loader import load_spec
 from tdmpc_lab.config.serialize import dump_yaml
 from tdmpc_lab.jobs.events import EventLog, read_events
 from tdmpc_lab.jobs.paths import JobPaths, Project
-from tdmpc_lab.jobs.prepare import prepare_job
-from tdmpc_lab.jobs.record import JobRecord
+from tdmpc_lab.jobs.record import JobRecord, prepare_job
 from tdmpc_lab.launch.lease import read_holder
 from tdmpc_lab.launch.local import start_local
 from tdmpc_lab.notes.note import BEGIN

@@ -22,8 +22,7 @@ from tdmpc_lab.config.loader import load_spec
 from tdmpc_lab.config.serialize import dump_yaml
 from tdmpc_lab.jobs.events import EventLog
 from tdmpc_lab.jobs.paths import JobPaths, Project
-from tdmpc_lab.jobs.prepare import prepare_job
-from tdmpc_lab.jobs.record import JobRecord
+from tdmpc_lab.jobs.record import JobRecord, prepare_job
 from tdmpc_lab.tracking.mirror import MirrorReport
 
 SPEC = """\

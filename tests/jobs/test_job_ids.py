@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tdmpc_lab.errors import RecordError
-from tdmpc_lab.jobs import ids
+from tdmpc_lab.jobs import record as prepare
 from tdmpc_lab.jobs.ids import expand_tasks, fold_tasks, is_job_id, is_local_id, is_slurm_id, natural_key, new_local_id
 from tdmpc_lab.jobs.paths import Project
-from tdmpc_lab.jobs.prepare import allocate_local_folder
+from tdmpc_lab.jobs.record import allocate_local_folder
 
 NOW = datetime(2026, 2, 3, 9, 14, 22, 123456, tzinfo=UTC)
 
@@ -86,7 +86,7 @@ def test_submits_at_one_moment_never_share_a_folder(tmp_path: Path) -> None:
 
 
 def test_running_out_of_ids_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ids, "_MOST_TRIES", 2)
+    monkeypatch.setattr(prepare, "_MOST_TRIES", 2)
     project = Project(tmp_path)
     for _ in range(2):
         allocate_local_folder(project, NOW)

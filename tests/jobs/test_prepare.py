@@ -8,12 +8,11 @@ from pathlib import Path
 import pytest
 
 from tdmpc_lab.errors import RecordError, UsageError
-from tdmpc_lab.jobs import prepare
+from tdmpc_lab.jobs import record as prepare
 from tdmpc_lab.jobs.find import job_ids
 from tdmpc_lab.jobs.ids import is_local_id
 from tdmpc_lab.jobs.paths import Project
-from tdmpc_lab.jobs.prepare import prepare_job
-from tdmpc_lab.jobs.record import JobRecord, read_record
+from tdmpc_lab.jobs.record import JobRecord, prepare_job, read_record
 
 
 def make_record(job_id: str) -> JobRecord:

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tdmpc_lab.launch.debug import run_debug
 from tdmpc_lab.launch.environment import clean_environment
+from tdmpc_lab.launch.local import run_debug
 
 
 def _divide(number: int) -> float:

@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 
 from tdmpc_lab.config.schema import SlurmConfig
-from tdmpc_lab.launch.gpus import gpu_memory_gib
-from tdmpc_lab.launch.nodes import NodeGroup, gpus_asked_for, mismatches, parse_sinfo
+from tdmpc_lab.launch.nodes import NodeGroup, gpu_memory_gib, gpus_asked_for, mismatches, parse_sinfo
 
 SINFO = """\
 test*|up|15:00|16|64000|gpu:2080ti:4|2|idle

@@ -11,8 +11,7 @@ import pytest
 from tdmpc_lab.jobs.queued import QueueLine
 from tdmpc_lab.jobs.state import SchedulerState
 from tdmpc_lab.launch import commands as commands_module
-from tdmpc_lab.launch.queue import Queue, parse_sacct, parse_squeue, slurm_states, waits
-from tdmpc_lab.launch.reasons import reason_in_words
+from tdmpc_lab.launch.queue import Queue, parse_sacct, parse_squeue, reason_in_words, slurm_states, waits
 
 GONE = SchedulerState("GONE")
 ME = pwd.getpwuid(os.getuid()).pw_name

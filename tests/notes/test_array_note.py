@@ -6,7 +6,7 @@ import dataclasses
 
 from tdmpc_lab.jobs.record import JobRecord
 from tdmpc_lab.jobs.state import JobStatus, State
-from tdmpc_lab.notes.array_note import render_array_note
+from tdmpc_lab.notes.render import render_array_note
 
 
 def task(number: int, count: int = 2) -> JobRecord:

@@ -6,7 +6,7 @@ import pytest
 
 from tdmpc_lab.jobs.record import JobRecord
 from tdmpc_lab.jobs.state import JobStatus, State
-from tdmpc_lab.notes.remedy import remedy
+from tdmpc_lab.notes.render import remedy
 
 RECORD = JobRecord(
     id="2000001",

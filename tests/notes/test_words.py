@@ -7,8 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tdmpc_lab.errors import NoteError
-from tdmpc_lab.notes.note import BEGIN, END, put_verdict, replace_machine_part, take_apart
-from tdmpc_lab.notes.words import add_bullet, merge_edited
+from tdmpc_lab.notes.note import BEGIN, END, add_bullet, merge_edited, put_verdict, replace_machine_part, take_apart
 
 NEW = replace_machine_part(b"", "##### 7 - 2026-02-03_09-14-22\n- about")
 PIECES = [

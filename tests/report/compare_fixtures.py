@@ -12,8 +12,7 @@ from tdmpc_lab.config.serialize import dump_yaml
 from tdmpc_lab.files import append_jsonl
 from tdmpc_lab.jobs.find import folder_names
 from tdmpc_lab.jobs.paths import JobPaths, Project
-from tdmpc_lab.jobs.prepare import prepare_job
-from tdmpc_lab.jobs.record import JobRecord
+from tdmpc_lab.jobs.record import JobRecord, prepare_job
 
 BEGIN = datetime.fromisoformat("2026-02-03T09:14:22+01:00")
 SPEC: dict[str, Any] = {"env": {"id": "Pendulum-v1"}, "train": {"steps": 400, "seed": 1}, "eval": {"every": 100}}

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tdmpc_lab.report.curve_plot import _points, _series, curve_png
+from tdmpc_lab.report.plots import _points, _series, curve_png
 
 PENDULUM = [{"step": step, "return_mean": -1000.0 + step, "return_std": 20.0} for step in range(0, 300, 100)]
 GAMES = [

@@ -5,8 +5,7 @@ import pytest
 from tdmpc_lab.errors import UsageError
 from tdmpc_lab.files import append_jsonl
 from tdmpc_lab.jobs.paths import Project
-from tdmpc_lab.jobs.prepare import prepare_job
-from tdmpc_lab.jobs.record import JobRecord
+from tdmpc_lab.jobs.record import JobRecord, prepare_job
 from tdmpc_lab.report import load
 
 

@@ -18,7 +18,7 @@ from tdmpc_lab.errors import UsageError
 from tdmpc_lab.jobs.paths import JobPaths, Project
 from tdmpc_lab.jobs.state import SchedulerState
 from tdmpc_lab.launch import slurm
-from tdmpc_lab.launch.logs import link_logs
+from tdmpc_lab.launch.local import link_logs
 from tdmpc_lab.launch.queue import slurm_states
 from tdmpc_lab.launch.sbatch import submit_folder
 

@@ -122,7 +122,7 @@ def test_a_sweep_of_one_is_no_array_and_specs_go_together(lab: Lab) -> None:
 
 
 def test_an_array_is_cut_at_what_the_cluster_allows(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tdmpc_lab.launch.arrays.max_array_size", lambda: 2)
+    monkeypatch.setattr("tdmpc_lab.launch.slurm.max_array_size", lambda: 2)
     words = ["experiments/quick.yaml", "sweep.train.seed=[0, 1, 2, 3]", "--array-limit", "1"]
     assert in_process(lab, monkeypatch, *words) == 0
     ids = job_ids(lab.project)

@@ -10,7 +10,7 @@ from training_fixtures import comparable, run, spec, with_train
 
 from tdmpc_lab.agent import Episode, Replay
 from tdmpc_lab.errors import CheckpointError
-from tdmpc_lab.training import episode_files
+from tdmpc_lab.training import checkpoints as episode_files
 from tdmpc_lab.training.build import Places, build_trainer
 from tdmpc_lab.training.checkpoints import (
     CheckpointStore,

@@ -184,7 +184,7 @@ def compare(args: Namespace) -> int:
         alone=args.alone,
     )
     if plot is not None:
-        from tdmpc_lab.report.curves_plot import draw_curves
+        from tdmpc_lab.report.plots import draw_curves
 
         draw_curves(plot, found)
     if page is not None:

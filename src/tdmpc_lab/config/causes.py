@@ -9,8 +9,7 @@ from typing import Any
 
 from tdmpc_lab.config.fieldtypes import KeyPath, spec_types
 from tdmpc_lab.config.layers import merge
-from tdmpc_lab.config.loader import spec_from_dict
-from tdmpc_lab.config.overrides import parse_overrides
+from tdmpc_lab.config.loader import parse_overrides, spec_from_dict
 from tdmpc_lab.config.phases import phases_of
 from tdmpc_lab.config.schema import Spec
 from tdmpc_lab.config.serialize import key_word, to_dict

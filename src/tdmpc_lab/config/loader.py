@@ -2,6 +2,8 @@
 
 Every file and the command line are validated on their own, so that a wrong value is reported although
 another one replaces it; what is missing, and the rules between keys, concern the merged values.
+
+Overrides come from the command line (`agent.horizon=5`), or from Python as plain values.
 """
 
 from __future__ import annotations
@@ -10,10 +12,12 @@ import dataclasses
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from tdmpc_lab.config.fieldtypes import KeyPath, required_keys, spec_types
+from tdmpc_lab.config.durations import format_duration
+from tdmpc_lab.config.fieldtypes import KeyPath, required_keys, spec_types, whole_keys
 from tdmpc_lab.config.layers import (
     COMMAND_LINE,
     Layer,
@@ -28,9 +32,7 @@ from tdmpc_lab.config.layers import (
     without,
 )
 from tdmpc_lab.config.messages import found_text
-from tdmpc_lab.config.overrides import parse_overrides
 from tdmpc_lab.config.phases import phase_problems
-from tdmpc_lab.config.plain import plain_layer
 from tdmpc_lab.config.profiles import profile_of
 from tdmpc_lab.config.retired import ADDED, RETIRED
 from tdmpc_lab.config.rules import Rule, broken_rules
@@ -49,7 +51,7 @@ from tdmpc_lab.config.sweep import (
 )
 from tdmpc_lab.config.validation import adapter, refused, validate_layer
 from tdmpc_lab.errors import Problem, SpecError
-from tdmpc_lab.yaml_strict import read_yaml
+from tdmpc_lab.yaml_strict import MAX_DEPTH, MAX_KEY, YamlPath, has_surrogate, is_key, parse_value, read_yaml
 
 _NAME: KeyPath = ("name",)
 
@@ -307,3 +309,97 @@ def _rule_problem(layers: list[Layer], rule: Rule, values: Mapping[str, Any]) ->
         shown[key] = text
     layer = homes[at] or _main(layers)
     return Problem(file=layer.source, line=layer.line(tuple(at.split("."))), key=at, message=rule.message(at, shown))
+
+
+def parse_overrides(overrides: Sequence[str]) -> Layer:
+    """One layer out of `key=value` texts. Problems are in the layer; two values for one key are one."""
+    layer = Layer(COMMAND_LINE)
+    given: dict[tuple[str, ...], str] = {}
+    for override in overrides:
+        key, equals, text = override.partition("=")
+        path = tuple(part.strip() for part in key.split("."))
+        if path[0] == "sweep" and len(path) > 1 and path[1]:
+            path = ("sweep", ".".join(path[1:]))  # the sweep's own keys are dotted: sweep.train.seed=[0, 1]
+        if not equals or not all(path):
+            _problem(layer, "", f"found {override!r}; allowed: key=value, such as agent.horizon=5")
+        elif path[0] == "extends":
+            _problem(layer, key, "allowed in a file only")
+        elif whole := next((known for known in whole_keys() if path[: len(known)] == known != path), None):
+            name = ".".join(whole)
+            _problem(layer, ".".join(path), whole_keys()[whole], f"write {name}={{{'.'.join(path[len(whole) :])}: …}}")
+        elif clash := next((other for other in given if _overlap(path, other)), None):
+            _problem(layer, ".".join(path), _clash_message(path, clash, given[clash]), "keep one of them")
+        else:
+            given[path] = override
+            _add(layer, path, text)
+    return layer
+
+
+def _overlap(path: tuple[str, ...], other: tuple[str, ...]) -> bool:
+    """Whether the two are one key, or one lies below the other."""
+    common = min(len(path), len(other))
+    return path[:common] == other[:common]
+
+
+def _clash_message(path: tuple[str, ...], other: tuple[str, ...], override: str) -> str:
+    if path == other:
+        return f"given twice, first as {override!r}"
+    place = "below" if len(path) > len(other) else "above"
+    return f"lies {place} {'.'.join(other)}, which is given as well, as {override!r}"
+
+
+def _add(layer: Layer, path: tuple[str, ...], text: str) -> None:
+    try:
+        document = parse_value(text, COMMAND_LINE)
+    except SpecError as error:
+        for problem in error.problems:
+            _problem(layer, ".".join(path), problem.message, problem.hint)
+        layer.broken.add(path)
+        return
+    for problem in document.problems:
+        inside = f".{problem.key}" if problem.key else ""
+        _problem(layer, ".".join(path) + inside, problem.message, problem.hint)
+    layer.broken |= {path + inside for inside in document.broken}
+    layer.raw |= {path + inside: raw for inside, raw in document.raw.items()}
+    layer.data = merge(layer.data, nested(path, document.data))
+
+
+def _problem(layer: Layer, key: str, message: str, hint: str = "") -> None:
+    layer.problems.append(Problem(file=COMMAND_LINE, line=None, key=key, message=message, hint=hint))
+
+
+def plain_layer(data: Mapping[str, Any], source: str) -> Layer:
+    """A layer of plain values; what can't stand in a YAML file is reported in it."""
+    layer = Layer(source)
+    plain = _plain(layer, data, ())
+    if isinstance(plain, dict):
+        layer.data = plain
+    else:
+        layer.report((), f"found {repr(data)[:60]}; allowed: a mapping")
+    return layer
+
+
+def _plain(layer: Layer, value: Any, path: YamlPath) -> Any:
+    if len(path) > MAX_DEPTH:
+        layer.report(path[:1], f"nested more than {MAX_DEPTH} levels deep")
+        return None
+    if isinstance(value, Mapping):
+        return _plain_mapping(layer, value, path)
+    if isinstance(value, list | tuple):
+        return [_plain(layer, item, (*path, index)) for index, item in enumerate(value)]
+    if isinstance(value, timedelta) and value > timedelta(0) and not value % timedelta(seconds=1):
+        return format_duration(value)
+    if value is None or isinstance(value, int | float) or (isinstance(value, str) and not has_surrogate(value)):
+        return value
+    layer.report(path, f"found {repr(value)[:60]}; allowed: text, numbers, true, false, null, lists and mappings")
+    return None
+
+
+def _plain_mapping(layer: Layer, value: Mapping[Any, Any], path: YamlPath) -> dict[str, Any]:
+    plain = {}
+    for key, item in value.items():
+        if is_key(key):
+            plain[key] = _plain(layer, item, (*path, key))
+        else:
+            layer.report((*path, repr(key)[:60]), f"a key must be a text of at most {MAX_KEY} characters")
+    return plain

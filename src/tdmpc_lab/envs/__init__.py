@@ -7,9 +7,8 @@ Any gymnasium environment with continuous actions and vector observations become
 from __future__ import annotations
 
 from tdmpc_lab.envs.control import ControlEnv, GymnasiumEnv, MirrorSigns, StepResult
-from tdmpc_lab.envs.group import EnvGroup, Setting
+from tdmpc_lab.envs.group import EnvGroup, Setting, evaluation_seeds, training_seed
 from tdmpc_lab.envs.make import has_opponents, make_env
-from tdmpc_lab.envs.seeds import evaluation_seeds, training_seed
 
 __all__ = [
     "ControlEnv",

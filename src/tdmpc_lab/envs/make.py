@@ -1,4 +1,8 @@
-"""`make_env`: from the `env` section of a spec to a `ControlEnv`, or an error that says what to change."""
+"""`make_env`: from the `env` section of a spec to a `ControlEnv`, or an error that says what to change.
+
+What an environment returns is checked first, and what is wrong is said in the environment's terms. `look_at` plays in
+it for a moment: how long its episodes are, how large its rewards.
+"""
 
 from __future__ import annotations
 
@@ -11,18 +15,19 @@ import re
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import Any
+
+import gymnasium
+import numpy as np
+from gymnasium.spaces import Dict, Tuple
 
 from tdmpc_lab.config.schema import EnvConfig
-from tdmpc_lab.envs.control import ControlEnv, GymnasiumEnv, close_quietly
+from tdmpc_lab.envs.control import ControlEnv, GymnasiumEnv, ReturnError, close_quietly
+from tdmpc_lab.envs.hockey.opponents import FindOpponent
 from tdmpc_lab.envs.spaces import action_scale, observation_dim
 from tdmpc_lab.envs.undisturbed import undisturbed
 from tdmpc_lab.errors import EnvironmentSpecError
-
-if TYPE_CHECKING:
-    import gymnasium
-
-    from tdmpc_lab.envs.hockey.opponents import FindOpponent
 
 _LOG = logging.getLogger(__name__)
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
@@ -129,8 +134,6 @@ def _build(config: EnvConfig, constructor: Mapping[str, Any]) -> gymnasium.Env[A
             raise EnvironmentSpecError(f"env.options.{option} can't be passed to '{config.id}': {remedy}")
 
     import gymnasium
-
-    from tdmpc_lab.envs.returned import checked
 
     try:
         with undisturbed():
@@ -288,3 +291,141 @@ def _warnings_logged_once() -> Iterator[None]:
 def _last_line(error: BaseException) -> str:
     lines = str(error).strip().splitlines()
     return lines[-1].strip() if lines else "no message"
+
+
+_FIVE = "observation, reward, terminated, truncated, info"
+
+
+class Returned(gymnasium.Wrapper[Any, Any, Any, Any]):
+    """The innermost wrapper: those of gymnasium itself take what an environment returns for granted."""
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        """Raises ReturnError, and what the environment raises."""
+        if not _takes_seed(self.env.reset):
+            raise ReturnError(
+                "its reset does not take seed and options, as in the old gym: "
+                "write def reset(self, *, seed=None, options=None)"
+            )
+        found = self.env.reset(seed=seed, options=options)
+        if not isinstance(found, tuple) or len(found) != 2 or not isinstance(found[1], Mapping):
+            raise ReturnError(f"reset returned {_what(found)}; gymnasium has it return two values: observation, info")
+        self._check(found[0], "reset")
+        return found
+
+    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
+        """Raises ReturnError, and what the environment raises."""
+        found: Any = self.env.step(action)
+        if not isinstance(found, tuple) or len(found) != 5:
+            old = isinstance(found, tuple) and len(found) == 4
+            hint = " (four are those of the old gym: done is terminated or truncated now)" if old else ""
+            raise ReturnError(f"step returned {_what(found)}; gymnasium has it return five: {_FIVE}{hint}")
+        observation, reward, terminated, truncated, info = found
+        self._check(observation, "step")
+        if not _is_number(reward):
+            raise ReturnError(f"the reward is {_what(reward)}; one number is needed")
+        for name, value in (("terminated", terminated), ("truncated", truncated)):
+            if not _is_number(value):
+                raise ReturnError(f"{name} is {_what(value)}; one truth value is needed")
+        if not isinstance(info, Mapping):
+            raise ReturnError(f"info is {_what(info)}; a dict is needed, {{}} where there is nothing to say")
+        return observation, reward, bool(np.all(terminated)), bool(np.all(truncated)), dict(info)
+
+    def _check(self, observation: Any, what: str) -> None:
+        if problem := _problem(self.env.observation_space, observation, "the observation"):
+            raise ReturnError(f"{what} returned what is not of its observation space: {problem}")
+
+
+def checked(env: gymnasium.Env[Any, Any]) -> gymnasium.Env[Any, Any]:
+    """The environment with `Returned` around its innermost part."""
+    if not isinstance(env, gymnasium.Wrapper):
+        return Returned(env)
+    layer: Any = env
+    while isinstance(layer.env, gymnasium.Wrapper):
+        layer = layer.env
+    layer.env = Returned(layer.env)
+    return env
+
+
+def _takes_seed(reset: Any) -> bool:
+    try:
+        parameters = inspect.signature(reset).parameters.values()
+    except (TypeError, ValueError):  # written in another language: calling it will tell
+        return True
+    names = {parameter.name for parameter in parameters if parameter.kind is not parameter.VAR_KEYWORD}
+    takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters)
+    return takes_any or {"seed", "options"} <= names
+
+
+def _problem(space: gymnasium.Space[Any], found: Any, where: str) -> str:
+    """What part of an observation does not have the form of its space; "" where all have."""
+    if isinstance(space, Dict):
+        if not isinstance(found, Mapping):
+            return f"{where} is {_what(found)}, and its space a Dict with the keys {', '.join(map(repr, space.spaces))}"
+        if missing := [key for key in space.spaces if key not in found]:
+            return f"{where} lacks {', '.join(map(repr, missing))}; it has {', '.join(map(repr, found)) or 'no keys'}"
+        parts = [(part, found[key], f"{where}[{key!r}]") for key, part in space.spaces.items()]
+    elif isinstance(space, Tuple):
+        if not isinstance(found, tuple | list) or len(found) != len(space.spaces):
+            return f"{where} is {_what(found)}, and its space a Tuple of {len(space.spaces)}"
+        parts = [(part, found[index], f"{where}[{index}]") for index, part in enumerate(space.spaces)]
+    else:
+        return "" if _holds_numbers(found) else f"{where} is {_what(found)}; numbers are needed"
+    return next(filter(None, (_problem(*part) for part in parts)), "")
+
+
+def _holds_numbers(value: Any) -> bool:
+    try:
+        return np.asarray(value).dtype.kind in "bifu"
+    except (ValueError, TypeError, RuntimeError):  # parts of different lengths; a tensor elsewhere than in memory
+        return False
+
+
+def _is_number(value: Any) -> bool:
+    """Whether it is one number or truth value, be it in an array or tensor of one."""
+    return _holds_numbers(value) and np.asarray(value).size == 1
+
+
+def _what(value: Any) -> str:
+    """A value in a few words."""
+    if value is None or isinstance(value, bool | int | float | str):
+        return repr(value)[:60]
+    if isinstance(value, tuple | list):
+        kind = type(value).__name__
+        return f"a {kind} of {len(value)} value{'' if len(value) == 1 else 's'}"
+    shape = getattr(value, "shape", None)
+    return f"an array of shape {tuple(shape)}" if isinstance(shape, tuple) else f"a {type(value).__name__}"
+
+
+STEPS = 200  # of random play: a moment
+_GOAL = 10.0  # laser hockey's own reward at the end of a game; random play seldom comes that far
+
+
+@dataclass(frozen=True)
+class Look:
+    """What was seen of an environment."""
+
+    episode_length: int
+    """The longest that an episode can be."""
+    largest_reward: float
+    """The largest size of a reward, as it is, in a moment of random play."""
+
+
+def look_at(env: EnvConfig, seed: int, find_opponent: FindOpponent | None = None) -> Look:
+    """Play at random for a moment.
+
+    Raises:
+        EnvironmentSpecError: it can't be made or is not supported.
+        TrainingError: it fails at a step.
+    """
+    made = make_env(env, find_opponent=find_opponent)
+    rng, largest = np.random.default_rng(seed), _GOAL if has_opponents(env.id) else 0.0
+    try:
+        made.reset(seed)
+        for _ in range(STEPS):
+            result = made.step(rng.uniform(-1, 1, made.action_dim).astype(np.float32))
+            largest = max(largest, abs(result.reward))
+            if result.terminated or result.truncated:
+                break
+        return Look(made.episode_length, largest)
+    finally:
+        made.close()

@@ -1,4 +1,7 @@
-"""The state of a job, worked out from its files and what the scheduler says; it is stored nowhere."""
+"""The state of a job, worked out from its files and what the scheduler says; it is stored nowhere.
+
+Also here: how a job stands now, from its files and what the scheduler says.
+"""
 
 from __future__ import annotations
 
@@ -7,13 +10,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
+from functools import partial
 from typing import Any, Literal, TypeVar
 
-from tdmpc_lab.jobs.events import OUTCOMES
-from tdmpc_lab.jobs.metrics import as_float, as_int, last_step
+from tdmpc_lab.jobs.events import OUTCOMES, read_events
+from tdmpc_lab.jobs.metrics import as_float, as_int, last_step, latest_rows
+from tdmpc_lab.jobs.paths import JobPaths
 from tdmpc_lab.jobs.queued import QueueLine
 from tdmpc_lab.jobs.record import JobRecord
-from tdmpc_lab.jobs.signs import LastSign, no_signs
+from tdmpc_lab.jobs.signs import LastSign, last_sign, no_signs
 from tdmpc_lab.text import count, duration, number, one_line, parse_time, shorten
 
 Event = Mapping[str, Any]
@@ -400,3 +405,25 @@ def _text(value: object) -> str:
 
 def _first(values: Iterable[T | None]) -> T | None:
     return next((value for value in values if value is not None), None)
+
+
+def traceback_of(events: Sequence[Mapping[str, Any]]) -> str | None:
+    """The traceback of the job's last failure, if there was one."""
+    failures = [event for event in events if event.get("event") == "failed"]
+    return str(failures[-1].get("traceback") or "") or None if failures else None
+
+
+def status_of(
+    paths: JobPaths,
+    record: JobRecord,
+    scheduler: SchedulerState | None,
+    events: list[dict[str, Any]] | None = None,
+    rows: list[dict[str, Any]] | None = None,
+) -> JobStatus:
+    """The job's status now, from its files (`events`, and `rows` of its metrics, where they were read already) and
+    what the scheduler says. Raises RecordError.
+    """
+    events = read_events(paths.events) if events is None else events
+    rows = latest_rows(paths) if rows is None else rows
+    now = datetime.now().astimezone()
+    return derive_status(record, events, rows, now, scheduler, partial(last_sign, paths.attempts))

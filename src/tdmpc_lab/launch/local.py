@@ -1,12 +1,22 @@
 """Jobs on this machine: a supervisor process per job waits for its turn, runs the job and sees to its end.
 
 shell ── start_local ──▶ supervisor (own session) ──▶ submitit's controller ──▶ the job
+
+At most so many jobs of a project run at once, the oldest first:
+
+jobs/.local/lock         held while somebody decides
+jobs/.local/queue/<id>   a job that waits; counts only while its supervisor lives
+jobs/.local/slot-<k>     locked by the supervisor of a running job, so freed when that process ends
+
+A debug job runs in this process instead. `log.out` and `log.err` are links to the files that submitit writes.
 """
 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
+import secrets
 import shlex
 import signal
 import socket
@@ -19,18 +29,19 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any, cast
 
 from tdmpc_lab.cpus import SHARE_VARIABLE, cpus_here
+from tdmpc_lab.files import file_lock
 from tdmpc_lab.jobs.events import OUTCOMES, EventLog, read_events
+from tdmpc_lab.jobs.ids import is_job_id, natural_key
 from tdmpc_lab.jobs.paths import JobPaths, Project
 from tdmpc_lab.jobs.state import SchedulerState
 from tdmpc_lab.launch.environment import Workplace, clean_environment, clean_process_environment
 from tdmpc_lab.launch.lease import LEASE_VARIABLE, Lease, read_holder
-from tdmpc_lab.launch.logs import link_logs
 from tdmpc_lab.launch.process import last_start, live_pid
-from tdmpc_lab.launch.turns import join_queue, leave_queue, turn
 from tdmpc_lab.streams import UTF8_STREAMS
 
 if TYPE_CHECKING:
     from submitit import LocalJob
+
 
 _POLL_S = 0.1
 _STARTING_S = 10.0
@@ -260,3 +271,120 @@ def _supervisor(paths: JobPaths) -> int | None:
             return holder.pid
         time.sleep(_POLL_S)
     return None
+
+
+def run_debug(folder: Path, function: Callable[..., Any], *args: Any) -> Any:
+    """Run `function(*args)` here and now through submitit, and return what it returns.
+
+    Whatever it raises comes out as it is, with its own traceback; nothing stops at a prompt. The environment
+    is as before afterwards.
+    """
+    from submitit import DebugExecutor
+
+    with clean_process_environment():
+        job = DebugExecutor(folder).submit(function, *args)
+        os.environ.update(SUBMITIT_EXECUTOR="debug", SUBMITIT_DEBUG_JOB_ID=job.job_id, SUBMITIT_FOLDER=str(folder))
+        error = job.exception()  # runs it; asking for the result instead would open pdb on an error
+        if error is not None:
+            raise error
+        return job.result()
+
+
+_TURN_S = 0.3
+
+
+def join_queue(project: Project, job_id: str) -> None:
+    """Have the job wait for its turn. Its lease is to be held by now: without it, it does not count."""
+    ticket = _queue(project) / job_id
+    ticket.parent.mkdir(parents=True, exist_ok=True)
+    ticket.touch()
+
+
+def leave_queue(project: Project, job_id: str) -> None:
+    """Wait no longer."""
+    (_queue(project) / job_id).unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def turn(
+    project: Project, job_id: str, max_local: int, cancelled: Callable[[], bool], poll_s: float = _TURN_S
+) -> Iterator[bool]:
+    """Wait until fewer than `max_local` jobs run and no older one waits; the place is held inside.
+
+    Gives False at once when `cancelled()` becomes true.
+    """
+    join_queue(project, job_id)
+    slot: int | None = None
+    try:
+        while slot is None and not cancelled():
+            slot = _try(project, job_id, max_local)
+            if slot is None:
+                time.sleep(poll_s)
+        leave_queue(project, job_id)
+        yield slot is not None
+    finally:
+        leave_queue(project, job_id)
+        if slot is not None:
+            os.close(slot)
+
+
+def _try(project: Project, job_id: str, max_local: int) -> int | None:
+    """The open file of a slot, or None when it is not this job's turn."""
+    folder = project.jobs / ".local"
+    with file_lock(folder / "lock"):
+        if any(natural_key(other) < natural_key(job_id) for other in _waiting(project)):
+            return None
+        free: list[int] = []
+        running = 0
+        try:
+            for number in range(max(max_local, _slots(folder))):
+                fd = os.open(folder / f"slot-{number}", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+                try:
+                    fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    free.append(fd)
+                except BlockingIOError:
+                    running += 1
+                    os.close(fd)
+            return free.pop(0) if running < max_local and free else None
+        finally:
+            for fd in free:
+                os.close(fd)
+
+
+def _waiting(project: Project) -> list[str]:
+    """Jobs that wait and whose supervisor lives; tickets of dead ones are torn up."""
+    alive = []
+    for ticket in _queue(project).iterdir():
+        if not is_job_id(ticket.name):
+            continue
+        _, held = read_holder(project.job(ticket.name))
+        if held:
+            alive.append(ticket.name)
+        else:
+            ticket.unlink(missing_ok=True)
+    return alive
+
+
+def _slots(folder: Path) -> int:
+    """How many slot files there are: other jobs may have been started with a larger `max_local`."""
+    numbers = [int(p.name.removeprefix("slot-")) for p in folder.glob("slot-*") if p.name[5:].isdecimal()]
+    return max(numbers, default=-1) + 1
+
+
+def _queue(project: Project) -> Path:
+    return project.jobs / ".local" / "queue"
+
+
+def link_logs(paths: JobPaths, submitit_folder: Path, submitit_id: str) -> None:
+    """Point `log.out` and `log.err` at submitit's files of its job `submitit_id`.
+
+    The links are relative, so the project can be moved. The files may not exist yet; links of an earlier
+    attempt are replaced, anything else of that name is left alone. Raises OSError.
+    """
+    for link, ending in ((paths.log_out, "out"), (paths.log_err, "err")):
+        if link.exists() and not link.is_symlink():
+            continue
+        target = os.path.relpath(submitit_folder / f"{submitit_id}_0_log.{ending}", link.parent)
+        temp = link.with_name(f".{link.name}.{secrets.token_hex(4)}.tmp")
+        temp.symlink_to(target)
+        temp.replace(link)

@@ -1,20 +1,25 @@
-"""Jobs in SLURM: submitted with scripts and pickles of submitit, released, signalled, cancelled."""
+"""Jobs in SLURM: submitted with scripts and pickles of submitit, released, signalled, cancelled.
+
+Also here: job arrays: how large one may be, and how a sweep that is larger is cut.
+"""
 
 from __future__ import annotations
 
+import itertools
+import math
 import os
 import re
 import shutil
 import uuid
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 from tdmpc_lab.config.schema import SlurmConfig
 from tdmpc_lab.errors import ExternalError, UsageError
 from tdmpc_lab.files import file_lock
 from tdmpc_lab.jobs.ids import expand_tasks, is_slurm_id
 from tdmpc_lab.jobs.paths import Project
-from tdmpc_lab.launch.arrays import task_ids
 from tdmpc_lab.launch.commands import command, refusal, run
 from tdmpc_lab.launch.environment import Workplace
 from tdmpc_lab.launch.sbatch import held_parameters, script_text, submit_folder
@@ -229,3 +234,29 @@ def _checked(job_id: str) -> str:
 def _request(parameters: Mapping[str, object]) -> str:
     shown = ("partition", "gres", "cpus_per_task", "mem", "time")
     return ", ".join(f"{name} {parameters[name]}" for name in shown if name in parameters)
+
+
+T = TypeVar("T")
+DEFAULT_MAX_ARRAY_SIZE = 1001
+
+
+def max_array_size() -> int:
+    """How many tasks an array of this cluster may have; SLURM's default where it does not say.
+
+    MaxArraySize is one more than the highest task number, and arrays begin at 0. Raises ExternalError when
+    SLURM does not answer.
+    """
+    match = re.search(r"^MaxArraySize\s*=\s*([0-9]+)", command(["scontrol", "show", "config"]), re.MULTILINE)
+    return max(1, int(match[1])) if match else DEFAULT_MAX_ARRAY_SIZE
+
+
+def even_chunks(items: Sequence[T], most: int) -> list[list[T]]:
+    """The items in order, in as few parts as hold at most `most` each, of nearly one size."""
+    parts = math.ceil(len(items) / most)
+    bounds = [len(items) * part // parts for part in range(parts + 1)]
+    return [list(items[start:end]) for start, end in itertools.pairwise(bounds)]
+
+
+def task_ids(array_id: str, count: int) -> list[str]:
+    """The job ids of the tasks; an array of one is no array."""
+    return [array_id] if count == 1 else [f"{array_id}_{task}" for task in range(count)]

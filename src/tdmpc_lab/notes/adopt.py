@@ -14,8 +14,7 @@ from dataclasses import dataclass
 
 from tdmpc_lab.errors import NoteError
 from tdmpc_lab.notes.handwritten import Piece, QueueLine
-from tdmpc_lab.notes.note import has_markers, take_apart
-from tdmpc_lab.notes.words import add_bullet
+from tdmpc_lab.notes.note import add_bullet, has_markers, take_apart
 
 LOG_HEAD = (
     b"<!-- tdmpc-lab:log | the lines of an imported log that belong to no job; "

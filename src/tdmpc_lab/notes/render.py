@@ -1,21 +1,26 @@
-"""The tool's part of a note, in the style of a hand-written job log. Pure functions: text in, text out."""
+"""The tool's part of a note, in the style of a hand-written job log. Pure functions: text in, text out.
+
+Also here: the tool's part of the note of a whole job array: what the sweep is, and one line for each of its tasks.
+
+Also here: what to do about the way a job ended, where that is known: the item `fix` of its note. Pure functions.
+"""
 
 from __future__ import annotations
 
 import re
 import shlex
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
 from tdmpc_lab.jobs.metrics import as_int, without_superseded
-from tdmpc_lab.jobs.points import overrides_text, place_text
+from tdmpc_lab.jobs.points import overrides_text, place_text, point_of, point_text
 from tdmpc_lab.jobs.record import NO_SNAPSHOT, JobRecord
 from tdmpc_lab.jobs.state import JobStatus, State
 from tdmpc_lab.notes.curve import curves_of, spark_line
 from tdmpc_lab.notes.note import END
-from tdmpc_lab.notes.remedy import remedy
 from tdmpc_lab.notes.results import later_line, latest_of_each, score, table
 from tdmpc_lab.text import count, duration, heading_time, number, one_line, shorten
 
@@ -294,3 +299,126 @@ def _cut(text: str, length: int) -> str:
         fence = inside
         kept.append(line)
     return "\n".join([*kept, *([fence] if fence else []), "…"]) + "\n"
+
+
+def render_array_note(array_id: str, tasks: Sequence[tuple[JobRecord, JobStatus]]) -> str:
+    """The note's part as Markdown, without the markers, ending in a newline; `tasks` has at least one."""
+    record = tasks[0][0]
+    swept = list(dict.fromkeys(key for task, _ in tasks for key in point_of(task)))
+    starts = dict.fromkeys(task.starts_from for task, _ in tasks)
+    lines = [
+        f"##### {array_id} - {heading_time(record.submitted)}",
+        f"- {markdown_line(record.about or record.experiment)}",
+        *([f"- why: {markdown_line(record.why)}"] if record.why else []),
+        f"- sweep of {_of_all(record, len(tasks))}: {markdown_line(', '.join(swept) or 'rows written out')}",
+        *overrides_line(record),
+        f"- {markdown_line(what_line(record, seed='train.seed' not in swept))}",
+        *(f"- starts from {markdown_line(text)}" for text in starts if text),
+        f"- {_counts([status for _, status in tasks])}",
+        *(
+            f"- warning: {markdown_line(text)}"
+            for text in dict.fromkeys(said for task, _ in tasks for said in task.warned)
+        ),
+        f"- folders {code_span(f'jobs/{array_id}_*')} · submitted by {code_span(shlex.join(record.command))}",
+        "",
+    ]
+    lines += [
+        f"- {code_span(task.id)} {markdown_line(point_text(task) or 'nothing changed')}: "
+        f"{markdown_line(outcome_line(status))}"
+        for task, status in tasks
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _of_all(record: JobRecord, here: int) -> str:
+    """How many jobs; a sweep that is larger than one array may be has several."""
+    count = (record.sweep or {}).get("count")
+    return f"{here}" if count in (None, here) else f"{here} of {count}"
+
+
+def _counts(statuses: Sequence[JobStatus]) -> str:
+    count = Counter(status.state for status in statuses)
+    return ", ".join(f"{count[state]} {state}" for state in State if count[state])
+
+
+# Errors of this package that say what to do themselves; what is behind a TrainingError may be anybody's code.
+_SPEAKING = {
+    *("CheckpointError", "ConfigError", "EnvironmentSpecError", "ExternalError", "LabError", "RecordError"),
+    *("SpecError", "UsageError", "KeyboardInterrupt", "SystemExit"),
+}
+_TOLD = ("tdmpc-lab resume", "--steps")  # the cause says itself how it goes on
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How a job ended, as far as its files tell."""
+
+    cause: str
+    error: str
+    """Name of the Python error, empty where there was none."""
+    resume: str
+    """The command that goes on from its last checkpoint; empty where there is no checkpoint."""
+    again: str
+    """The command that submits the same once more."""
+
+
+def remedy(record: JobRecord, status: JobStatus, error: str, *, saved: bool, again: str) -> str:
+    """What to do now, in one line; empty where nothing went wrong or the cause says it already.
+
+    `error` is the name of the Python error that ended it, `saved` whether it has a checkpoint, `again` the command
+    that makes the same job once more, as Markdown.
+    """
+    ended = status.state.ended or status.state is State.UNKNOWN
+    if status.state is State.COMPLETED or not ended:
+        return ""
+    resume = f"`tdmpc-lab resume {record.id}`" if saved else ""
+    ending = Ending(status.cause or "", error, resume, again)
+    if any(words in ending.cause for words in _TOLD) and not _of_memory(ending):
+        return ""
+    return _of_memory(ending, record) or _of_training(ending) or _of_end(record, status, ending)
+
+
+def _of_memory(ending: Ending, record: JobRecord | None = None) -> str:
+    """Memory of the GPU, of the machine, of the job's allocation."""
+    cause = ending.cause
+    if ending.error == "OutOfMemoryError" or "CUDA out of memory" in cause:
+        return (
+            "the GPU's memory is full: a smaller train.batch_size, planner.samples, train.envs or agent.hidden_dim, "
+            "train.replay_device=host, or a larger GPU; `tdmpc-lab check` shows what each takes"
+        )
+    if "more host memory than it asked for" in cause:
+        had = record.resources.get("memory") if record is not None else None
+        asked = f" (it had {had})" if had else ""
+        return f"a larger slurm.memory{asked}, or a smaller train.replay_capacity{_then(ending)}"
+    if ending.error == "MemoryError":
+        return "the machine's memory is full: a smaller train.replay_capacity, or fewer jobs at once (--max-local)"
+    return ""
+
+
+def _of_training(ending: Ending) -> str:
+    """NaN, and errors of Python."""
+    if ending.error == "NonFiniteError":
+        on = f"; from its last good checkpoint: {ending.resume[:-1]} agent.lr=…`" if ending.resume else ""
+        return f"a smaller agent.lr or agent.grad_clip, or a smaller reward.scale{on}"
+    if ending.error and ending.error not in _SPEAKING and "disk is full" not in ending.cause:
+        return f"once the code is mended: {ending.resume or ending.again}"
+    return ""
+
+
+def _of_end(record: JobRecord, status: JobStatus, ending: Ending) -> str:
+    """Ended from outside."""
+    on = ending.resume or ending.again
+    if status.state is State.TIMEOUT:
+        return f"a longer slurm.time, or a larger slurm.max_requeues; then {on}"
+    if "its node failed" in ending.cause or "its node did not come up" in ending.cause:
+        off = f"; to keep off that node: slurm.extra.exclude={status.node}" if status.node else ""
+        return f"{on}{off}"
+    if status.state is State.CANCELLED:
+        return f"if it was a mistake: {on}"
+    if "killed from outside" in ending.cause or status.state is State.UNKNOWN:
+        return f"the end of `jobs/{record.id}/log.err` may say why; then {on}"
+    return ""
+
+
+def _then(ending: Ending) -> str:
+    return f"; then {ending.resume or ending.again}"

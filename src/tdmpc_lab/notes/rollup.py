@@ -15,9 +15,8 @@ from dataclasses import dataclass
 from tdmpc_lab.errors import NoteError
 from tdmpc_lab.notes.entries import Entry, is_outcome, rollup_lines
 from tdmpc_lab.notes.handwritten import heading_id
-from tdmpc_lab.notes.note import has_markers, put_verdict
+from tdmpc_lab.notes.note import add_bullet, add_line, has_markers, put_verdict
 from tdmpc_lab.notes.verdict import is_stated, is_verdict_line, parse_verdict
-from tdmpc_lab.notes.words import add_bullet, add_line
 from tdmpc_lab.text import count
 
 _HEAD = re.compile(rb"<!-- tdmpc-lab:rollup ([0-9a-f]{16}) [^\n]*-->\r?\n")

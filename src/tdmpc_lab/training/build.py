@@ -21,12 +21,11 @@ from tdmpc_lab.files import Guard
 from tdmpc_lab.training.checkpoints import CheckpointStore
 from tdmpc_lab.training.curriculum import Curriculum
 from tdmpc_lab.training.evaluate import Evaluator
-from tdmpc_lab.training.filming import filming_problem
 from tdmpc_lab.training.loop import EventCallback, RowObserver, Trainer
 from tdmpc_lab.training.metrics import MetricSink
 from tdmpc_lab.training.opponents import OpponentFiles, no_files
 from tdmpc_lab.training.stop import StopFlag
-from tdmpc_lab.training.video import VideoFolder
+from tdmpc_lab.training.video import VideoFolder, filming_problem
 from tdmpc_lab.training.worlds import Worlds
 
 

@@ -1,13 +1,26 @@
-"""Checkpoints in a folder: written in the background, whole or not at all, the last two kept, torn ones passed over."""
+"""Checkpoints in a folder: written in the background, whole or not at all, the last two kept, torn ones passed over.
+
+Also here: the replay's episodes in files of their own beside the checkpoints: each is written once.
+
+A checkpoint names the files that hold its episodes, with their checksums; files that no checkpoint names any more
+are removed. So a checkpoint writes the episodes that came since the one before, however large the replay is.
+
+Also here: files of tensors that carry their own checksum, read without executing any code from them.
+
+A file is what `torch.save` writes, a zip archive, whose comment is the SHA-256 of everything before it. So plain
+`torch.load` reads it too.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import io
 import re
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +32,6 @@ from tdmpc_lab.agent.replay import ring_to_parts
 from tdmpc_lab.errors import CheckpointError
 from tdmpc_lab.files import Guard, write_atomic
 from tdmpc_lab.sharing import make_folder
-from tdmpc_lab.training.episode_files import PATTERN, EpisodeFile, files_in, read_parts, serving
-from tdmpc_lab.training.sealed import read_sealed, seal
 
 FORMAT = 2
 """1 held the whole replay within itself, and no checksum."""
@@ -324,3 +335,138 @@ def tensors_to_arrays(tree: Any) -> Any:
     if isinstance(tree, list):
         return [tensors_to_arrays(value) for value in tree]
     return tree.numpy() if isinstance(tree, torch.Tensor) else tree
+
+
+PATTERN = "episodes_*.pt"
+MOST_SMALL = 64
+"""Beyond that many files, new episodes go into one file with the smaller ones before them."""
+
+
+@dataclass(frozen=True)
+class EpisodeFile:
+    """A file that holds the episodes with the numbers from `first` to before `end`."""
+
+    name: str
+    first: int
+    end: int
+    slots: int
+    """Rows in it: an episode takes one more than its steps."""
+    digest: str
+
+    @classmethod
+    def of(cls, part: Mapping[str, Any], sealed: Sealed) -> EpisodeFile:
+        """The file for a `Replay.part` that was sealed."""
+        first, end = int(part["first"]), int(part["first"]) + len(part["steps"])
+        name = f"episodes_{first:09d}-{end:09d}_{sealed.digest[:12]}.pt"
+        return cls(name, first, end, len(part["rewards"]), sealed.digest)
+
+    def as_dict(self) -> dict[str, Any]:
+        """For a checkpoint."""
+        return asdict(self)
+
+
+def serving(files: Sequence[EpisodeFile], replay: Replay) -> list[EpisodeFile]:
+    """Which of the files of the checkpoint before serve the next one; the rest of the replay is to be written anew.
+
+    Files whose episodes have all left the replay go. Where there are many, those no larger than what is new are
+    written again together with it: the number of files stays small, and every episode is written a few times at most.
+    """
+    kept = [file for file in files if file.end > replay.oldest]
+    new = replay.slots_from(kept[-1].end if kept else 0)
+    while len(kept) > MOST_SMALL and kept[-1].slots <= new:
+        new += kept.pop().slots
+    return kept
+
+
+def files_in(state: Mapping[str, Any]) -> tuple[EpisodeFile, ...]:
+    """The files that a checkpoint names; none where it keeps the episodes within itself, or has no replay.
+
+    Raises KeyError, TypeError for what is no list of files.
+    """
+    replay = state.get("replay")
+    listed = replay.get("files", ()) if isinstance(replay, Mapping) else ()
+    return tuple(
+        EpisodeFile(str(f["name"]), int(f["first"]), int(f["end"]), int(f["slots"]), str(f["digest"])) for f in listed
+    )
+
+
+def read_parts(folder: Path, files: Iterable[EpisodeFile]) -> list[Any]:
+    """The parts of a replay out of these files.
+
+    Raises:
+        CheckpointError: one is missing, torn, changed, or lies elsewhere.
+    """
+    parts = []
+    for file in files:
+        if Path(file.name).name != file.name:
+            raise CheckpointError(f"{folder}: {file.name!r} is no name of a file of episodes")
+        part, _ = read_sealed(folder / file.name, file.digest)
+        parts.append(part)
+    return parts
+
+
+_MARK = b"tdmpc-lab sha256 "
+_SEAL_BYTES = len(_MARK) + 64
+_NO_COMMENT = b"\0\0"  # the length of the comment, which ends a zip archive without one
+
+
+@dataclass(frozen=True)
+class Sealed:
+    """The bytes of a file, and the checksum in them."""
+
+    data: memoryview
+    digest: str
+
+
+def seal(state: Mapping[str, Any]) -> Sealed:
+    """The file's content for a state of tensors, numbers, texts, and dicts and lists of them."""
+    buffer = io.BytesIO()
+    torch.save(dict(state), buffer)
+    view = buffer.getbuffer()
+    if bytes(view[-2:]) != _NO_COMMENT:
+        raise ValueError("torch.save wrote something else than a zip archive without a comment")
+    view[-2:] = _SEAL_BYTES.to_bytes(2, "little")
+    digest = hashlib.sha256(view).hexdigest()
+    view.release()
+    buffer.seek(0, io.SEEK_END)
+    buffer.write(_MARK + digest.encode())
+    return Sealed(buffer.getbuffer(), digest)
+
+
+def read_sealed(path: Path, digest: str | None = None) -> tuple[Any, bool]:
+    """What a file holds, on the CPU, and whether it has a checksum: the first format had none.
+
+    `digest` is the checksum it must have, where that is known.
+
+    Raises:
+        CheckpointError: missing, torn, changed since it was written, or no such file.
+    """
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        raise CheckpointError(f"{path}: no such file") from None
+    except OSError as error:
+        raise CheckpointError(f"{path}: can't be read: {error.strerror}") from error
+    found = _digest_in(data)
+    if found is not None:
+        _compare(path, hashlib.sha256(memoryview(data)[:-_SEAL_BYTES]).hexdigest(), found)
+    if digest is not None:
+        _compare(path, found, digest)
+    try:
+        return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True), found is not None
+    except Exception as error:  # torch raises many types for a torn or foreign file
+        raise CheckpointError(f"{path}: can't be read as a checkpoint ({type(error).__name__}: {error})") from error
+
+
+def _digest_in(data: bytes) -> str | None:
+    end = data[-_SEAL_BYTES:]
+    return end[len(_MARK) :].decode(errors="replace") if end.startswith(_MARK) else None
+
+
+def _compare(path: Path, found: str | None, expected: str) -> None:
+    if found != expected:
+        had = "none" if found is None else f"{found[:12]}…"
+        raise CheckpointError(
+            f"{path}: damaged: its checksum is {had} and should be {expected[:12]}…; it was torn or changed after it "
+            "was written"
+        )

@@ -158,8 +158,8 @@ _MOST_EMBEDDED_IN_ALL = 24 << 20
 
 def write_page(project: Project, path: Path, found: Comparison, command: str) -> None:
     """Write the page. Raises OSError."""
-    from tdmpc_lab.report.curves_plot import curves_svg
     from tdmpc_lab.report.page import comparison_page
+    from tdmpc_lab.report.plots import curves_svg
 
     notes, videos = list(_notes(project, found)), list(_videos(project, path, found))
     page = comparison_page(found, curves_svg(found), notes, videos, datetime.now(), command)

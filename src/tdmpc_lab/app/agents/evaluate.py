@@ -191,7 +191,7 @@ def _rows(evaluation: Evaluation, target: Target, mode: Mode, seed: int) -> list
 
 
 def _filming_problem(spec: Spec) -> str:
-    from tdmpc_lab.training.filming import filming_problem
+    from tdmpc_lab.training.video import filming_problem
 
     return filming_problem(spec)
 

@@ -68,7 +68,7 @@ def show_rewards(
     reward = phases[phase - 1].reward
     shown = _different(_play(project, spec, phase, player, games))
     rewards = [episode.rewards(reward, at) for episode in shown]
-    from tdmpc_lab.report.rewards_plot import draw_rewards
+    from tdmpc_lab.report.plots import draw_rewards
 
     titles = [_title(episode, number) for number, episode in enumerate(shown, start=1)]
     draw_rewards(out, [(title, r.raw, r.shaped, r.learned) for title, r in zip(titles, rewards, strict=True)])

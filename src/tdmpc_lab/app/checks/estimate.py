@@ -11,10 +11,9 @@ from tdmpc_lab.config.loader import load_resolved
 from tdmpc_lab.config.schema import EvalConfig, Spec
 from tdmpc_lab.errors import LabError
 from tdmpc_lab.jobs.find import all_records
-from tdmpc_lab.jobs.look import status_of
 from tdmpc_lab.jobs.paths import Project
 from tdmpc_lab.jobs.record import JobRecord
-from tdmpc_lab.jobs.state import State
+from tdmpc_lab.jobs.state import State, status_of
 from tdmpc_lab.text import duration, number
 
 NEWEST = 5  # jobs that an estimate is made from

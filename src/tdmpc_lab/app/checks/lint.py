@@ -20,7 +20,7 @@ from tdmpc_lab.jobs.paths import Project
 from tdmpc_lab.text import count, duration, number
 
 if TYPE_CHECKING:
-    from tdmpc_lab.envs.look import Look
+    from tdmpc_lab.envs.make import Look
 
 
 # Below this weight the error of a step does not change what is learned; ρ = 0.5 comes to it at horizon 15.
@@ -131,7 +131,7 @@ def _advice(name: str, what: str, why: str, fix: str) -> Finding:
 
 def look(project: Project, spec: Spec) -> Look | None:
     """Play in the spec's environment for a moment; None where that can't be done, which others tell."""
-    from tdmpc_lab.envs.look import look_at
+    from tdmpc_lab.envs.make import look_at
 
     try:
         return look_at(spec.env, spec.train.seed, lambda name: stand_in(project, name))

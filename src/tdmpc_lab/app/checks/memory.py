@@ -13,8 +13,7 @@ from tdmpc_lab.config.schema import SlurmConfig
 from tdmpc_lab.errors import Finding, Level
 from tdmpc_lab.files import nearest
 from tdmpc_lab.jobs.paths import Project
-from tdmpc_lab.launch.gpus import gpu_memory_gib
-from tdmpc_lab.launch.nodes import NodeGroup, gpus_asked_for, memory_mib
+from tdmpc_lab.launch.nodes import NodeGroup, gpu_memory_gib, gpus_asked_for, memory_mib
 from tdmpc_lab.launch.options import extra_options
 from tdmpc_lab.launch.sbatch import memory_asked_for
 

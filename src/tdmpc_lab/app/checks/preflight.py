@@ -203,7 +203,7 @@ def _site_findings(
 
 def _container_findings(project: Project, item: LoadedSpec, container: ContainerConfig) -> Iterator[Finding]:
     """The image and the folders bound into it, as far as they can be seen from here."""
-    from tdmpc_lab.launch.container import RUNTIMES, filled_in, image_path, is_uri
+    from tdmpc_lab.launch.sbatch import RUNTIMES, filled_in, image_path, is_uri
 
     image, where = image_path(container, project.root), place(item, "slurm.container.image")
     if is_uri(image):

@@ -22,10 +22,9 @@ from tdmpc_lab.jobs.paths import Project
 from tdmpc_lab.jobs.record import read_record
 from tdmpc_lab.jobs.unsent import remind
 from tdmpc_lab.notes.log import read_log
-from tdmpc_lab.notes.note import change_note, has_markers, put_verdict, take_apart
+from tdmpc_lab.notes.note import add_bullet, change_note, has_markers, merge_edited, put_verdict, take_apart
 from tdmpc_lab.notes.rollup import Added, move_into, rollup
 from tdmpc_lab.notes.verdict import Judgement, Verdict, format_verdict, parse_verdict, split_causes, take_causes
-from tdmpc_lab.notes.words import add_bullet, merge_edited
 
 EDITOR = "vi"  # POSIX has it
 

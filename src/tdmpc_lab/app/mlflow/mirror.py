@@ -17,12 +17,11 @@ from tdmpc_lab.config.serialize import flatten, to_dict
 from tdmpc_lab.errors import LabError
 from tdmpc_lab.files import write_atomic
 from tdmpc_lab.jobs.events import OUTCOMES, EventLog, read_events
-from tdmpc_lab.jobs.look import status_of
 from tdmpc_lab.jobs.metrics import as_int, eval_rows, latest_rows
 from tdmpc_lab.jobs.paths import JobPaths, Project
 from tdmpc_lab.jobs.record import JobRecord, read_record
 from tdmpc_lab.jobs.signs import last_sign
-from tdmpc_lab.jobs.state import State
+from tdmpc_lab.jobs.state import State, status_of
 from tdmpc_lab.jobs.unsent import Unsent, all_is_sent, mark_unsent, remind
 from tdmpc_lab.jobs.variants import Colours, variant_name
 from tdmpc_lab.text import parse_time
@@ -206,7 +205,7 @@ def draw_curve(paths: JobPaths) -> Path | None:
     try:
         if paths.curve.exists() and paths.curve.stat().st_mtime >= paths.metrics.stat().st_mtime:
             return paths.curve
-        from tdmpc_lab.report.curve_plot import curve_png
+        from tdmpc_lab.report.plots import curve_png
 
         record = read_record(paths)
         names = dict.fromkeys([record.experiment, variant_name(record), f"seed {record.seed}", record.id])

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tdmpc_lab.app.joblog.write import refresh_rollup, write_note
 from tdmpc_lab.app.mlflow.mirror import end_run_of
-from tdmpc_lab.app.run.worker import run_job
+from tdmpc_lab.app.worker import run_job
 from tdmpc_lab.errors import LabError
 from tdmpc_lab.jobs.events import EventLog, read_events
 from tdmpc_lab.jobs.paths import JobPaths, Project

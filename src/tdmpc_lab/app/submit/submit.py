@@ -27,8 +27,7 @@ from tdmpc_lab.jobs.events import EventLog
 from tdmpc_lab.jobs.ids import array_of
 from tdmpc_lab.jobs.metrics import end_of_step
 from tdmpc_lab.jobs.paths import JobPaths, Project
-from tdmpc_lab.jobs.prepare import prepare_job, refuse_known
-from tdmpc_lab.jobs.record import JobRecord, read_record
+from tdmpc_lab.jobs.record import JobRecord, prepare_job, read_record, refuse_known
 from tdmpc_lab.jobs.requests import ask
 from tdmpc_lab.jobs.state import SchedulerState
 from tdmpc_lab.jobs.variants import variant_after
@@ -248,7 +247,7 @@ def submit_group(
             a local job, which is FAILED then.
         LabError and what the training raises: from a debug job.
     """
-    from tdmpc_lab.app.run.worker import run_job
+    from tdmpc_lab.app.worker import run_job
 
     if cluster == "slurm":
         submit_slurm(project, group, code, on_recorded)
@@ -265,7 +264,7 @@ def submit_group(
         except OSError as error:
             raise _not_started(paths, error) from error
     else:
-        from tdmpc_lab.launch.debug import run_debug
+        from tdmpc_lab.launch.local import run_debug
 
         run_debug(paths.folder / "submitit", run_job, str(project.root), paths.id)
 
@@ -447,8 +446,7 @@ def submit_slurm(
         ExternalError, UsageError: SLURM is missing, or refused the jobs.
         LabError, OSError: a record can't be written.
     """
-    from tdmpc_lab.launch.arrays import even_chunks, max_array_size, task_ids
-    from tdmpc_lab.launch.slurm import release
+    from tdmpc_lab.launch.slurm import even_chunks, max_array_size, release, task_ids
     from tdmpc_lab.launch.unfinished import submitting
 
     chunks = even_chunks(group, max_array_size()) if len(group) > 1 else [list(group)]
@@ -475,7 +473,7 @@ def submit_slurm(
 def _submit_held(
     project: Project, chunk: Sequence[Plan], code: JobCode, mark: str, after: str | None, siblings: Sequence[str]
 ) -> str:
-    from tdmpc_lab.app.run.worker import run_job
+    from tdmpc_lab.app.worker import run_job
     from tdmpc_lab.launch.slurm import submit_held
 
     spec = chunk[0].item.spec
@@ -494,7 +492,7 @@ def _submit_held(
 
 
 def _record(project: Project, ready: Plan, code: JobCode, job_id: str) -> JobPaths:
-    from tdmpc_lab.launch.logs import link_logs
+    from tdmpc_lab.launch.local import link_logs
     from tdmpc_lab.launch.sbatch import submit_folder
 
     paths = prepare(project, ready, "slurm", code, job_id, None)

@@ -1,4 +1,6 @@
-"""`HockeyEnv`: both players' actions in, player one's view out.
+"""`HockeyEnv`: both players' actions in, player one's view out; and the info terms and the reward of a view.
+
+Both players' terms come from the same functions: player two is given mirrored numbers.
 
 Rules, order of operations and rounding follow the laser-hockey environment of Tübingen (package `hockey`
 2.6), so that the same start and the same actions give the same episode to the last bit. Its quirks are
@@ -15,13 +17,14 @@ import numpy.typing as npt
 from gymnasium import Env, logger, spaces
 from gymnasium.utils import EzPickle, seeding
 
-from tdmpc_lab.envs.hockey import forces, rewards
+from tdmpc_lab.envs.hockey import forces
 from tdmpc_lab.envs.hockey.box2d import b2ContactListener, b2World
 from tdmpc_lab.envs.hockey.constants import (
     CENTER_X,
     CENTER_Y,
     FPS,
     GOAL_SIZE,
+    MAX_PUCK_SPEED,
     MAX_TIME_KEEP_PUCK,
     NUM_OBSERVATIONS,
     POSITION_ITERATIONS,
@@ -37,6 +40,47 @@ from tdmpc_lab.envs.hockey.constants import (
 )
 from tdmpc_lab.envs.hockey.rendering import Renderer
 from tdmpc_lab.envs.hockey.rink import Body, Point, Rink, build_goals, build_player, build_puck, build_scenery
+
+WIN_REWARD = 10
+_FULL_CLOSENESS = -30.0  # the closeness term of an episode in which the puck is always this far away:
+_FULL_DISTANCE = 250 / SCALE
+
+
+def closeness(distance: float, steps: int) -> float:
+    """Term ≤ 0 for a player who is so many metres from a puck that lies in his half and doesn't leave it."""
+    return distance * (_FULL_CLOSENESS / (_FULL_DISTANCE * steps / 2))
+
+
+def touch(counter: float) -> float:
+    """1 in the step in which the player caught the puck."""
+    return 1.0 if counter == MAX_TIME_KEEP_PUCK else 0.0
+
+
+def direction(puck_vx: float, steps: int) -> float:
+    """Term for the speed of the puck towards the opponent's goal, in metres a second."""
+    return puck_vx * (1 / (steps * MAX_PUCK_SPEED))
+
+
+def info_of(winner: int, near: float, counter: float, puck_vx: float, steps: int) -> dict[str, Any]:
+    """The info dictionary of one player. `steps` is the length of an episode."""
+    return {
+        "winner": winner,
+        "reward_closeness_to_puck": near,
+        "reward_touch_puck": touch(counter),
+        "reward_puck_direction": direction(puck_vx, steps),
+    }
+
+
+def outcome(done: bool, winner: int) -> float:
+    """The reward for how the game ended, for player one; 0 as long as it runs."""
+    if not done or winner == 0:
+        return 0.0
+    return float(WIN_REWARD if winner == 1 else -WIN_REWARD)
+
+
+def reward_of(base: float, info: Mapping[str, Any]) -> float:
+    """The reward of a step: the outcome and the closeness; touch and direction are no part of it."""
+    return float(base + info["reward_closeness_to_puck"])
 
 
 class ContactDetector(b2ContactListener):  # type: ignore[misc]  # Box2D has no types
@@ -264,11 +308,11 @@ class HockeyEnv(Env[Any, Any], EzPickle):
 
     def get_reward(self, info: Mapping[str, Any]) -> float:
         """Player one's reward: ±10 for the outcome when done, and the closeness term of `info`."""
-        return rewards.reward_of(self._compute_reward(), info)
+        return reward_of(self._compute_reward(), info)
 
     def get_reward_agent_two(self, info_two: Mapping[str, Any]) -> float:
         """Player two's reward from his info."""
-        return rewards.reward_of(-self._compute_reward(), info_two)
+        return reward_of(-self._compute_reward(), info_two)
 
     def _get_obs(self) -> Observation:
         return self._observe(self.player1, self.player2, 1.0, (self.player1_has_puck, self.player2_has_puck))
@@ -277,7 +321,7 @@ class HockeyEnv(Env[Any, Any], EzPickle):
         return self._info(self.player1, 1, self.player1_has_puck)
 
     def _compute_reward(self) -> float:
-        return rewards.outcome(self.done, self.winner)
+        return outcome(self.done, self.winner)
 
     def _observe(self, own: Body, other: Body, side: float, counters: tuple[float, float]) -> Observation:
         numbers = [*_body_view(own, side), *_body_view(other, side)]
@@ -299,8 +343,8 @@ class HockeyEnv(Env[Any, Any], EzPickle):
         puck, vx = self.puck.position, self.puck.linearVelocity.x
         near = 0.0
         if side * (puck.x - CENTER_X) < 0 and side * vx <= 0:
-            near = rewards.closeness(forces.distance(player.position, puck), self.max_timesteps)
-        return rewards.info_of(side * self.winner, near, counter, side * vx, self.max_timesteps)
+            near = closeness(forces.distance(player.position, puck), self.max_timesteps)
+        return info_of(side * self.winner, near, counter, side * vx, self.max_timesteps)
 
     # --- actions and pictures ------------------------------------------------------------------------------
 

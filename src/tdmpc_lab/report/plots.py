@@ -1,8 +1,14 @@
-"""Learning curves of variants: interquartile mean over seeds with its interval, told apart without colours too."""
+"""The learning curve of one job as a picture: games won against every opponent, or the return, over the steps.
+
+Also here: learning curves of variants: interquartile mean over seeds with its interval, told apart without colours too.
+
+Also here: the picture of `rewards`: raw, shaped and learned reward of some episodes, step by step and added up.
+"""
 
 from __future__ import annotations
 
 import io
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tdmpc_lab.files import write_atomic
+from tdmpc_lab.jobs.metrics import as_float, as_int
 from tdmpc_lab.jobs.variants import colour
 from tdmpc_lab.outputs import picture_metadata
 from tdmpc_lab.report.comparison import Comparison
@@ -22,6 +29,70 @@ from tdmpc_lab.sharing import own_umask_outside
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+
+Row = Mapping[str, Any]
+FEWEST = 3
+"""Evaluations that make a curve; fewer stand in a table as well."""
+_RUN_DASHES = ("-", "--", "-.", ":")  # told apart in a print in grey, too
+
+
+def curve_png(rows: Sequence[Row], title: str) -> bytes | None:
+    """A PNG of the evaluations of a job, by rising step; None where there are fewer than `FEWEST`.
+
+    Of games the share won with its 95 % interval, else the mean return with its standard deviation.
+    """
+    rows = [row for row in rows if as_int(row.get("step")) is not None]
+    lines = {name: found for name, keys in _series(rows).items() if len(found := _points(rows, *keys)) >= FEWEST}
+    if not lines:
+        return None
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 4.5), layout="constrained")
+    axes = figure.subplots()
+    for number, (name, points) in enumerate(lines.items()):
+        steps, values, low, high = zip(*points, strict=True)
+        shade, dashes = colour(number), _RUN_DASHES[number % len(_RUN_DASHES)]
+        axes.plot(steps, values, label=name, marker=".", color=shade, linestyle=dashes)
+        axes.fill_between(steps, low, high, color=shade, alpha=0.15, linewidth=0)
+    axes.set_title(title, loc="left", fontsize=10)
+    axes.xaxis.set_major_formatter("{x:,.0f}")
+    axes.set_xlabel("environment steps")
+    axes.set_ylabel("games won" if "return" not in lines else "return")
+    if "return" not in lines:
+        axes.set_ylim(-0.02, 1.02)
+    axes.grid(alpha=0.3)
+    axes.legend(loc="best", frameon=False)
+    picture = io.BytesIO()
+    figure.savefig(picture, format="png", dpi=110)
+    return picture.getvalue()
+
+
+def _series(rows: Sequence[Row]) -> dict[str, tuple[str, str, str]]:
+    """What is drawn, by its name in the legend: the keys of the value and of both ends of its interval; of a return
+    twice that of its deviation."""
+    keys = dict.fromkeys(key for row in rows for key in row)
+    opponents = [key[4:] for key in keys if key.startswith("win_") and f"loss_{key[4:]}" in keys]
+    if opponents:
+        return {f"won against {name}": (f"win_{name}", f"win_low_{name}", f"win_high_{name}") for name in opponents}
+    if "win" in keys:
+        return {"won": ("win", "win_low", "win_high")}
+    return {"return": ("return_mean", "return_std", "return_std")}
+
+
+def _points(rows: Sequence[Row], key: str, low: str, high: str) -> list[tuple[int, float, float, float]]:
+    """Step, value, and the interval around it, which is empty where none is known."""
+    points = []
+    for row in rows:
+        step, value = as_int(row.get("step")), as_float(row.get(key))
+        if step is None or value is None:
+            continue
+        below, above = as_float(row.get(low)), as_float(row.get(high))
+        if low == high:  # a deviation
+            below, above = value - (below or 0.0), value + (above or 0.0)
+        points.append((step, value, value if below is None else below, value if above is None else above))
+    return points
+
 
 FORMATS = (".png", ".svg", ".pdf")
 _POINTS = 100  # of a curve: more are not to be seen
@@ -150,3 +221,40 @@ def _label(summary: Summary) -> str:
     count = f"{summary.seeds} seed{'' if summary.seeds == 1 else 's'}"
     few = ", too few to tell" if summary.seeds < ENOUGH_SEEDS else ""
     return f"{summary.name} ({count}{few})"
+
+
+PerStep = NDArray[np.float64]
+# Told apart by line and width too, so that a print in grey can be read. The widest lies at the back.
+_LINES = (
+    ("after backprop", {"color": "tab:orange", "linewidth": 4.0, "alpha": 0.55}),
+    ("shaped", {"color": "tab:blue", "linewidth": 1.8, "linestyle": (0, (4, 2))}),
+    ("raw", {"color": "black", "linewidth": 1.0}),
+)
+
+
+def draw_rewards(path: Path, episodes: Sequence[tuple[str, PerStep, PerStep, PerStep]]) -> None:
+    """Draw episodes, each a title and its raw, shaped and learned rewards (T,), one row of two charts each.
+
+    Left the reward of every step, right the return so far. The ending of `path` says which format. Raises OSError.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(12, 3.2 * len(episodes)), layout="constrained")
+    axes = figure.subplots(len(episodes), 2, squeeze=False)
+    for row, (title, raw, shaped, learned) in zip(axes, episodes, strict=True):
+        for series, (name, style) in zip((learned, shaped, raw), _LINES, strict=True):
+            steps = np.arange(len(series))
+            row[0].plot(steps, series, label=name, **style)
+            row[1].plot(steps, np.cumsum(series), label=name, **style)
+        row[0].set_title(title, loc="left", fontsize=10)
+        row[0].set_ylabel("reward")
+        row[1].set_ylabel("return so far")
+        for axis in row:
+            axis.grid(alpha=0.3)
+            axis.margins(x=0.01)
+    axes[0][1].legend(loc="best", frameon=False)
+    for axis in axes[-1]:
+        axis.set_xlabel("step of the episode")
+    with own_umask_outside(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(path, dpi=110, metadata=picture_metadata(path.suffix))
