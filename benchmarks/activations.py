@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own convention
 from torch import Generator, Tensor
 
-from tdmpc_lab.agent.activations import group_softmax, mish
+from tdmpc_lab.agent.networks import group_softmax, mish
 
 REPEATS = 50
 GROUP = 8

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tdmpc_lab.launch.environment import COMMAND_PREFIXES
+from tdmpc_lab.launch.process import COMMAND_PREFIXES
 from tdmpc_lab.tracking import store
 from tdmpc_lab.tracking.store import create_sqlite
 

@@ -6,7 +6,7 @@ from agent_fixtures import TINY, observations, perturbed, tiny_model
 from numpy_reference import mish as slow_mish
 from torch import Generator
 
-from tdmpc_lab.agent.activations import group_softmax, mish
+from tdmpc_lab.agent.networks import group_softmax, mish
 
 
 def test_mish_equals_the_slow_reference_at_every_size_of_input():

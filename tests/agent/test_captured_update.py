@@ -11,9 +11,9 @@ from agent_fixtures import TINY, TINY_PLANNER, batch_on, perturbed, random_batch
 
 from tdmpc_lab.agent import Agent, Batch, graphs, graphs_check
 from tdmpc_lab.agent.captured_update import CapturedUpdate
+from tdmpc_lab.agent.device import ChosenPrecision
 from tdmpc_lab.agent.native import choose
 from tdmpc_lab.agent.native.choose import Kernels
-from tdmpc_lab.agent.precision import ChosenPrecision
 from tdmpc_lab.agent.static_call import WARM_UP
 
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.cuda)]

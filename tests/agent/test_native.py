@@ -18,10 +18,10 @@ from agent_fixtures import TINY, TINY_PLANNER, observations, perturbed, random_b
 from torch import Generator, Tensor, nn
 
 from tdmpc_lab.agent import Agent, AgentConfig, WorldModel
-from tdmpc_lab.agent.activations import mish
 from tdmpc_lab.agent.native.library import BACKENDS, Backend, Library
 from tdmpc_lab.agent.native.rollouts import NativeRollouts
 from tdmpc_lab.agent.native.training import NativeTrainingModel
+from tdmpc_lab.agent.networks import mish
 from tdmpc_lab.agent.planner import MPPI
 from tdmpc_lab.agent.rollouts import ModelRollouts, Rolled, Rollouts
 from tdmpc_lab.config.schema import Spec

@@ -7,8 +7,8 @@ import pytest
 import torch
 from agent_fixtures import TINY, perturbed, random_batch, tiny_agent
 
-from tdmpc_lab.agent import precision
-from tdmpc_lab.agent.precision import ChosenPrecision, choose_precision
+from tdmpc_lab.agent import device as precision
+from tdmpc_lab.agent.device import ChosenPrecision, choose_precision
 
 CPU = torch.device("cpu")
 

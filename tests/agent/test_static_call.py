@@ -8,8 +8,8 @@ import torch
 from agent_fixtures import TINY, TINY_PLANNER, batch_on, perturbed, random_batch
 
 from tdmpc_lab.agent import Agent
+from tdmpc_lab.agent.device import ChosenPrecision
 from tdmpc_lab.agent.native.choose import Kernels
-from tdmpc_lab.agent.precision import ChosenPrecision
 from tdmpc_lab.agent.static_call import StaticCall
 
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.cuda)]

@@ -12,18 +12,17 @@ from pathlib import Path
 
 import pytest
 
-from tdmpc_lab.app.joblog.catch_up import catch_up_notes
+from tdmpc_lab.app.joblog.log import catch_up_notes
 from tdmpc_lab.app.queue.cancel import cancel, chosen
 from tdmpc_lab.app.queue.status import job_views
 from tdmpc_lab.cli.main import main
 from tdmpc_lab.errors import UsageError
 from tdmpc_lab.files import read_jsonl, write_atomic
-from tdmpc_lab.jobs.events import EventLog
+from tdmpc_lab.jobs.events import EventLog, person
 from tdmpc_lab.jobs.paths import JobPaths, Project
 from tdmpc_lab.jobs.record import JobRecord, read_record
-from tdmpc_lab.jobs.requests import person
 from tdmpc_lab.jobs.state import State
-from tdmpc_lab.launch.unfinished import submitting
+from tdmpc_lab.launch.slurm import submitting
 
 RECORD = JobRecord(
     id="7",

@@ -21,9 +21,9 @@ from tdmpc_lab.cli.main import main
 from tdmpc_lab.cli.tables import facts, queue_lines, queue_markdown
 from tdmpc_lab.errors import UsageError
 from tdmpc_lab.files import append_jsonl, write_atomic
+from tdmpc_lab.jobs.events import person
 from tdmpc_lab.jobs.paths import JobPaths, Project
 from tdmpc_lab.jobs.record import read_record
-from tdmpc_lab.jobs.requests import person
 from tdmpc_lab.jobs.state import State
 from tdmpc_lab.launch.queue import Queue
 from tdmpc_lab.notes.handwritten import queue_lines as pasted_lines

@@ -14,7 +14,7 @@ from tdmpc_lab.app.agents.opponents import SCRIPTED
 from tdmpc_lab.cli.main import main
 from tdmpc_lab.config.loader import load_resolved_text, load_spec
 from tdmpc_lab.envs.hockey import OPPONENT_NAMES, HockeyEnv
-from tdmpc_lab.envs.hockey.keyboard import KeyboardPlayer
+from tdmpc_lab.envs.hockey.rendering import KeyboardPlayer
 from tdmpc_lab.training.load import header, load_agent, save_copy
 
 SPEC = """\

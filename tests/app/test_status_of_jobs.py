@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from test_cancel import job, lab, queue  # noqa: F401 - `lab` is a fixture
 
-from tdmpc_lab.app.joblog.catch_up import catch_up_notes
+from tdmpc_lab.app.joblog.log import catch_up_notes
 from tdmpc_lab.app.joblog.write import refresh_rollup, write_note
 from tdmpc_lab.app.queue.status import Asked, Selection, job_views, last_error, list_jobs, newest_and_active
 from tdmpc_lab.cli.main import main
@@ -164,8 +164,8 @@ def test_a_note_is_written_once_and_old_jobs_are_looked_at_too(
     main(["status"])
     assert [noted(lab, number) for number in ("7", "8", "9")] == ["FAILED FAILED"] * 3
     written: list[str] = []
-    monkeypatch.setattr("tdmpc_lab.app.joblog.catch_up.write_note", lambda *_: written.append("note"))
-    monkeypatch.setattr("tdmpc_lab.app.joblog.catch_up.refresh_rollup", lambda _: written.append("rollup"))
+    monkeypatch.setattr("tdmpc_lab.app.joblog.log.write_note", lambda *_: written.append("note"))
+    monkeypatch.setattr("tdmpc_lab.app.joblog.log.refresh_rollup", lambda _: written.append("rollup"))
     main(["status"])
     assert written == []
 

@@ -16,7 +16,7 @@ from tdmpc_lab.config.schema import EnvConfig, Spec
 from tdmpc_lab.files import append_jsonl
 from tdmpc_lab.jobs.paths import Project
 from tdmpc_lab.jobs.record import JobRecord, read_record, write_record
-from tdmpc_lab.tracking import later
+from tdmpc_lab.tracking import run as later
 
 BAD = {"verdict": "bad", "verdict_cause": "agent.horizon=18"}
 GOOD = {"verdict": "good", "verdict_cause": ""}

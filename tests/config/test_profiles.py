@@ -9,7 +9,7 @@ import pytest
 from spec_fixtures import ENV, SECTION, write
 
 from tdmpc_lab.config.loader import LoadedSpec, load_resolved, load_spec
-from tdmpc_lab.config.profiles import check_profiles, profile_files
+from tdmpc_lab.config.project import check_profiles, profile_files
 from tdmpc_lab.config.serialize import dump_yaml
 from tdmpc_lab.errors import SpecError
 

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from tdmpc_lab.jobs.paths import JobPaths
-from tdmpc_lab.jobs.points import place_text, point_label, point_text, what_it_is
 from tdmpc_lab.jobs.record import JobRecord, read_record, write_record
+from tdmpc_lab.jobs.variants import place_text, point_label, point_text, what_it_is
 
 
 def record(sweep: dict[str, Any] | None, about: str = "shorter") -> JobRecord:

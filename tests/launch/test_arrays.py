@@ -10,8 +10,7 @@ from tdmpc_lab.config.schema import SlurmConfig
 from tdmpc_lab.errors import ExternalError
 from tdmpc_lab.jobs.paths import Project
 from tdmpc_lab.launch.sbatch import sbatch_script
-from tdmpc_lab.launch.slurm import even_chunks, max_array_size, task_ids
-from tdmpc_lab.launch.unfinished import submitting, unfinished
+from tdmpc_lab.launch.slurm import even_chunks, max_array_size, submitting, task_ids, unfinished
 
 
 @pytest.fixture

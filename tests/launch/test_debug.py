@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tdmpc_lab.launch.environment import clean_environment
 from tdmpc_lab.launch.local import run_debug
+from tdmpc_lab.launch.process import clean_environment
 
 
 def _divide(number: int) -> float:

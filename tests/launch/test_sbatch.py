@@ -15,8 +15,8 @@ import tdmpc_lab
 from tdmpc_lab.config.schema import ContainerConfig, MailConfig, SlurmConfig
 from tdmpc_lab.errors import SpecError
 from tdmpc_lab.jobs.paths import Project
-from tdmpc_lab.launch.environment import Workplace
 from tdmpc_lab.launch.options import is_abbreviated, option_problems
+from tdmpc_lab.launch.process import Workplace
 from tdmpc_lab.launch.sbatch import attempt_start, container_setup, python_command, sbatch_script, slurm_parameters
 
 CONFIG = SlurmConfig(

@@ -14,13 +14,20 @@ from hypothesis import strategies as st
 from tdmpc_lab.errors import UsageError
 from tdmpc_lab.jobs.record import JobRecord
 from tdmpc_lab.jobs.state import JobStatus, State
-from tdmpc_lab.notes.entries import parse_entry, rollup_lines
-from tdmpc_lab.notes.log import Filter, choose, in_order, parse_moment, read_log, unjudged
+from tdmpc_lab.notes.entries import (
+    Filter,
+    choose,
+    in_order,
+    parse_entry,
+    parse_moment,
+    read_log,
+    rollup_lines,
+    unjudged,
+)
 from tdmpc_lab.notes.note import BEGIN, END, add_bullet, put_verdict, replace_machine_part
-from tdmpc_lab.notes.page import log_page
 from tdmpc_lab.notes.render import render_array_note, render_note
 from tdmpc_lab.notes.results import table
-from tdmpc_lab.notes.rollup import RollupEditedError, check_unedited, move_into, rollup
+from tdmpc_lab.notes.rollup import RollupEditedError, check_unedited, log_page, move_into, rollup
 
 RECORD = JobRecord(
     id="2004711", experiment="backprop", env_id="hockey", about="backprop without reward shaping", group="g", seed=1,

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tdmpc_lab.jobs.points import overrides_text
 from tdmpc_lab.jobs.record import JobRecord
 from tdmpc_lab.jobs.state import JobStatus, State
+from tdmpc_lab.jobs.variants import overrides_text
 from tdmpc_lab.notes.note import BEGIN, END, replace_machine_part
 from tdmpc_lab.notes.render import Places, describe_for_mlflow, markdown_line, outcome_line, render_note
 from tdmpc_lab.notes.results import evenly

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tdmpc_lab.notes.settings import number_settings, switch_settings
+from tdmpc_lab.app.checks.blamed import number_settings, switch_settings
 
 
 @pytest.mark.parametrize(

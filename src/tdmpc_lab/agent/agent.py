@@ -13,11 +13,10 @@ from numpy.typing import NDArray
 from torch import Generator, Tensor
 
 from tdmpc_lab.agent.captured_update import CapturedUpdate
-from tdmpc_lab.agent.device import resolve_device
+from tdmpc_lab.agent.device import ChosenPrecision, choose_precision, machine, resolve_device
 from tdmpc_lab.agent.learner import Learner, Mirror
 from tdmpc_lab.agent.native.choose import Kernels, choose, make_nets, make_rollouts
 from tdmpc_lab.agent.planner import MPPI
-from tdmpc_lab.agent.precision import ChosenPrecision, choose_precision, machine
 from tdmpc_lab.agent.replay import Batch
 from tdmpc_lab.agent.rollouts import Rollouts
 from tdmpc_lab.agent.training_model import TrainingModel

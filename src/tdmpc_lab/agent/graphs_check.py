@@ -13,9 +13,9 @@ from torch import Tensor
 
 from tdmpc_lab.agent.agent import Agent
 from tdmpc_lab.agent.bench import perturb_heads, random_batch
+from tdmpc_lab.agent.device import ChosenPrecision
 from tdmpc_lab.agent.graphs import GOOD
 from tdmpc_lab.agent.native.choose import Kernels
-from tdmpc_lab.agent.precision import ChosenPrecision
 from tdmpc_lab.config.schema import AgentConfig, PlannerConfig
 
 LARGEST_ERROR = 0.1  # of how far the weights moved; the same kernels on the same numbers give next to 0

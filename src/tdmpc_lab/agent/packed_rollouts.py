@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own convention
 from torch import Tensor
 
-from tdmpc_lab.agent.activations import mish_of_negative_
+from tdmpc_lab.agent.networks import mish_of_negative_
 from tdmpc_lab.agent.packed import Layer, PackedModel
 from tdmpc_lab.agent.policy import drawn_action
 from tdmpc_lab.agent.rollouts import Rolled

@@ -12,10 +12,9 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own convention
 from torch import Tensor, nn
 
-from tdmpc_lab.agent.activations import group_softmax
 from tdmpc_lab.agent.blocks import Casts, block, ensemble_block, ensemble_linear, linear
 from tdmpc_lab.agent.clipped_step import ClippedStep
-from tdmpc_lab.agent.networks import QEnsemble
+from tdmpc_lab.agent.networks import QEnsemble, group_softmax
 from tdmpc_lab.agent.regression import DiscreteRegression
 from tdmpc_lab.agent.world_model import WorldModel
 

@@ -91,7 +91,7 @@ def play(args: Namespace) -> int:
     if args.human and args.opponent is not None:
         raise UsageError("--human and --opponent name two opponents: give one of them")
     if args.human:
-        from tdmpc_lab.envs.hockey.keyboard import KEYS
+        from tdmpc_lab.envs.hockey.rendering import KEYS
 
         print(f"you play on the right: {KEYS}", file=sys.stderr)
     shown = run(

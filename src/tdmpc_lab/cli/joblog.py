@@ -20,8 +20,7 @@ from tdmpc_lab.text import count
 
 if TYPE_CHECKING:
     from tdmpc_lab.jobs.paths import Project
-    from tdmpc_lab.notes.entries import Entry
-    from tdmpc_lab.notes.log import Filter
+    from tdmpc_lab.notes.entries import Entry, Filter
     from tdmpc_lab.notes.verdict import Judgement, Verdict
 
 
@@ -77,7 +76,7 @@ def verdict(args: Namespace) -> int:
 
 def _catch_up(project: Project, job: str) -> None:
     """The job's note, or that of the whole array, says how it ended before words are added or read."""
-    from tdmpc_lab.app.joblog.catch_up import catch_up_notes
+    from tdmpc_lab.app.joblog.log import catch_up_notes
     from tdmpc_lab.app.queue.status import job_views
 
     ids = tasks_of(project, job) or ([job] if is_recorded(project, job) else [])
@@ -100,7 +99,7 @@ MOST_SHOWN = 50  # on a terminal, unless something was asked for
 def notes(args: Namespace) -> int:
     """`notes [--experiment …] [--json]`."""
     from tdmpc_lab.app.joblog.log import log_entries
-    from tdmpc_lab.notes.log import choose, unjudged
+    from tdmpc_lab.notes.entries import choose, unjudged
 
     project = project_here()
     if args.rollup or args.move:
@@ -127,7 +126,7 @@ def notes(args: Namespace) -> int:
 
 
 def _filter(args: Namespace) -> Filter:
-    from tdmpc_lab.notes.log import Filter, parse_moment
+    from tdmpc_lab.notes.entries import Filter, parse_moment
 
     now = datetime.now()
     return Filter(
@@ -179,7 +178,7 @@ def _print(entries: Sequence[Entry], args: Namespace) -> None:
 
 def _page(project: Project, entries: Sequence[Entry], args: Namespace) -> int:
     from tdmpc_lab.files import write_atomic
-    from tdmpc_lab.notes.page import log_page
+    from tdmpc_lab.notes.rollup import log_page
 
     file = Path(args.html)
     page = log_page(entries, f"Job log of {project.root.name}", datetime.now())

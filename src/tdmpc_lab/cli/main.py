@@ -74,7 +74,7 @@ COMMANDS = {
     "rewards": Command("agents", "draw what a spec's reward shaping and backprop make of some games"),
     "describe": Command("agents", "print a spec's networks, parameter counts, optimizers and planner"),
     "check": Command(
-        "checks", "what a submit checks first: spec, environment, one plan and one update of the agent, memory, cluster"
+        "submit", "what a submit checks first: spec, environment, one plan and one update of the agent, memory, cluster"
     ),
     "doctor": Command(
         "health", "check the installation (Python, packages, torch, SLURM, MLflow, git, disk), or how a job learns"

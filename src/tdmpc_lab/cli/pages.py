@@ -15,7 +15,7 @@ from tdmpc_lab.app.queue.status import JobView
 from tdmpc_lab.cli.tables import STYLES, WARNING, WIDTH_OF_A_FILE, facts, latest_result, print_grid
 from tdmpc_lab.jobs.metrics import as_float, as_int, opponents_of
 from tdmpc_lab.jobs.paths import Project
-from tdmpc_lab.jobs.points import place_text, point_text
+from tdmpc_lab.jobs.variants import place_text, point_text
 from tdmpc_lab.notes.entries import Entry, rollup_lines
 from tdmpc_lab.notes.render import outcome_line, what_line
 from tdmpc_lab.notes.results import evenly, later_line, latest_of_each, mean_and_std, share_with_interval

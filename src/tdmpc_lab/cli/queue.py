@@ -55,7 +55,7 @@ def _seconds(text: str) -> float:
 
 def status(args: Namespace) -> int:
     """`status [ID ...]`; 3 when SLURM could not be asked about a job, which is then shown as last known."""
-    from tdmpc_lab.app.joblog.catch_up import catch_up_notes
+    from tdmpc_lab.app.joblog.log import catch_up_notes
     from tdmpc_lab.app.queue.status import list_jobs, no_garbage
 
     if args.json and args.md:
@@ -104,7 +104,7 @@ def _selection(project: Project, args: Namespace) -> Selection:
 
 
 def _moment(text: str) -> datetime:
-    from tdmpc_lab.notes.log import parse_moment
+    from tdmpc_lab.notes.entries import parse_moment
 
     return parse_moment(text, datetime.now()).astimezone()
 
@@ -134,7 +134,7 @@ def _print_markdown(listing: Listing) -> None:
 
 def _watch(project: Project, wanted: Selection, most: int | None, every_s: float) -> int:
     """Show the jobs again and again until Ctrl-C, which is no error: nothing but the looking ends."""
-    from tdmpc_lab.app.joblog.catch_up import catch_up_notes
+    from tdmpc_lab.app.joblog.log import catch_up_notes
     from tdmpc_lab.app.queue.status import ASK_S, Asked, list_jobs
     from tdmpc_lab.cli.tables import Screen
 
@@ -191,7 +191,7 @@ def add_status(p: ArgumentParser) -> None:
 
 def show(args: Namespace) -> int:
     """`show ID`; 1 when the job's record can't be read, 3 when SLURM could not be asked about it."""
-    from tdmpc_lab.app.joblog.catch_up import catch_up_notes
+    from tdmpc_lab.app.joblog.log import catch_up_notes
     from tdmpc_lab.app.queue.show import job_page, note_entry
     from tdmpc_lab.app.queue.status import JobView
     from tdmpc_lab.cli.pages import print_entry, print_page
@@ -219,7 +219,7 @@ def show(args: Namespace) -> int:
 
 
 def _show_tasks(project: Project, array: str, ids: list[str], *, as_json: bool) -> int:
-    from tdmpc_lab.app.joblog.catch_up import catch_up_notes
+    from tdmpc_lab.app.joblog.log import catch_up_notes
     from tdmpc_lab.app.queue.show import array_commands, note_entry
     from tdmpc_lab.app.queue.status import job_views
     from tdmpc_lab.cli.pages import print_array
@@ -264,7 +264,7 @@ _NAMED = 5
 
 def logs(args: Namespace) -> int:
     """`logs ID [-f] [-n N] [--err]`; 3 when SLURM could not be asked about a job that has printed nothing."""
-    from tdmpc_lab.app.joblog.catch_up import catch_up_notes
+    from tdmpc_lab.app.joblog.log import catch_up_notes
     from tdmpc_lab.app.queue.logs import Tail, follow, log_of
     from tdmpc_lab.app.queue.status import job_views
 
@@ -389,7 +389,7 @@ def wait(args: Namespace) -> int:
 
 def follow(project: Project, steps: dict[str, int], as_json: bool) -> int:
     """Follow the jobs to their end; 0 if all completed."""
-    from tdmpc_lab.app.joblog.catch_up import catch_up_notes
+    from tdmpc_lab.app.joblog.log import catch_up_notes
     from tdmpc_lab.app.queue.status import wait as follow_jobs
     from tdmpc_lab.training.progress import make_progress
 
@@ -474,7 +474,7 @@ def _at_least_one(text: str) -> int:
 def gc(args: Namespace) -> int:
     """`gc [ID ...] [--yes]`; 1 when something could not be removed."""
     from tdmpc_lab.app.queue.gc import find_leftovers, remove
-    from tdmpc_lab.notes.log import parse_moment
+    from tdmpc_lab.notes.entries import parse_moment
 
     project = project_here()
     ids = [paths.id for paths in require_jobs(project, [find_job_id(project, job) for job in args.jobs])] or None

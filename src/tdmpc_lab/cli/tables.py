@@ -16,9 +16,9 @@ from rich.text import Text
 
 from tdmpc_lab.app.queue.status import JobView, Listing
 from tdmpc_lab.jobs.metrics import opponents_of
-from tdmpc_lab.jobs.points import what_it_is
 from tdmpc_lab.jobs.queued import SHORT_STATES
 from tdmpc_lab.jobs.state import State
+from tdmpc_lab.jobs.variants import what_it_is
 from tdmpc_lab.notes.results import mean_and_std, share_with_interval
 from tdmpc_lab.notes.verdict import is_verdict_line
 from tdmpc_lab.text import count, duration, number, one_line, parse_time, shorten

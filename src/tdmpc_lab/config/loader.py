@@ -31,9 +31,8 @@ from tdmpc_lab.config.layers import (
     value_at,
     without,
 )
-from tdmpc_lab.config.messages import found_text
 from tdmpc_lab.config.phases import phase_problems
-from tdmpc_lab.config.profiles import profile_of
+from tdmpc_lab.config.project import profile_of
 from tdmpc_lab.config.retired import ADDED, RETIRED
 from tdmpc_lab.config.rules import Rule, broken_rules
 from tdmpc_lab.config.schema import Spec
@@ -49,7 +48,7 @@ from tdmpc_lab.config.sweep import (
     told_of_points,
     words_of,
 )
-from tdmpc_lab.config.validation import adapter, refused, validate_layer
+from tdmpc_lab.config.validation import adapter, found_text, refused, validate_layer
 from tdmpc_lab.errors import Problem, SpecError
 from tdmpc_lab.yaml_strict import MAX_DEPTH, MAX_KEY, YamlPath, has_surrogate, is_key, parse_value, read_yaml
 

@@ -18,8 +18,8 @@ from typing import Any, NamedTuple
 
 from tdmpc_lab.config.fieldtypes import KeyPath, spec_types
 from tdmpc_lab.config.layers import Layer, merge, nested, value_at
-from tdmpc_lab.config.messages import found_text, unknown_key_hint
 from tdmpc_lab.config.serialize import key_word
+from tdmpc_lab.config.validation import found_text, unknown_key_hint
 from tdmpc_lab.errors import Problem
 from tdmpc_lab.yaml_strict import YamlPath
 

@@ -1,9 +1,13 @@
-"""`events.jsonl`: what happened to a job, one JSON object a line, written by the job itself."""
+"""What happened to a job and what was asked of it, one JSON object a line.
+
+`events.jsonl` is written by the job itself, `requests.jsonl` by the command line.
+"""
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from datetime import datetime
 from pathlib import Path
@@ -11,8 +15,10 @@ from typing import Any
 
 from tdmpc_lab.errors import RecordError
 from tdmpc_lab.files import Guard, append_jsonl, decode_jsonl, read_jsonl, read_whole
+from tdmpc_lab.jobs.paths import JobPaths
 from tdmpc_lab.jobs.record import start_words
-from tdmpc_lab.text import count
+from tdmpc_lab.sharing import user_name
+from tdmpc_lab.text import count, parse_time
 
 OUTCOMES = frozenset({"finished", "failed", "stopped", "timeout"})
 """The events that end an attempt for good. `preempted` does not: the scheduler starts the job again."""
@@ -137,3 +143,31 @@ _EVENT_TEXTS: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "warning": lambda e: str(e["message"]),
     "precision": lambda e: str(e["message"]),
 }
+
+
+def ask(paths: JobPaths, request: str, **fields: Any) -> dict[str, Any]:
+    """Put a request on file, with time and person: `cancel` (save), `resume` (job). Raises OSError."""
+    now = datetime.now().astimezone().isoformat(timespec="milliseconds")
+    row = {"time": now, "request": request, "by": person(), **fields}
+    append_jsonl(paths.requests, row)
+    return row
+
+
+def person() -> str:
+    """Who uses this process: the login name, else the user's number. Variables (USER) may tell of somebody else."""
+    return user_name(os.getuid())
+
+
+def read_requests(paths: JobPaths) -> list[dict[str, Any]]:
+    """All requests in the order made. Raises RecordError."""
+    rows, _ = read_jsonl(paths.requests)
+    return rows
+
+
+def cancelled_since(requests: Sequence[dict[str, Any]], since: datetime | None) -> str | None:
+    """Who asked for the job's end at or after `since` (None: ever); None when nobody did."""
+    for row in reversed(requests):
+        moment = parse_time(row.get("time"))
+        if row.get("request") == "cancel" and (since is None or moment is None or moment >= since):
+            return str(row.get("by") or "somebody")
+    return None

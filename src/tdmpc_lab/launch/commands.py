@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tdmpc_lab.errors import ExternalError, UsageError
-from tdmpc_lab.launch.environment import clean_environment
+from tdmpc_lab.launch.process import clean_environment
 
 _TIMEOUT_S = 60.0
 _PING_S = 20.0

@@ -34,9 +34,8 @@ from tdmpc_lab.jobs.events import OUTCOMES, EventLog, read_events
 from tdmpc_lab.jobs.ids import is_job_id, natural_key
 from tdmpc_lab.jobs.paths import JobPaths, Project
 from tdmpc_lab.jobs.state import SchedulerState
-from tdmpc_lab.launch.environment import Workplace, clean_environment, clean_process_environment
 from tdmpc_lab.launch.lease import LEASE_VARIABLE, Lease, read_holder
-from tdmpc_lab.launch.process import last_start, live_pid
+from tdmpc_lab.launch.process import Workplace, clean_environment, clean_process_environment, last_start, live_pid
 from tdmpc_lab.streams import UTF8_STREAMS
 
 if TYPE_CHECKING:

@@ -14,9 +14,9 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from tdmpc_lab.errors import ExternalError, UsageError
+from tdmpc_lab.jobs.events import person
 from tdmpc_lab.jobs.ids import expand_tasks, is_slurm_id
 from tdmpc_lab.jobs.queued import QueueLine
-from tdmpc_lab.jobs.requests import person
 from tdmpc_lab.jobs.state import END_WORDS, SchedulerState
 from tdmpc_lab.launch.commands import command
 from tdmpc_lab.sharing import user_name

@@ -18,8 +18,8 @@ from typing import Any
 from tdmpc_lab.config.schema import ContainerConfig, SlurmConfig
 from tdmpc_lab.errors import Problem, SpecError
 from tdmpc_lab.jobs.paths import Project
-from tdmpc_lab.launch.environment import Workplace
 from tdmpc_lab.launch.options import KNOWN_OPTIONS, MEMORY_INSTEAD, extra_options, option_problems
+from tdmpc_lab.launch.process import Workplace
 from tdmpc_lab.streams import UTF8_STREAMS
 
 BEGIN = "now+52weeks"  # should submit be killed before the job is held

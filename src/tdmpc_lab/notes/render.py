@@ -16,9 +16,9 @@ from typing import Any
 from urllib.parse import quote
 
 from tdmpc_lab.jobs.metrics import as_int, without_superseded
-from tdmpc_lab.jobs.points import overrides_text, place_text, point_of, point_text
 from tdmpc_lab.jobs.record import NO_SNAPSHOT, JobRecord
 from tdmpc_lab.jobs.state import JobStatus, State
+from tdmpc_lab.jobs.variants import overrides_text, place_text, point_of, point_text
 from tdmpc_lab.notes.curve import curves_of, spark_line
 from tdmpc_lab.notes.note import END
 from tdmpc_lab.notes.results import later_line, latest_of_each, score, table

@@ -11,9 +11,8 @@ from tdmpc_lab.config.diff import NOT_COMPARED, NOT_IN_GROUP, STEPS, diff, group
 from tdmpc_lab.config.fieldtypes import spec_types
 from tdmpc_lab.config.serialize import flatten
 from tdmpc_lab.jobs.ids import natural_key
-from tdmpc_lab.jobs.points import point_of
 from tdmpc_lab.jobs.record import JobRecord
-from tdmpc_lab.jobs.variants import telling_keys, variant_name
+from tdmpc_lab.jobs.variants import point_of, telling_keys, variant_name
 from tdmpc_lab.report.runs import Run
 from tdmpc_lab.text import shorten
 

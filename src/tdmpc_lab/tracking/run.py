@@ -1,27 +1,28 @@
-"""The MLflow run of a job: one, whatever the number of attempts, found again by its tag."""
+"""MLflow runs of jobs: opened, found, described, filled and ended; and what comes to a run from outside of its job."""
 
 from __future__ import annotations
 
 import json
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Literal
 
 from tdmpc_lab.jobs.ids import is_local_id
-from tdmpc_lab.jobs.points import point_label, point_of, point_text
 from tdmpc_lab.jobs.record import JobRecord
-from tdmpc_lab.jobs.variants import telling_keys, variant_name
+from tdmpc_lab.jobs.variants import point_label, point_of, point_text, telling_keys, variant_name
+from tdmpc_lab.text import shorten
 from tdmpc_lab.tracking.points import Point, safe_name
-from tdmpc_lab.tracking.store import artifact_location, store_lock
+from tdmpc_lab.tracking.store import artifact_location, configure, open_client, public_uri, store_lock
 from tdmpc_lab.tracking.view import RESULTS, add_to_views
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Experiment, Run
+
 
 RunStatus = Literal["FINISHED", "FAILED", "KILLED"]
 
@@ -244,3 +245,44 @@ def end_run(client: MlflowClient, run_id: str, status: RunStatus, ended: datetim
 def _ms(moment: datetime) -> int:
     """Milliseconds since 1970, as MLflow counts."""
     return round(moment.timestamp() * 1000)
+
+
+def add_points(uri: str, root: Path, record: JobRecord, points: Sequence[Point], description: str) -> str | None:
+    """Add points to the run of a job and give it a new description; returns what went wrong, in one line.
+
+    A point that is there already (same name, step, time and value) is kept once by MLflow.
+    """
+
+    def add(client: MlflowClient, run_id: str) -> None:
+        from mlflow.entities import Metric
+
+        metrics = [Metric(point.name, point.value, point.time_ms, point.step) for point in points]
+        client.log_batch(run_id, metrics=metrics)
+        client.set_tag(run_id, DESCRIPTION_TAG, description[:MAX_TAG])
+
+    return _with_run(uri, root, record, add)
+
+
+def describe_run(uri: str, root: Path, record: JobRecord, description: str, tags: Mapping[str, str]) -> str | None:
+    """Give the run of a job a new description and these tags; returns what went wrong, in one line."""
+
+    def describe(client: MlflowClient, run_id: str) -> None:
+        for name, value in {DESCRIPTION_TAG: description, **tags}.items():
+            client.set_tag(run_id, name, value[:MAX_TAG])
+
+    return _with_run(uri, root, record, describe)
+
+
+def _with_run(uri: str, root: Path, record: JobRecord, change: Callable[[MlflowClient, str], None]) -> str | None:
+    """Do something to the run of a job; returns what went wrong, in one line."""
+    configure()
+    try:
+        client = open_client(uri, root)
+        experiment = client.get_experiment_by_name(record.experiment)
+        run = None if experiment is None else find_run(client, [experiment.experiment_id], record.id)
+        if run is None:
+            return f"MLflow at {public_uri(uri)} has no run of {record.id} (yet)"
+        change(client, run.info.run_id)
+    except Exception as error:  # noqa: BLE001 - whatever MLflow or a driver raises: all of it is on file
+        return f"MLflow at {public_uri(uri)}: {shorten(public_uri(f'{type(error).__name__}: {error}'), 300)}"
+    return None

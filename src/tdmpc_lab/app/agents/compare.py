@@ -15,9 +15,9 @@ from tdmpc_lab.app.queue.status import job_views
 from tdmpc_lab.app.submit.code import code_remarks
 from tdmpc_lab.config.fieldtypes import spec_types
 from tdmpc_lab.config.loader import load_resolved
-from tdmpc_lab.config.messages import unknown_key_hint
 from tdmpc_lab.config.schema import Spec
 from tdmpc_lab.config.serialize import to_dict
+from tdmpc_lab.config.validation import unknown_key_hint
 from tdmpc_lab.errors import NoteError, RecordError, SpecError, UsageError
 from tdmpc_lab.files import read_whole, write_atomic
 from tdmpc_lab.jobs.find import FORMS, Job, select_jobs, what_there_is

@@ -63,7 +63,7 @@ def play(
 
 def _windowed(project: Project, target: Target, opponent: str | None, device: str) -> ControlEnv:
     from tdmpc_lab.envs import has_opponents, make_env
-    from tdmpc_lab.envs.hockey.keyboard import KeyboardPlayer
+    from tdmpc_lab.envs.hockey.rendering import KeyboardPlayer
     from tdmpc_lab.training.opponents import AgentOpponents, evaluation_opponents
 
     loaded = target.loaded

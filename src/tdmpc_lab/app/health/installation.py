@@ -19,7 +19,7 @@ from typing import Any, Literal
 
 from tdmpc_lab.app.checks.memory import GIB, unwritable
 from tdmpc_lab.app.health.project import closed_above
-from tdmpc_lab.config.profiles import check_profiles, profile_files
+from tdmpc_lab.config.project import check_profiles, profile_files
 from tdmpc_lab.errors import ExternalError, LabError, SpecError, UsageError
 from tdmpc_lab.files import nearest
 from tdmpc_lab.jobs.find import folder_names

@@ -21,7 +21,7 @@ from tdmpc_lab.jobs.ids import is_job_id
 from tdmpc_lab.jobs.paths import Project
 from tdmpc_lab.jobs.record import read_record
 from tdmpc_lab.jobs.unsent import remind
-from tdmpc_lab.notes.log import read_log
+from tdmpc_lab.notes.entries import read_log
 from tdmpc_lab.notes.note import add_bullet, change_note, has_markers, merge_edited, put_verdict, take_apart
 from tdmpc_lab.notes.rollup import Added, move_into, rollup
 from tdmpc_lab.notes.verdict import Judgement, Verdict, format_verdict, parse_verdict, split_causes, take_causes
@@ -181,7 +181,7 @@ def _tell_task(project: Project, job_id: str) -> str | None:
 
 
 def _tell_run(project: Project, job_id: str, note: bytes, tags: Mapping[str, str]) -> str | None:
-    from tdmpc_lab.tracking.later import describe_run
+    from tdmpc_lab.tracking.run import describe_run
     from tdmpc_lab.tracking.store import store_uri
 
     paths = project.job(job_id)

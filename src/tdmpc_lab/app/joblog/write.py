@@ -10,17 +10,15 @@ from typing import Any
 
 from tdmpc_lab.errors import LabError, NoteError, RecordError
 from tdmpc_lab.files import file_lock, read_jsonl, write_atomic
-from tdmpc_lab.jobs.events import OUTCOMES, read_events
+from tdmpc_lab.jobs.events import OUTCOMES, cancelled_since, read_events, read_requests
 from tdmpc_lab.jobs.find import tasks_of
 from tdmpc_lab.jobs.ids import array_of
 from tdmpc_lab.jobs.metrics import eval_rows, without_superseded
 from tdmpc_lab.jobs.paths import JobPaths, Project
 from tdmpc_lab.jobs.record import JobRecord, read_record
-from tdmpc_lab.jobs.requests import cancelled_since, read_requests
 from tdmpc_lab.jobs.state import JobStatus, SchedulerState, status_of, traceback_of
 from tdmpc_lab.notes.curve import curves_of, svg
-from tdmpc_lab.notes.entries import read_entry
-from tdmpc_lab.notes.log import read_log
+from tdmpc_lab.notes.entries import read_entry, read_log
 from tdmpc_lab.notes.note import update_note
 from tdmpc_lab.notes.render import Places, describe_for_mlflow, render_array_note, render_note
 from tdmpc_lab.notes.rollup import RollupEditedError, check_unedited, rollup

@@ -25,10 +25,9 @@ from tdmpc_lab.jobs.state import State, status_of
 from tdmpc_lab.jobs.unsent import Unsent, all_is_sent, mark_unsent, remind
 from tdmpc_lab.jobs.variants import Colours, variant_name
 from tdmpc_lab.text import parse_time
-from tdmpc_lab.tracking.later import add_points
 from tdmpc_lab.tracking.mirror import MlflowMirror
 from tdmpc_lab.tracking.points import Point, attempt_starts, metric_name, opponent_label, row_time
-from tdmpc_lab.tracking.run import RunInfo, RunStatus, run_info
+from tdmpc_lab.tracking.run import RunInfo, RunStatus, add_points, run_info
 from tdmpc_lab.tracking.store import public_uri, store_uri
 
 _LAST_ROWS = 4096  # bytes at the end of the metrics

@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from tdmpc_lab.app.joblog.catch_up import catch_up_notes
+from tdmpc_lab.app.joblog.log import catch_up_notes
 from tdmpc_lab.app.joblog.write import mlflow_description, read_note, verdict_tags, write_note
 from tdmpc_lab.app.mlflow.mirror import RUN_STATUS, add_evaluation, info_of, is_told, run_end, run_files, start_mirror
 from tdmpc_lab.app.queue.status import JobView, job_views, scheduler_states
@@ -30,12 +30,10 @@ from tdmpc_lab.jobs.paths import JobPaths, Project
 from tdmpc_lab.jobs.record import JobRecord
 from tdmpc_lab.jobs.state import SchedulerState, State
 from tdmpc_lab.jobs.unsent import Unsent, all_is_sent, mark_unsent, unsent_as, unsent_jobs
-from tdmpc_lab.launch.environment import clean_environment
-from tdmpc_lab.launch.process import is_here, last_start, live_pid
+from tdmpc_lab.launch.process import clean_environment, is_here, last_start, live_pid
 from tdmpc_lab.streams import UTF8_STREAMS
 from tdmpc_lab.text import count
-from tdmpc_lab.tracking.later import describe_run
-from tdmpc_lab.tracking.run import DESCRIPTION_TAG, RunStatus
+from tdmpc_lab.tracking.run import DESCRIPTION_TAG, RunStatus, describe_run
 from tdmpc_lab.tracking.store import store_uri
 
 if TYPE_CHECKING:

@@ -7,14 +7,13 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from tdmpc_lab.app.joblog.catch_up import catch_up_notes
+from tdmpc_lab.app.joblog.log import catch_up_notes
 from tdmpc_lab.app.queue.status import JobView, job_views
 from tdmpc_lab.errors import LabError, UsageError
-from tdmpc_lab.jobs.events import OUTCOMES, read_events
+from tdmpc_lab.jobs.events import OUTCOMES, ask, read_events
 from tdmpc_lab.jobs.find import all_records, is_recorded, require_jobs, tasks_of
 from tdmpc_lab.jobs.ids import array_of, is_slurm_id
 from tdmpc_lab.jobs.paths import Project
-from tdmpc_lab.jobs.requests import ask
 from tdmpc_lab.jobs.state import State
 from tdmpc_lab.sharing import user_name
 
@@ -47,7 +46,7 @@ def chosen(project: Project, words: Sequence[str], experiment: str | None) -> li
 
 def _unrecorded(project: Project) -> list[str]:
     """What interrupted submits left in SLURM's queue without a whole record."""
-    from tdmpc_lab.launch.unfinished import unfinished
+    from tdmpc_lab.launch.slurm import unfinished
 
     return [left.id for left in unfinished(project) if not left.recorded]
 

@@ -21,18 +21,17 @@ from typing import TYPE_CHECKING, Any
 
 from tdmpc_lab.errors import ExternalError, LabError, RecordError, UsageError
 from tdmpc_lab.files import read_jsonl
-from tdmpc_lab.jobs.events import OUTCOMES, read_brief, read_events, seems_over
+from tdmpc_lab.jobs.events import OUTCOMES, cancelled_since, person, read_brief, read_events, read_requests, seems_over
 from tdmpc_lab.jobs.find import all_records, folder_names
 from tdmpc_lab.jobs.ids import array_of, fold_tasks, is_slurm_id, natural_key
 from tdmpc_lab.jobs.metrics import opponents_of, telling_rows
 from tdmpc_lab.jobs.paths import EVENTS, JobPaths, Project
 from tdmpc_lab.jobs.queued import QueueLine, share_at_limit
 from tdmpc_lab.jobs.record import JobRecord, read_record
-from tdmpc_lab.jobs.requests import cancelled_since, person, read_requests
 from tdmpc_lab.jobs.state import JobStatus, SchedulerState, State, status_of, traceback_of
 from tdmpc_lab.launch.attempts import DEAD_S, heartbeat_s, last_sign_s
 from tdmpc_lab.launch.queue import Queue, ask_queue, slurm_states, waits
-from tdmpc_lab.launch.unfinished import is_mark, unfinished
+from tdmpc_lab.launch.slurm import is_mark, unfinished
 from tdmpc_lab.sharing import is_shared, user_name
 from tdmpc_lab.text import parse_time, shorten
 

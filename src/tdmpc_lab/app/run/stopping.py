@@ -16,8 +16,8 @@ from types import FrameType
 from typing import Any
 
 from tdmpc_lab.config.schema import SlurmConfig
+from tdmpc_lab.jobs.events import cancelled_since
 from tdmpc_lab.jobs.record import JobRecord
-from tdmpc_lab.jobs.requests import cancelled_since
 from tdmpc_lab.launch.sbatch import CANCEL_CODE, REQUEUE_CODE, warning_s
 from tdmpc_lab.text import parse_time
 from tdmpc_lab.training.stop import StopFlag

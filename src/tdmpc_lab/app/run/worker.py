@@ -25,10 +25,9 @@ from tdmpc_lab.app.run.watchdog import Watchdog
 from tdmpc_lab.config.loader import load_resolved
 from tdmpc_lab.config.schema import Spec
 from tdmpc_lab.errors import AttemptLostError, LabError, TrainingError
-from tdmpc_lab.jobs.events import EventLog, event_text, read_events
+from tdmpc_lab.jobs.events import EventLog, event_text, read_events, read_requests
 from tdmpc_lab.jobs.paths import JobPaths, Project
 from tdmpc_lab.jobs.record import JobRecord, read_record
-from tdmpc_lab.jobs.requests import read_requests
 from tdmpc_lab.jobs.state import SchedulerState, State
 from tdmpc_lab.jobs.unsent import Unsent, all_is_sent, mark_unsent
 from tdmpc_lab.launch.attempts import AttemptLease

@@ -19,7 +19,7 @@ from tdmpc_lab.jobs.git import GitError, code_diff, git, git_state
 from tdmpc_lab.jobs.paths import ROOT_VARIABLE, JobPaths, Project
 from tdmpc_lab.jobs.record import NO_SNAPSHOT, JobRecord, read_record
 from tdmpc_lab.jobs.snapshot import repository_of, take_snapshot
-from tdmpc_lab.launch.environment import Workplace
+from tdmpc_lab.launch.process import Workplace
 from tdmpc_lab.secret import NAMES, secret_values, without_secrets
 from tdmpc_lab.text import count
 

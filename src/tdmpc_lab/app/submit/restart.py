@@ -23,7 +23,7 @@ from tdmpc_lab.jobs.find import require_job
 from tdmpc_lab.jobs.paths import JobPaths, Project
 from tdmpc_lab.jobs.record import JobRecord, read_record
 from tdmpc_lab.jobs.state import State
-from tdmpc_lab.launch.environment import clean_environment
+from tdmpc_lab.launch.process import clean_environment
 from tdmpc_lab.streams import UTF8_STREAMS
 
 # What a checkpoint is bound to: the networks' shapes, and what the running episodes and random draws come from.

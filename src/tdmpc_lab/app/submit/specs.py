@@ -13,7 +13,7 @@ from tdmpc_lab.config.diff import diff
 from tdmpc_lab.config.fieldtypes import spec_types
 from tdmpc_lab.config.loader import LoadedSpec, load_resolved, load_spec, load_sweep
 from tdmpc_lab.config.phases import SELF, Phase, phases_of, split_mode
-from tdmpc_lab.config.profiles import profile_files
+from tdmpc_lab.config.project import profile_files
 from tdmpc_lab.config.schema import EnvConfig, RewardConfig, Spec
 from tdmpc_lab.errors import EnvironmentSpecError, LabError, Problem, RecordError, SpecError, UsageError
 from tdmpc_lab.jobs.find import job_ids

@@ -23,12 +23,11 @@ from tdmpc_lab.config.schema import SlurmConfig, Spec
 from tdmpc_lab.config.serialize import dump_set_yaml, dump_yaml, plain
 from tdmpc_lab.errors import ExternalError, LabError
 from tdmpc_lab.files import JsonlWriter, write_atomic
-from tdmpc_lab.jobs.events import EventLog
+from tdmpc_lab.jobs.events import EventLog, ask
 from tdmpc_lab.jobs.ids import array_of
 from tdmpc_lab.jobs.metrics import end_of_step
 from tdmpc_lab.jobs.paths import JobPaths, Project
 from tdmpc_lab.jobs.record import JobRecord, prepare_job, read_record, refuse_known
-from tdmpc_lab.jobs.requests import ask
 from tdmpc_lab.jobs.state import SchedulerState
 from tdmpc_lab.jobs.variants import variant_after
 from tdmpc_lab.notes.note import is_untouched
@@ -446,8 +445,7 @@ def submit_slurm(
         ExternalError, UsageError: SLURM is missing, or refused the jobs.
         LabError, OSError: a record can't be written.
     """
-    from tdmpc_lab.launch.slurm import even_chunks, max_array_size, release, task_ids
-    from tdmpc_lab.launch.unfinished import submitting
+    from tdmpc_lab.launch.slurm import even_chunks, max_array_size, release, submitting, task_ids
 
     chunks = even_chunks(group, max_array_size()) if len(group) > 1 else [list(group)]
     with submitting(project) as mark, _undone_on_error(project) as made:

@@ -18,7 +18,6 @@ from gymnasium import Env, logger, spaces
 from gymnasium.utils import EzPickle, seeding
 
 from tdmpc_lab.envs.hockey import forces
-from tdmpc_lab.envs.hockey.box2d import b2ContactListener, b2World
 from tdmpc_lab.envs.hockey.constants import (
     CENTER_X,
     CENTER_Y,
@@ -39,7 +38,17 @@ from tdmpc_lab.envs.hockey.constants import (
     as_mode,
 )
 from tdmpc_lab.envs.hockey.rendering import Renderer
-from tdmpc_lab.envs.hockey.rink import Body, Point, Rink, build_goals, build_player, build_puck, build_scenery
+from tdmpc_lab.envs.hockey.rink import (
+    Body,
+    Point,
+    Rink,
+    b2ContactListener,
+    b2World,
+    build_goals,
+    build_player,
+    build_puck,
+    build_scenery,
+)
 
 WIN_REWARD = 10
 _FULL_CLOSENESS = -30.0  # the closeness term of an episode in which the puck is always this far away:

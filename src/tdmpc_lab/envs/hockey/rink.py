@@ -2,17 +2,27 @@
 
 Box2D numbers what is created, and solves contacts in the order of those numbers. Another order of creation
 or destruction gives trajectories that differ in the last bit, and soon in all bits.
+
+Box2D is imported here, so that it survives `python -W error`: its binary warns of a deprecation while it is loaded,
+and where warnings are errors, Python crashes on it.
 """
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from tdmpc_lab.envs.hockey.box2d import b2BodyDef, b2CircleShape, b2FixtureDef, b2PolygonShape, b2World
 from tdmpc_lab.envs.hockey.constants import GOAL_SIZE, RACKETFACTOR, RACKETPOLY, SCALE, VIEWPORT_H, H, W
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")
+    from Box2D import b2BodyDef, b2CircleShape, b2ContactListener, b2FixtureDef, b2PolygonShape, b2World
+
+__all__ = ["b2BodyDef", "b2CircleShape", "b2ContactListener", "b2FixtureDef", "b2PolygonShape", "b2World"]
+
 
 Body = Any
 """A `Box2D.b2Body`; the package has no types."""
