@@ -17,6 +17,7 @@ import yaml
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from memory_sink import MemorySink
 from tdmpc_lab.config.loader import load_spec, load_sweep
 from tdmpc_lab.config.schema import (
     AgentConfig,
@@ -39,7 +40,6 @@ from tdmpc_lab.notes.note import BEGIN, END, put_verdict, replace_machine_part, 
 from tdmpc_lab.training.build import build_trainer
 from tdmpc_lab.training.checkpoints import CheckpointStore, load_training, save_checkpoint
 from tdmpc_lab.training.load import load_agent
-from tdmpc_lab.training.metrics import MemorySink
 
 QUICKLY = settings(deadline=None, max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
 HOSTILE = [

@@ -15,6 +15,7 @@ import torch
 from app_fixtures import QUICK
 from torch import Tensor
 
+from memory_sink import MemorySink
 from tdmpc_lab.agent.world_model import WorldModel
 from tdmpc_lab.app.submit.code import JobCode
 from tdmpc_lab.app.submit.restart import plan_rerun, plan_resume
@@ -36,7 +37,6 @@ from tdmpc_lab.tracking.run import run_info
 from tdmpc_lab.training.build import Places, build_agent, build_trainer
 from tdmpc_lab.training.checkpoints import CheckpointStore, load_checkpoint
 from tdmpc_lab.training.load import load_start
-from tdmpc_lab.training.metrics import MemorySink
 
 SPEC = "experiments/quick.yaml"
 TASK = "1971498_3"  # two checkpoints: at step 40 and, its newest, at step 80

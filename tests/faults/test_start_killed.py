@@ -11,6 +11,7 @@ import pytest
 from fault_fixtures import MAY_DIFFER, run_process, same
 from job_faults import LOCAL, SPEC, attempt
 
+from memory_sink import MemorySink
 from tdmpc_lab.app.agents.export import export_agent
 from tdmpc_lab.app.submit.code import JobCode
 from tdmpc_lab.app.submit.submit import plan, prepare
@@ -20,7 +21,6 @@ from tdmpc_lab.jobs.events import read_events
 from tdmpc_lab.jobs.paths import JobPaths, Project
 from tdmpc_lab.training.build import Places, build_trainer
 from tdmpc_lab.training.checkpoints import CheckpointStore, load_checkpoint
-from tdmpc_lab.training.metrics import MemorySink
 
 pytestmark = pytest.mark.faults
 CODE = JobCode(commit=None, dirty=None, diff=None, snapshot=None)

@@ -6,8 +6,9 @@ import threading
 import numpy as np
 import pytest
 import torch
-from training_fixtures import comparable, run, spec, with_train
+from training_fixtures import run, spec, with_train
 
+from memory_sink import MemorySink
 from tdmpc_lab.agent import Episode, Replay
 from tdmpc_lab.errors import CheckpointError
 from tdmpc_lab.training import checkpoints as episode_files
@@ -21,7 +22,6 @@ from tdmpc_lab.training.checkpoints import (
     step_of,
     tensors_to_arrays,
 )
-from tdmpc_lab.training.metrics import MemorySink
 from tdmpc_lab.training.saving import rows_there
 
 
@@ -56,7 +56,7 @@ def test_loading_runs_no_code(tmp_path):
             return (open, (str(tmp_path / "pwned"), "w"))
 
     path = tmp_path / "step_000000001.pt"
-    torch.save({"format": 1, "step": 1, "x": Bomb()}, path)
+    torch.save({"format": 2, "step": 1, "x": Bomb()}, path)
     with pytest.raises(CheckpointError, match="can't be read"):
         load_checkpoint(path)
     assert not (tmp_path / "pwned").exists()
@@ -65,7 +65,7 @@ def test_loading_runs_no_code(tmp_path):
 def test_other_formats_and_missing_files(tmp_path):
     path = tmp_path / "step_000000001.pt"
     torch.save({"format": 99}, path)
-    with pytest.raises(CheckpointError, match="format 99; this version reads the formats 1 and 2"):
+    with pytest.raises(CheckpointError, match="format 99; this version reads format 2"):
         load_checkpoint(path)
     with pytest.raises(CheckpointError, match="no such file"):
         load_checkpoint(tmp_path / "none.pt")
@@ -267,30 +267,6 @@ def test_a_disk_that_is_full_is_told_to_the_training_and_leaves_the_one_before(t
     assert [path.name for path in store.paths()] == ["step_000000001.pt"]
     store.save(3, {})
     assert len(store.paths()) == 2
-
-
-def test_a_checkpoint_of_the_first_format_is_gone_on_from(tmp_path):
-    """As version 1 wrote it: the ring's filled slots within the file, episodes as lists, no checksum."""
-    a_spec = with_train(spec(evaluate=True, envs=2), checkpoint_every=40)
-    straight, _, expected = run(a_spec)
-    sink = MemorySink()
-    run(with_train(a_spec, steps=90), sink=sink, places=Places(CheckpointStore(tmp_path)))
-    state = load_training(tmp_path / "step_000000080.pt")
-    replay = state["replay"]
-    (part,) = replay.pop("parts")
-    assert part["first"] == 0  # nothing has left the ring: its slots are the part's rows
-    rows = {key: value for key, value in part.items() if key not in ("first", "steps")}
-    state |= {"format": 1, "replay": {**replay, **rows, "episodes": replay["episodes"].tolist()}}
-    del state["replay"]["files"]
-    old = tmp_path / "old" / "step_000000080.pt"
-    old.parent.mkdir()
-    torch.save(state, old)
-    trainer = build_trainer(a_spec, sink=sink, places=Places(CheckpointStore(old.parent)))
-    trainer.load_state_dict(trainer.checkpoints.load_latest())
-    trainer.run()
-    assert comparable(sink.rows) == comparable(expected)
-    weights = [t.agent.model.state_dict() for t in (straight, trainer)]
-    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
 
 
 def test_another_horizon_goes_on_with_the_part_of_the_plan_that_fits(tmp_path):

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 from training_fixtures import spec
 
+from memory_sink import MemorySink
 from tdmpc_lab.config.schema import EnvConfig
 from tdmpc_lab.envs import evaluation_seeds, make_env
 from tdmpc_lab.training.build import build_trainer
 from tdmpc_lab.training.evaluate import Case, EpisodeResult, Evaluation, Evaluator
-from tdmpc_lab.training.metrics import MemorySink
 
 
 def test_row_by_hand():

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from training_fixtures import comparable, run, with_train
 
+from memory_sink import MemorySink
 from tdmpc_lab.config.loader import spec_from_dict
 from tdmpc_lab.config.schema import Spec
 from tdmpc_lab.envs import Setting
@@ -17,7 +18,6 @@ from tdmpc_lab.errors import AttemptLostError, EnvironmentSpecError
 from tdmpc_lab.training.build import Places, build_trainer
 from tdmpc_lab.training.checkpoints import CheckpointStore, load_checkpoint, load_training
 from tdmpc_lab.training.load import load_agent
-from tdmpc_lab.training.metrics import MemorySink
 from tdmpc_lab.training.stop import StopFlag
 
 AGENT = {

@@ -10,6 +10,7 @@ import pytest
 import torch
 from training_fixtures import AGENT, PLANNER, Countdown, comparable, run, spec, with_train
 
+from memory_sink import MemorySink
 from tdmpc_lab.agent import learner
 from tdmpc_lab.config.loader import load_resolved
 from tdmpc_lab.envs import make_env, training_seed
@@ -18,7 +19,6 @@ from tdmpc_lab.training import loop
 from tdmpc_lab.training.build import Places, build_trainer, step_environment
 from tdmpc_lab.training.checkpoints import CheckpointStore
 from tdmpc_lab.training.loop import crossed, seed_steps_for
-from tdmpc_lab.training.metrics import MemorySink
 from tdmpc_lab.training.stop import StopFlag
 
 

@@ -5,9 +5,10 @@ import io
 import pytest
 import torch
 
+from memory_sink import MemorySink
 from tdmpc_lab.errors import NonFiniteError
 from tdmpc_lab.files import read_jsonl
-from tdmpc_lab.training.metrics import JsonlSink, LossMeter, MemorySink
+from tdmpc_lab.training.metrics import JsonlSink, LossMeter
 from tdmpc_lab.training.progress import PlainProgress, make_progress
 
 

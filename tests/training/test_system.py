@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tdmpc_lab.training.metrics import MemorySink
+from memory_sink import MemorySink
 from tdmpc_lab.training.system import ProcessUse, SystemSink, ask_driver
 
 

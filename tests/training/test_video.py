@@ -7,11 +7,11 @@ import av
 import numpy as np
 import pytest
 
+from memory_sink import MemorySink
 from tdmpc_lab.config.loader import spec_from_dict
 from tdmpc_lab.config.schema import Spec
 from tdmpc_lab.errors import TrainingError
 from tdmpc_lab.training.build import Places, build_trainer
-from tdmpc_lab.training.metrics import MemorySink
 from tdmpc_lab.training.video import VideoFolder, write_video
 
 FRAMES = [np.full((48, 64, 3), 20 * n, dtype=np.uint8) for n in range(10)]

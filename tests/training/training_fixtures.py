@@ -8,9 +8,9 @@ from typing import Any
 import gymnasium
 import numpy as np
 
+from memory_sink import MemorySink
 from tdmpc_lab.config.schema import AgentConfig, EnvConfig, EvalConfig, PlannerConfig, Spec, TrainConfig
 from tdmpc_lab.training.build import build_trainer
-from tdmpc_lab.training.metrics import MemorySink
 
 AGENT = AgentConfig(latent_dim=16, hidden_dim=16, hidden_layers=1, termination_dim=8, horizon=3, q_heads=2, bins=21)
 PLANNER = PlannerConfig(samples=16, iterations=1, elites=4, policy_trajectories=2)

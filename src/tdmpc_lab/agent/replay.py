@@ -481,15 +481,6 @@ class Replay:
             )
 
 
-def ring_to_parts(state: Mapping[str, Any]) -> dict[str, Any]:
-    """The state of a replay out of a checkpoint of format 1, the filled slots of the ring, for `load_state_dict`."""
-    episodes = [(int(start), int(steps)) for start, steps in state["episodes"]]
-    tensors = {name: state[name] for name in _TENSORS}
-    layout = {key: value for key, value in state.items() if key not in _TENSORS}
-    part = _pack(tensors, episodes, int(state["capacity"]), int(state["episodes_added"]) - len(episodes))
-    return {**layout, "episodes": torch.tensor(episodes, dtype=torch.long).reshape(-1, 2), "parts": [part]}
-
-
 def _slots(starts: Tensor, steps: Tensor, capacity: int) -> Tensor:
     """The slots of episodes of `steps` (E,) steps that begin at `starts` (E,), one episode behind the other."""
     lengths = steps + 1

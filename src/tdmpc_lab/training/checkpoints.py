@@ -28,14 +28,11 @@ import numpy as np
 import torch
 
 from tdmpc_lab.agent import Replay
-from tdmpc_lab.agent.replay import ring_to_parts
 from tdmpc_lab.errors import CheckpointError
 from tdmpc_lab.files import Guard, write_atomic
 from tdmpc_lab.sharing import make_folder
 
 FORMAT = 2
-"""1 held the whole replay within itself, and no checksum."""
-_READS = (1, FORMAT)
 _FOREIGN = (KeyError, IndexError, TypeError, ValueError, AttributeError, RuntimeError, OverflowError)
 _NAME = re.compile(r"step_(\d+)\.pt")
 
@@ -268,11 +265,9 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     """
     state, has_checksum = read_sealed(path)
     found = state.get("format") if isinstance(state, dict) else type(state).__name__
-    if not isinstance(state, dict) or found not in _READS:
-        raise CheckpointError(
-            f"{path}: format {found!r}; this version reads the formats {' and '.join(map(str, _READS))}"
-        )
-    if found > 1 and not has_checksum:
+    if not isinstance(state, dict) or found != FORMAT:
+        raise CheckpointError(f"{path}: format {found!r}; this version reads format {FORMAT}")
+    if not has_checksum:
         raise CheckpointError(f"{path}: damaged: its checksum is missing, so its end is")
     return state
 
@@ -287,10 +282,7 @@ def load_training(path: Path) -> dict[str, Any]:
     if "replay" not in state:
         return state
     try:
-        if state["format"] == 1:
-            state["replay"] = ring_to_parts(state["replay"])
-        else:
-            state["replay"]["parts"] = read_parts(path.parent, files_in(state))
+        state["replay"]["parts"] = read_parts(path.parent, files_in(state))
     except CheckpointError as error:
         raise CheckpointError(f"{path}: of its replay: {error}") from error
     except _FOREIGN as error:
@@ -434,7 +426,7 @@ def seal(state: Mapping[str, Any]) -> Sealed:
 
 
 def read_sealed(path: Path, digest: str | None = None) -> tuple[Any, bool]:
-    """What a file holds, on the CPU, and whether it has a checksum: the first format had none.
+    """What a file holds, on the CPU, and whether it has a checksum.
 
     `digest` is the checksum it must have, where that is known.
 

@@ -79,31 +79,6 @@ class JsonlSink:
         self._writer.close()
 
 
-class MemorySink:
-    """Rows kept in a list: for notebooks."""
-
-    def __init__(self) -> None:
-        self.rows: list[Row] = []
-
-    def log(self, row: Mapping[str, Any]) -> None:
-        self.rows.append(dict(row))
-
-    def mark(self) -> int:
-        return len(self.rows)
-
-    def rewind(self, mark: int) -> None:
-        del self.rows[mark:]
-
-    def holds(self, mark: int) -> bool:
-        return mark <= len(self.rows)
-
-    def sync(self) -> None:
-        """They are in memory alone."""
-
-    def close(self) -> None:
-        """Nothing to let go of."""
-
-
 class LossMeter:
     """Means of the update's scalars since the last reading, and a watch for NaN and Inf.
 
