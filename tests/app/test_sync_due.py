@@ -1,4 +1,4 @@
-"""What `status` and `ui` send MLflow before anybody asks: values of jobs that leave it to them, and what is missing."""
+"""What `ui` sends MLflow before anybody asks: values of jobs that leave it to others, and what is missing."""
 
 from __future__ import annotations
 
@@ -71,17 +71,54 @@ def test_a_job_that_leaves_its_values_is_followed_while_it_runs_and_ended(
     assert [event["event"] for event in read_events(paths.events)] == ["started", "tracking"]
 
 
-def test_status_sends_what_mlflow_lacks(
+def test_status_names_what_mlflow_lacks_and_sends_nothing(
     lab: Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """With processes of their own, as typed."""
+    begun: list[Project] = []
+    monkeypatch.setattr(sync_due, "begin", begun.append)
+    add_job(lab, JOB, "finished")
+    mark_unsent(lab, JOB, Unsent("live"))
+    running = add_job(lab, "local-20260203-091422-002", started=False)
+    EventLog(running.events).append("started", host=os.uname().nodename, pid=os.getpid(), attempt=1)
+    mark_unsent(lab, running.id, Unsent("live"))  # it sends its values itself
+    assert main(["status"]) == 0
+    said = capsys.readouterr()
+    assert JOB.removeprefix("local-") in said.out
+    assert said.err == "note: 1 job is not (all) in MLflow yet: tdmpc-lab sync\n"
+    mark_unsent(lab, running.id, Unsent("later"))
+    assert main(["status"]) == 0
+    assert capsys.readouterr().err == "note: 2 jobs are not (all) in MLflow yet: tdmpc-lab sync\n"
+    assert main(["status", "--json"]) == 0
+    assert capsys.readouterr().err == ""
+    assert begun == []
+
+
+def test_ui_sends_before_it_opens_and_again_while_it_is_open(lab: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With processes of their own, as typed; in the place of the server a process that ends after a while."""
     monkeypatch.setattr(syncing, "AT_MOST_S", 100.0)
+    monkeypatch.setattr("tdmpc_lab.app.mlflow.sync.start_following", lambda _: None)
+    monkeypatch.setattr("tdmpc_lab.app.mlflow.ui.run_ui", lambda _: None)
     paths = add_job(lab, JOB, "finished")
     mark_unsent(lab, JOB, Unsent("later"))
-    assert main(["status"]) == 0
-    assert JOB.removeprefix("local-") in capsys.readouterr().out
+    assert main(["ui"]) == 1  # of a server that could not be started
     assert in_store(lab, paths) == on_file(paths)
     assert unsent_jobs(lab) == {}
+    later = add_job(lab, "local-20260203-091422-002", "finished")
+    mark_unsent(lab, later.id, Unsent("live"))
+    server = (
+        "import os, sys, tdmpc_lab.app.mlflow.sync as sync; from tdmpc_lab.jobs.paths import Project; from pathlib "
+        f"import Path; sync.start_following(Project(Path({str(lab.root)!r})), 1.0); "
+        "os.execv('/bin/sleep', ['sleep', '100'])"
+    )
+    followed = subprocess.Popen([sys.executable, "-c", server], env=dict(os.environ))
+    try:
+        until = time.monotonic() + 120
+        while unsent_jobs(lab) and time.monotonic() < until:
+            time.sleep(0.5)
+        assert in_store(lab, later) == on_file(later)
+    finally:
+        followed.kill()
+        followed.wait()
 
 
 def test_nothing_is_begun_where_nothing_is_to_be_sent(lab: Project, begun: list[list[str]]) -> None:
@@ -124,7 +161,7 @@ def _passed(lab: Project, seconds: float) -> None:
         os.utime(lab.job(JOB).events, (last - 1, last - 1))
 
 
-def test_no_trouble_with_mlflow_reaches_status(
+def test_trouble_with_mlflow_is_said_and_the_mark_stays(
     lab: Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     add_job(lab, JOB, "finished")
@@ -137,8 +174,6 @@ def test_no_trouble_with_mlflow_reaches_status(
     assert not send_due(lab)
     assert "did you mean 'uri'" in capsys.readouterr().out
     (lab.unsent / ".last").unlink()
-    assert main(["status"]) == 0
-    assert capsys.readouterr().err == ""
     assert set(unsent_jobs(lab)) == {JOB}
 
 

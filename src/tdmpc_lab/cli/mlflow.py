@@ -4,21 +4,13 @@ from __future__ import annotations
 
 import sys
 from argparse import ArgumentParser, Namespace
-from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 from tdmpc_lab.cli.common import FAILED, OK, add_json, find_job_id, positive, print_json, project_here
 from tdmpc_lab.errors import ExternalError
 from tdmpc_lab.jobs.find import require_jobs
 from tdmpc_lab.text import count
 
-if TYPE_CHECKING:
-    pass
-
-
 AT_MOST_S = 10.0
-
-Command = Callable[[Namespace], int]
 
 
 def sync(args: Namespace) -> int:
@@ -46,34 +38,6 @@ def sync(args: Namespace) -> int:
     return FAILED if found["failed"] else OK
 
 
-def with_sync(command: Command) -> Command:
-    """The command, while MLflow is sent what it is known to lack; that is waited for at its end, `AT_MOST_S`."""
-
-    def run(args: Namespace) -> int:
-        from tdmpc_lab.app.mlflow.sync import begin, wait_for
-
-        sending = begin(project_here())
-        code = command(args)
-        if sending is not None:
-            sys.stdout.flush()
-            wait_for(sending, AT_MOST_S)
-        return code
-
-    return run
-
-
-def after_sync(command: Command) -> Command:
-    """The command, after MLflow was sent what it is known to lack, as far as that takes no longer than `AT_MOST_S`."""
-
-    def run(args: Namespace) -> int:
-        from tdmpc_lab.app.mlflow.sync import begin, wait_for
-
-        wait_for(begin(project_here()), AT_MOST_S)
-        return command(args)
-
-    return run
-
-
 def add_sync(p: ArgumentParser) -> None:
     """The words of `sync`."""
     p.description = (
@@ -86,10 +50,12 @@ def add_sync(p: ArgumentParser) -> None:
 
 
 def ui(args: Namespace) -> int:
-    """`ui`."""
+    """`ui`: after MLflow was sent what it lacks, as far as that takes no longer than `AT_MOST_S`."""
+    from tdmpc_lab.app.mlflow.sync import begin, start_following, wait_for
     from tdmpc_lab.app.mlflow.ui import make_ready, run_ui, ui_for
 
     project = project_here()
+    wait_for(begin(project), AT_MOST_S)
     found = ui_for(project, args.port, args.which)
     if args.print_only:
         print(found.shell_line())
@@ -106,6 +72,7 @@ def ui(args: Namespace) -> int:
     print(f"MLflow for {project.root}: {found.url} (answers after 5 to 15 seconds)", file=sys.stderr)
     print(f"from another machine, first: {found.tunnel}", file=sys.stderr)
     print("end it with Ctrl-C", file=sys.stderr)
+    start_following(project)
     run_ui(found)
     return FAILED
 
@@ -120,4 +87,4 @@ def add_ui(p: ArgumentParser) -> None:
     )
     p.add_argument("--port", type=positive, metavar="N", help="default: the first free one from 5000 on")
     p.add_argument("--print", action="store_true", dest="print_only", help="print the command instead of running it")
-    p.set_defaults(run=after_sync(ui))
+    p.set_defaults(run=ui)

@@ -20,10 +20,10 @@ from tdmpc_lab.cli.common import (
     shortened,
     yes,
 )
-from tdmpc_lab.cli.mlflow import with_sync
 from tdmpc_lab.errors import ExternalError, RecordError, UsageError
 from tdmpc_lab.jobs.find import is_recorded, require_job, require_jobs, tasks_of
 from tdmpc_lab.jobs.ids import expand_tasks, is_job_id
+from tdmpc_lab.jobs.unsent import unsent_jobs
 from tdmpc_lab.text import count, size_text
 
 if TYPE_CHECKING:
@@ -71,7 +71,19 @@ def status(args: Namespace) -> int:
         listing = list_jobs(project, wanted, most)
         _print_queue(listing, args, in_full=wanted.ids is not None)
         catch_up_notes(project, listing.looked_at)
+        if not args.json and not args.md:
+            _say_what_is_not_sent(project)
     return _answer_of(listing)
+
+
+def _say_what_is_not_sent(project: Project) -> None:
+    if not unsent_jobs(project):  # nearly always: the marks are gone as soon as MLflow has everything
+        return
+    from tdmpc_lab.app.mlflow.sync import not_sent
+
+    if jobs := not_sent(project):
+        are = "job is" if len(jobs) == 1 else "jobs are"
+        print(f"note: {len(jobs):,} {are} not (all) in MLflow yet: tdmpc-lab sync", file=sys.stderr)
 
 
 def _print_queue(listing: Listing, args: Namespace, *, in_full: bool) -> None:
@@ -186,7 +198,7 @@ def add_status(p: ArgumentParser) -> None:
     )
     p.add_argument("--md", action="store_true", help="as Markdown, to paste into a note")
     add_json(p)
-    p.set_defaults(run=with_sync(status), rest="jobs")
+    p.set_defaults(run=status, rest="jobs")
 
 
 def show(args: Namespace) -> int:

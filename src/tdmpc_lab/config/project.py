@@ -5,7 +5,7 @@
 ```yaml
 tracking:
   uri: http://mlflow.lab:5000    # where MLflow is; MLFLOW_TRACKING_URI comes before it
-  slurm_jobs: later              # live: SLURM jobs send their values themselves; later: sync, status and ui do it
+  slurm_jobs: later              # live: SLURM jobs send their values themselves; later: sync and ui do it
 ```
 
 Profiles of `clusters.yaml`, what a job asks SLURM for where its spec does not say:

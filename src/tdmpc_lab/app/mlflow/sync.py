@@ -1,7 +1,8 @@
 """`sync`: brings MLflow in line with the job folders, for jobs that were killed or whose store was away or is lost.
 
-`python -m tdmpc_lab.app.mlflow.sync ROOT` does the same for what is known to be missing, in a process of its own: the
-command that starts it waits a moment at most, and nothing that goes wrong there harms it.
+`python -m tdmpc_lab.app.mlflow.sync ROOT` does the same for what is known to be missing, in a process of its own: `ui`
+waits for it a moment at most, and nothing that goes wrong there harms it. With `--follow` it is repeated every minute
+for as long as the process lives that started it: the MLflow server that `ui` became.
 """
 
 from __future__ import annotations
@@ -180,6 +181,7 @@ def _send(
 EVERY_S, AFTER_TROUBLE_S = 60.0, 600.0
 LIMIT_S = 600
 _TROUBLE = "trouble\n"
+_MODULE = "tdmpc_lab.app.mlflow.sync"  # which runs as a process of its own, where its name is another one
 _LEFT: list[subprocess.Popen[bytes]] = []  # goes on by itself: kept, for Popen complains when it is dropped
 
 
@@ -192,7 +194,7 @@ def begin(project: Project) -> subprocess.Popen[bytes] | None:
         _last(project).write_text("", encoding="utf-8")
         with (project.jobs / ".sync.log").open("wb") as log:
             return subprocess.Popen(
-                [sys.executable, "-m", __name__, str(project.root)],
+                [sys.executable, "-m", _MODULE, str(project.root)],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -202,6 +204,12 @@ def begin(project: Project) -> subprocess.Popen[bytes] | None:
             )
     except (LabError, OSError):  # `sync` says what is wrong
         return None
+
+
+def not_sent(project: Project) -> list[str]:
+    """Jobs of which MLflow is known to lack something that nobody sends: they are over, or leave it to `sync`."""
+    marks = unsent_jobs(project)
+    return [name for name, unsent in marks.items() if unsent.send == "later" or _has_ended(project.job(name))]
 
 
 def wait_for(process: subprocess.Popen[bytes] | None, seconds: float) -> None:
@@ -247,10 +255,35 @@ def _has_ended(paths: JobPaths) -> bool:
     return start is not None and is_here(start) and live_pid(start) is None
 
 
+def start_following(project: Project, every_s: float = EVERY_S) -> None:
+    """Have MLflow sent what it lacks every so many seconds, for as long as this process lives, whatever it becomes."""
+    subprocess.Popen(
+        [sys.executable, "-m", _MODULE, str(project.root), "--follow", str(every_s)],
+        stdin=subprocess.DEVNULL,
+        cwd=project.root,
+        env=clean_environment(os.environ) | UTF8_STREAMS,
+    )
+
+
+def follow(project: Project, every_s: float) -> None:
+    """Send what MLflow lacks every so many seconds, in a process of its own each time, until the parent is gone."""
+    parent, due = os.getppid(), time.monotonic() + every_s
+    while os.getppid() == parent:
+        time.sleep(1.0)
+        if time.monotonic() >= due:
+            begin(project)
+            due = time.monotonic() + every_s
+
+
 def main() -> int:
     """Send what can be sent now; 1 when something could not be sent."""
+    project = Project(Path(sys.argv[1]))
+    if sys.argv[2:3] == ["--follow"]:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C is for the server and for this
+        follow(project, float(sys.argv[3]))
+        return 0
     signal.alarm(LIMIT_S)  # ends this process: what it has sent is noted in MLflow, the rest is sent another time
-    return int(not send_due(Project(Path(sys.argv[1]))))
+    return int(not send_due(project))
 
 
 def send_due(project: Project) -> bool:
