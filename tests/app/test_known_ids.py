@@ -52,7 +52,7 @@ def test_a_job_of_the_queue_that_is_not_of_this_project(
 ) -> None:
     said = told(capsys, command, "1980002")
     assert "no job 1980002 in" in said
-    assert "SLURM's queue has it: a job, RUNNING. It is not of this project; to stop it: scancel 1980002" in said
+    assert "SLURM's queue has it: a job, RUNNING, submitted elsewhere; to stop it: scancel 1980002" in said
 
 
 @pytest.mark.parametrize("job_id", ["30", "30_1"])
@@ -62,6 +62,25 @@ def test_an_array_of_the_queue_that_is_not_of_this_project(
     assert f"scancel {job_id}" in told(capsys, "cancel {}", job_id)
     assert "scancel" not in told(capsys, "cancel {}", "30_2")
     assert "20_0" in told(capsys, "rerun {}", "20_[0-2]")
+
+
+@pytest.mark.parametrize("command", ["rerun {}", "resume {}", "eval {}"])
+def test_an_array_of_this_project_is_no_stranger(
+    command: str, project: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    queue(project, **{f"j20_{task}": "COMPLETED" for task in range(4)})
+    said = told(capsys, command, "20")
+    assert "20_0" in said
+    assert "SLURM's queue" not in said
+
+
+def test_a_job_of_this_project_without_its_folder(project: Project, capsys: pytest.CaptureFixture[str]) -> None:
+    fields = "day|10:00|None|anna|0:10|1|node1|N/A"
+    lines = [f"{job_id}|{word}|{fields}||{project.root}|slow\n" for job_id, word in (("40", "FAILED"), ("41", "RUNNING"))]
+    (project.root / "queue").write_text("".join(lines))
+    said = told(capsys, "logs {}", "40")
+    assert "SLURM's queue has it: slow, FAILED, submitted from this project\n" in said
+    assert "RUNNING, submitted from this project; to stop it: scancel 41" in told(capsys, "logs {}", "41")
 
 
 def test_an_id_that_nobody_knows(project: Project, capsys: pytest.CaptureFixture[str]) -> None:

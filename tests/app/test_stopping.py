@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 from tdmpc_lab.app.run.stopping import Ending, ending
 from tdmpc_lab.config.schema import SlurmConfig
+from tdmpc_lab.jobs.events import WITHDRAWN, cancelled_since
 from tdmpc_lab.jobs.record import JobRecord
 from tdmpc_lab.launch.sbatch import CANCEL_CODE, REQUEUE_CODE
 
@@ -71,6 +72,14 @@ def test_term_is_a_cancellation_only_if_somebody_asked_for_one_since_the_start()
     for requests in ([], [before], [{"time": at(3), "request": "resume"}]):
         assert end_of("SIGTERM", 5, requests=requests).event == "preempted"
     assert end_of("SIGTERM", 5).exit_code == 143
+
+
+def test_a_cancellation_that_was_taken_back_or_is_long_ago_is_no_cause_of_an_end():
+    asked, back = ({"time": at(3), "request": name, "by": "anna"} for name in ("cancel", WITHDRAWN))
+    assert end_of("SIGTERM", 5, requests=[asked, back]).event == "preempted"
+    assert end_of("SIGTERM", 5, requests=[asked, back, asked]).event == "stopped"
+    assert end_of("SIGTERM", 14, requests=[asked]).event == "preempted"  # no signal takes eleven minutes
+    assert cancelled_since([asked, back], None) is None
 
 
 def test_usr1_is_a_request_to_save_and_end():

@@ -89,6 +89,8 @@ def test_a_note_in_which_somebody_wrote_is_kept(lab: Lab) -> None:
         'echo OTHER\nshift\nexec "$real" "$@"',  # does not pass --parsable on, and a line that looks like an id
         'exec "$real" "$@" > /dev/null',
         'echo OTHER\n"$real" "$@" | sed "s/.*/Your job & was queued/"',  # the only line that looks like an id is none
+        '"$real" "$@"; exit 1',  # the job is taken, whatever the wrapper says
+        '"$real" "$@" > /dev/null; echo "sbatch: error: Socket timed out on send/recv operation" >&2; exit 1',
     ],
 )
 def test_what_sbatch_prints(script: str, other: str, lab: Lab) -> None:

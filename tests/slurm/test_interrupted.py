@@ -182,6 +182,14 @@ def test_the_controller_is_down(cluster: Path, broken: tuple[Sim, Lab], monkeypa
         sim("start-controller")
     lab.until(lambda: lab.status(job)["cause"] is None, 60)
     assert lab.status(waits)["state"] == "PENDING"
+    lab.slurm("scontrol", "requeuehold", job)  # the cancellation did not reach SLURM: this is none
+    lab.until(lambda: lab.status(job)["state"] == "PENDING", 60)
+    assert "scontrol release" in lab.status(job)["cause"]
+    assert lab.run("resume", job, "--dry-run", code=2).stderr
+    lab.slurm("scontrol", "release", job)
+    lab.until(lambda: len(kinds(lab, job, "started")) == 2 and lab.status(job)["state"] == "RUNNING", 150)
+    assert [event["event"] for event in kinds(lab, job, "stopped", "preempted")] == ["preempted"]
+    lab.until(running_at(lab, job, 40), 60)
     saved = lab.run("cancel", job, "--save")
     assert "saved at step" in saved.stdout
     assert lab.wait_for(job, "CANCELLED")["cause"].startswith("cancelled by ")

@@ -153,8 +153,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _tell_foreign(job_id: str) -> None:
     """Of an id that is none of the project's: what SLURM knows of it, for `status` lists such jobs, too."""
     from tdmpc_lab.app.queue.status import foreign_job
+    from tdmpc_lab.jobs.paths import find_project
 
-    if known := foreign_job(job_id):
+    if known := foreign_job(find_project(), job_id):
         print(f"       {known}", file=sys.stderr)
 
 

@@ -24,6 +24,10 @@ OUTCOMES = frozenset({"finished", "failed", "stopped", "timeout"})
 """The events that end an attempt for good. `preempted` does not: the scheduler starts the job again."""
 
 
+WITHDRAWN = "cancel withdrawn"
+"""The request with which an earlier `cancel` is taken back: the scheduler could not be told."""
+
+
 def _now() -> datetime:
     return datetime.now().astimezone()
 
@@ -165,8 +169,10 @@ def read_requests(paths: JobPaths) -> list[dict[str, Any]]:
 
 
 def cancelled_since(requests: Sequence[dict[str, Any]], since: datetime | None) -> str | None:
-    """Who asked for the job's end at or after `since` (None: ever); None when nobody did."""
+    """Who asked for the job's end at or after `since` (None: ever); None when nobody did, or took it back."""
     for row in reversed(requests):
+        if row.get("request") == WITHDRAWN:
+            return None
         moment = parse_time(row.get("time"))
         if row.get("request") == "cancel" and (since is None or moment is None or moment >= since):
             return str(row.get("by") or "somebody")

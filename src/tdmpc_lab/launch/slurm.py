@@ -16,6 +16,7 @@ import os
 import re
 import secrets
 import shutil
+import sys
 import uuid
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -32,7 +33,7 @@ from tdmpc_lab.launch.commands import command, refusal, run
 from tdmpc_lab.launch.process import Workplace
 from tdmpc_lab.launch.sbatch import held_parameters, script_text, submit_folder
 from tdmpc_lab.sharing import make_folder
-from tdmpc_lab.text import one_line
+from tdmpc_lab.text import one_line, shorten
 
 _LEFTOVER = re.compile(r"\.submission_file_[0-9a-f]{32}\.sh|[0-9a-f]{32}\.pkl")
 _ANSWER = re.compile(r"([1-9][0-9]{0,18})|Submitted batch job ([1-9][0-9]{0,18})", re.ASCII)
@@ -139,22 +140,30 @@ def _pickles(
 def _sbatch(script: Path, request: str, comment: str, siblings: Collection[str]) -> str:
     """Submit a script; the id of its job. Raises UsageError when sbatch refuses it, ExternalError without an id.
 
-    Whatever is printed, the job with this submit's comment in the queue is the one. What is printed counts where none
-    is there: the site may change comments, or the queue be a copy of a minute ago.
+    Whatever is printed, and whatever exit code a wrapper or a lost answer gives, the job with this submit's comment in
+    the queue is the one. What is printed counts where none is there: the site may change comments, or the queue be a
+    copy of a minute ago.
     """
     done = run(["sbatch", "--parsable", str(script)], _SBATCH_S)
-    if done.returncode:
-        raise refusal("sbatch", done.stderr or done.stdout, request)
+    queue_problem = ""
     try:
         queued = _id_by_comment(comment, siblings)
-    except (ExternalError, UsageError):
-        queued = None
+    except (ExternalError, UsageError) as error:
+        queued, queue_problem = None, str(error)
+    if done.returncode and queued is None:
+        raise refusal("sbatch", done.stderr or done.stdout, request)
+    if done.returncode:
+        said = one_line(done.stderr or done.stdout) or "nothing"
+        print(
+            f"warning: sbatch ended with exit code {done.returncode}, but SLURM has taken the job: {queued}; it says: "
+            f"{shorten(said, 200)}",
+            file=sys.stderr,
+        )
     job_id = queued or id_in_answer(done.stdout)
     if job_id is None:
         said = one_line(done.stdout) or "nothing"
-        raise ExternalError(
-            f"sbatch gave an answer without a job id, and no job of this submit is in the queue; it says: {said}"
-        )
+        looked = f"the queue can't be asked for it ({queue_problem})" if queue_problem else "no job of this submit is in the queue"
+        raise ExternalError(f"sbatch gave an answer without a job id, and {looked}; it says: {said}")
     return job_id
 
 

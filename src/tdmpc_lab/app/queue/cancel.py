@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from tdmpc_lab.app.joblog.log import catch_up_notes
 from tdmpc_lab.app.queue.status import JobView, job_views
 from tdmpc_lab.errors import LabError, UsageError
-from tdmpc_lab.jobs.events import OUTCOMES, ask, read_events
+from tdmpc_lab.jobs.events import OUTCOMES, WITHDRAWN, ask, read_events
 from tdmpc_lab.jobs.find import all_records, is_recorded, require_jobs, tasks_of
 from tdmpc_lab.jobs.ids import array_of, is_slurm_id
 from tdmpc_lab.jobs.paths import Project
@@ -101,14 +102,28 @@ def cancel(
             done[view.id] = "asked to stop"
         else:
             raise LabError(f"{view.id}: no process of it lives on this machine; see tdmpc-lab status {view.id}")
-    cancel_ids(_whole_arrays(project, kill))
+    with _withdrawn_on_error(project, kill):
+        cancel_ids(_whole_arrays(project, kill))
     done |= dict.fromkeys(kill, "cancelled in SLURM")
-    signal_ids(saving, "USR1")
+    with _withdrawn_on_error(project, saving):
+        signal_ids(saving, "USR1")
     if saving:
         tell(f"asked to save and stop: {', '.join(saving)}; waiting for it, at most {wait_s:.0f} s")
     done |= _wait_for_saves(project, saving, wait_s)
     catch_up_notes(project, job_views(project, [job_id for job_id in kill if job_id not in left]))
     return {job_id: done[job_id] for job_id in ids}
+
+
+@contextlib.contextmanager
+def _withdrawn_on_error(project: Project, ids: Sequence[str]) -> Iterator[None]:
+    """Where SLURM could not be told, the requests on file are withdrawn: a preemption later is no cancellation."""
+    try:
+        yield
+    except BaseException:
+        for job_id in ids:
+            if is_recorded(project, job_id):
+                ask(project.job(job_id), WITHDRAWN)
+        raise
 
 
 def _check_owners(project: Project, views: Sequence[JobView]) -> None:

@@ -22,13 +22,13 @@ from typing import TYPE_CHECKING, Any
 from tdmpc_lab.errors import ExternalError, LabError, RecordError, UsageError
 from tdmpc_lab.files import read_jsonl
 from tdmpc_lab.jobs.events import OUTCOMES, cancelled_since, person, read_brief, read_events, read_requests, seems_over
-from tdmpc_lab.jobs.find import all_records, folder_names
+from tdmpc_lab.jobs.find import all_records, folder_names, tasks_of
 from tdmpc_lab.jobs.ids import array_of, fold_tasks, is_slurm_id, natural_key
 from tdmpc_lab.jobs.metrics import opponents_of, telling_rows
 from tdmpc_lab.jobs.paths import EVENTS, JobPaths, Project
 from tdmpc_lab.jobs.queued import QueueLine, share_at_limit
 from tdmpc_lab.jobs.record import JobRecord, read_record
-from tdmpc_lab.jobs.state import JobStatus, SchedulerState, State, status_of, traceback_of
+from tdmpc_lab.jobs.state import END_WORDS, JobStatus, SchedulerState, State, status_of, traceback_of
 from tdmpc_lab.launch.attempts import DEAD_S, heartbeat_s, last_sign_s
 from tdmpc_lab.launch.queue import Queue, ask_queue, slurm_states, waits
 from tdmpc_lab.launch.slurm import is_mark, unfinished
@@ -634,23 +634,22 @@ def _foreign(project: Project, queue: Queue, known: set[str]) -> list[JobView]:
     return sorted(views, key=lambda view: natural_key(view.id))
 
 
-def foreign_job(job_id: str) -> str:
-    """What SLURM's queue says of an id that is none of this project's, and what can be done; "" for nothing.
+def foreign_job(project: Project, job_id: str) -> str:
+    """What SLURM's queue says of an id that has no record in this project, and what can be done; "" for nothing.
 
     Never raises for want of SLURM.
     """
-    if not is_slurm_id(job_id) or not shutil.which("squeue"):
+    if not is_slurm_id(job_id) or tasks_of(project, job_id) or not shutil.which("squeue"):
         return ""
     queue = ask_queue(FOREIGN_S)
     found = [line for known, line in queue.lines.items() if job_id in (known, known.partition("_")[0])]
     if not found:
         return ""
     line = found[0]
-    where = f", submitted in {line.folder}" if line.folder else ""
-    return (
-        f"SLURM's queue has it: {line.name or 'a job'}, {line.word}{where}. It is not of this project; "
-        f"to stop it: scancel {job_id}"
-    )
+    here = bool(line.folder) and Path(line.folder).resolve() == project.root.resolve()
+    where = "from this project" if here else f"in {line.folder}, not this project" if line.folder else "elsewhere"
+    stop = "" if line.word in END_WORDS else f"; to stop it: scancel {job_id}"
+    return f"SLURM's queue has it: {line.name or 'a job'}, {line.word}, submitted {where}{stop}"
 
 
 def _about(project: Project, line: QueueLine) -> str:

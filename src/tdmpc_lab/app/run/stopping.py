@@ -26,6 +26,8 @@ STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
 TERMINATED_CODE = 128 + signal.SIGTERM
 _EARLY_S = 60  # SLURM may send a signal that much earlier than asked for
 TIME_LIMIT = "time limit"
+ASKED_BEFORE = timedelta(minutes=10)
+"""A cancellation reaches a job within seconds; of an older request the signal is not the answer, but a preemption's."""
 
 
 @dataclass(frozen=True)
@@ -76,8 +78,9 @@ def ending(
     if record.cluster != "slurm":
         return Ending("stopped", {"reason": reason}, None)
     started = _started(events)
-    if reason == "SIGUSR1" or (reason != "SIGUSR2" and cancelled_since(requests, started) is not None):
-        by = cancelled_since(requests, started)
+    lately = max(moment for moment in (started, now - ASKED_BEFORE) if moment is not None)
+    by = cancelled_since(requests, lately)
+    if reason == "SIGUSR1" or (reason != "SIGUSR2" and by is not None):
         return Ending("stopped", {"reason": f"cancelled by {by}" if by else reason}, CANCEL_CODE)
     if reason != "SIGUSR2":
         return Ending("preempted", {"signal": reason, "why": "stopped by SLURM"}, TERMINATED_CODE)
