@@ -76,7 +76,9 @@ def test_an_array_of_this_project_is_no_stranger(
 
 def test_a_job_of_this_project_without_its_folder(project: Project, capsys: pytest.CaptureFixture[str]) -> None:
     fields = "day|10:00|None|anna|0:10|1|node1|N/A"
-    lines = [f"{job_id}|{word}|{fields}||{project.root}|slow\n" for job_id, word in (("40", "FAILED"), ("41", "RUNNING"))]
+    lines = [
+        f"{job_id}|{word}|{fields}||{project.root}|slow\n" for job_id, word in (("40", "FAILED"), ("41", "RUNNING"))
+    ]
     (project.root / "queue").write_text("".join(lines))
     said = told(capsys, "logs {}", "40")
     assert "SLURM's queue has it: slow, FAILED, submitted from this project\n" in said

@@ -2,9 +2,11 @@ from __future__ import annotations
 
 import contextlib
 import re
+import sqlite3
 import stat
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,6 +17,7 @@ from tdmpc_lab.tracking.store import (
     artifact_location,
     open_client,
     public_uri,
+    refused_by_mlflow,
     run_url,
     sends_itself,
     store_problem,
@@ -86,6 +89,10 @@ def test_the_variable_comes_before_the_projects_file_and_that_before_the_default
         ("file:///lab/mlruns", "is a plain folder"),
         ("sqlite:mlflow.db", "names no file: write a server as in http://host:5000, or a file as in sqlite:///"),
         ("sqlite:///", "names no file"),
+        ("sqlite:///:memory:", "a database in memory keeps nothing"),
+        ("sqlite:////proc/x.db", "can't be written: /proc"),
+        ("uc:foo", "is a Unity Catalog"),
+        ("databricks-uc://x", "is a Unity Catalog"),
         ("mysql+no_such_driver://me:secret@lab/x", "the Python package for it is not here: no_such_driver"),
     ],
 )
@@ -102,7 +109,48 @@ def test_what_mlflow_takes_for_no_store_is_told_before_it_is_asked(
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("uri", ["HTTP://127.0.0.1:1", "https://x", "databricks", "uc://x", "sqlite:////lab/x.db"])
+@pytest.mark.parametrize(
+    ("made", "told"),
+    [
+        (lambda path: path.mkdir(), "is a folder"),
+        (lambda path: path.write_text("step,return\n"), "is no SQLite database"),
+        (lambda path: path.write_bytes(b"SQLite format 3\0" + b"x" * 4096), "can't be read"),
+        (
+            lambda path: _database(path, "CREATE TABLE alembic_version (version_num)", "ffffffffffff"),
+            "(its tables are ff",
+        ),
+        (
+            lambda path: _database(path, "CREATE TABLE alembic_version (version_num)", "451aebb31d03"),
+            "",
+        ),  # an older one
+        (lambda path: _database(path, "CREATE TABLE alembic_version (version_num)", None), ""),
+        (lambda path: path.touch(), ""),
+    ],
+)
+def test_a_file_in_which_mlflow_keeps_no_runs(
+    made: Callable[[Path], object], told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made(tmp_path / "store.db")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///store.db")
+    problem = store_problem(tmp_path)
+    assert (told in problem) if told else problem == ""
+
+
+def _database(path: Path, table: str, version: str | None) -> None:
+    with contextlib.closing(sqlite3.connect(path)) as database:
+        database.execute(table)
+        if version is not None:
+            database.execute("INSERT INTO alembic_version VALUES (?)", [version])
+        database.commit()
+
+
+def test_credentials_that_are_missing_are_told_by_mlflow(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DATABRICKS_CONFIG_FILE", "/nonexistent")
+    assert "MLflow refuses databricks: " in refused_by_mlflow("databricks")
+    assert refused_by_mlflow("http://127.0.0.1:9") == ""
+
+
+@pytest.mark.parametrize("uri", ["HTTP://127.0.0.1:1", "https://x", "databricks", "sqlite:////lab/x.db"])
 def test_what_mlflow_takes_for_a_store(uri: str) -> None:
     assert uri_problem(uri) == ""
 

@@ -162,7 +162,11 @@ def _sbatch(script: Path, request: str, comment: str, siblings: Collection[str])
     job_id = queued or id_in_answer(done.stdout)
     if job_id is None:
         said = one_line(done.stdout) or "nothing"
-        looked = f"the queue can't be asked for it ({queue_problem})" if queue_problem else "no job of this submit is in the queue"
+        looked = (
+            f"the queue can't be asked for it ({queue_problem})"
+            if queue_problem
+            else "no job of this submit is in the queue"
+        )
         raise ExternalError(f"sbatch gave an answer without a job id, and {looked}; it says: {said}")
     return job_id
 

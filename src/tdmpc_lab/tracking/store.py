@@ -7,8 +7,10 @@ import logging
 import os
 import re
 import socket
+import sqlite3
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from difflib import get_close_matches
 from importlib.util import find_spec
@@ -33,7 +35,11 @@ _DRIVERS = {"postgresql": ("psycopg2", "psycopg"), "mysql": ("mysqldb",), "mssql
 """Database servers, with the packages of which SQLAlchemy takes one where the URI names none."""
 _MODULE_OF = {"mysqldb": "MySQLdb", "mysqlconnector": "mysql"}  # where a driver is called otherwise
 _PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
-_DATABRICKS = ("databricks", "databricks-uc", "uc")
+_UNITY_CATALOG = ("databricks-uc", "uc")
+_NEEDS_CREDENTIALS = "databricks"
+_VERSION = "alembic_version"  # the table with the version of a database's tables
+_SQLITE_HEADER = b"SQLite format 3\0"
+_ASK_MLFLOW = "import sys; from mlflow import MlflowClient; MlflowClient(sys.argv[1]).search_experiments(max_results=1)"
 _PLAIN_FOLDERS = "MLFLOW_ALLOW_FILE_STORE"
 """The variable by which MLflow allows them all the same."""
 ALLOWED_HOSTS = "127.0.0.1:*,localhost:*"
@@ -88,8 +94,8 @@ def sends_itself(project_root: Path, cluster: str) -> bool:
 def store_problem(root: Path, timeout_s: float = 3.0) -> str:
     """Why the store can't be used from here, "" when it can as far as a look tells. Loads no MLflow.
 
-    A server is asked for its health, a database server for a connection; of a SQLite file it is seen that it and its
-    folder can be written.
+    A server is asked for its health, a database server for a connection; of a SQLite file it is seen that it is one, of
+    this MLflow, and that it and its folder can be written.
     """
     try:
         uri = store_uri(root)
@@ -99,7 +105,7 @@ def store_problem(root: Path, timeout_s: float = 3.0) -> str:
         return problem
     path = sqlite_path(uri)
     if path is not None:
-        return unwritable_sqlite(path)
+        return sqlite_problem(path)
     if _taken_apart(uri)[0] not in _WEB:
         return _unreachable_database(uri, timeout_s)
     import urllib.request
@@ -125,7 +131,11 @@ def uri_problem(uri: str) -> str:
             return f"the MLflow store {public_uri(uri)!r} names no host: write {URI_HELP}"
         return _missing_driver(scheme, driver)
     plain = scheme in ("", "file") and os.environ.get(_PLAIN_FOLDERS) and not _HOST_AND_PORT.fullmatch(uri)
-    kept_by_mlflow = plain or (scheme or uri) in _DATABRICKS
+    if (scheme or uri) in _UNITY_CATALOG:
+        return (
+            f"the MLflow store {public_uri(uri)!r} is a Unity Catalog, which holds models and no runs: write {URI_HELP}"
+        )
+    kept_by_mlflow = plain or (scheme or uri) == _NEEDS_CREDENTIALS
     if kept_by_mlflow or sqlite_path(uri) is not None:
         return ""
     return f"the MLflow store {public_uri(uri)!r} {_what_is_wrong(uri, scheme)}: write {URI_HELP}"
@@ -171,13 +181,73 @@ def _unreachable_database(uri: str, timeout_s: float) -> str:
         return f"the MLflow store {public_uri(uri)} does not answer: {error}"
 
 
-def unwritable_sqlite(path: Path) -> str:
-    """Why a SQLite file can't be written by this user, "" where it can: SQLite writes a journal beside it, too."""
+def sqlite_problem(path: Path) -> str:
+    """Why a SQLite file is none that MLflow can keep runs in, or can't be written by this user; "" where all is well."""
+    if path.name == ":memory:":
+        return f"the MLflow store {path} would be a file of that name, and a database in memory keeps nothing"
+    if path.is_dir():
+        return f"the MLflow store {path} is a folder: name a file in it"
     for there in (path, path.parent):
         if os.path.lexists(there) and not os.access(there, os.W_OK):
             return f"the MLflow store {path} can't be written: {whose(there)}"
     there = next(p for p in path.parents if p.exists())
-    return "" if os.access(there, os.W_OK) else f"the MLflow store {path} can't be made: {whose(there)}"
+    try:
+        with tempfile.TemporaryFile(dir=there):  # SQLite writes a journal beside the file, too
+            pass
+    except OSError as error:
+        why = whose(there) if isinstance(error, PermissionError) else error.strerror or str(error)
+        return f"the MLflow store {path} can't be written: {there}: {why}"
+    return _foreign_database(path) if path.is_file() and path.stat().st_size > 0 else ""
+
+
+def _foreign_database(path: Path) -> str:
+    """Why a file is no database of this version of MLflow, or of an older one; "" where it is."""
+    with path.open("rb") as file:
+        if file.read(len(_SQLITE_HEADER)) != _SQLITE_HEADER:
+            return f"the MLflow store {path} is no SQLite database: another file has this name"
+    try:
+        with contextlib.closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as database:
+            tables = {row[0] for row in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+            versions = database.execute(f"SELECT version_num FROM {_VERSION}").fetchall() if _VERSION in tables else []
+    except sqlite3.Error as error:
+        return f"the MLflow store {path} can't be read: {error}"
+    known = _known_versions()
+    if newer := [str(row[0]) for row in versions if known and str(row[0]) not in known]:
+        return (
+            f"the MLflow store {path} was made by another version of MLflow (its tables are {newer[0]}): update MLflow"
+        )
+    return ""
+
+
+def _known_versions() -> set[str]:
+    """The versions of its tables that the MLflow installed here knows, by the names of its migrations; none without."""
+    found = find_spec("mlflow")  # loads nothing
+    folders = (found.submodule_search_locations if found is not None else None) or []
+    names = (path.name for folder in folders for path in Path(folder, "store/db_migrations/versions").glob("*.py"))
+    return {name.partition("_")[0] for name in names}
+
+
+def refused_by_mlflow(uri: str, timeout_s: float = 60.0) -> str:
+    """What MLflow itself says against a store whose problems only it can know (credentials); "" for nothing."""
+    if not uri.startswith(_NEEDS_CREDENTIALS):
+        return ""
+    configure()
+    try:
+        done = subprocess.run(
+            [sys.executable, "-W", "ignore", "-c", _ASK_MLFLOW, uri],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            timeout=timeout_s,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return f"the MLflow store {public_uri(uri)} gave no answer in {timeout_s:.0f} s"
+    if done.returncode == 0:
+        return ""
+    words = done.stderr.strip().splitlines() or ["no message"]
+    return f"MLflow refuses {public_uri(uri)}: {words[-1]}"
 
 
 def sqlite_path(uri: str) -> Path | None:
@@ -225,7 +295,7 @@ def open_client(uri: str, root: Path) -> MlflowClient:
 
     _quiet()
     path = sqlite_path(uri)
-    if problem := uri_problem(uri) or ("" if path is None else unwritable_sqlite(path)):
+    if problem := uri_problem(uri) or ("" if path is None else sqlite_problem(path)):
         raise ExternalError(problem)
     with store_lock(uri, root):
         if path is not None and not path.exists():
@@ -248,9 +318,8 @@ def create_sqlite(path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     new = path.with_name(f".{path.name}.new-{os.getpid()}")
     new.unlink(missing_ok=True)
-    code = "import sys; from mlflow import MlflowClient; MlflowClient(sys.argv[1]).search_experiments(max_results=1)"
     done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", code, f"{_SQLITE}{new}"],
+        [sys.executable, "-W", "ignore", "-c", _ASK_MLFLOW, f"{_SQLITE}{new}"],
         stdin=subprocess.DEVNULL,
         capture_output=True,
         encoding="utf-8",

@@ -182,9 +182,9 @@ def _profiles(project: Project) -> Iterator[Point]:
 
 
 def _store(project: Project) -> Iterator[Point]:
-    from tdmpc_lab.tracking.store import public_uri, store_problem, store_uri
+    from tdmpc_lab.tracking.store import public_uri, refused_by_mlflow, store_problem, store_uri
 
-    if problem := store_problem(project.root):
+    if problem := store_problem(project.root) or refused_by_mlflow(store_uri(project.root)):
         fix = "jobs run without it; start the server, or name another in MLFLOW_TRACKING_URI or tdmpc-lab.yaml"
         yield Point("error", "mlflow", problem, fix, outside=True)
         return
