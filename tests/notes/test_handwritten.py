@@ -189,6 +189,18 @@ def test_a_queue_line_makes_an_entry_or_adds_what_it_says() -> None:
 
 
 @pytest.mark.parametrize(
+    "text",
+    [
+        *("TODO\n- x", "todo: x\ntodo: y", "still to do: a, b", "Open points\n\n\u2022 a", "Questions\n? a"),
+        *("Notes to self:\n- buy milk", "**Next steps**\n- a", "Offene Punkte:\n- z", "Ideas\n- z"),
+    ],
+)
+def test_a_list_that_closes_the_log(text: str) -> None:
+    (found,) = doubtful_lines(f"##### 1980001\n- a\n--> good\n\n{text}\n".encode())
+    assert (found.job_id, found.owner) == (None, "1980001")
+
+
+@pytest.mark.parametrize(
     ("stem", "name"), [("seed-notes", "seed-notes"), ("my notes (2)", "my-notes-2"), ("../x", "x"), ("a.b", "a.b")]
 )
 def test_a_logs_name_fits_a_file_name(stem: str, name: str) -> None:
@@ -243,7 +255,13 @@ def test_lines_that_seem_to_begin_an_entry_are_found() -> None:
 
 
 @pytest.mark.parametrize(
-    "line", ["* 1980009", "> 1980009 x", "Job 1980009: x", "1. 1980009", "| 1980009 |", "[1980009]"]
+    "line",
+    [
+        *("* 1980009", "> 1980009 x", "Job 1980009: x", "1. 1980009", "| 1980009 |", "[1980009]", "_1980009_ x"),
+        *("1980009. x", "1980009/ x", "•1980009 x", "→ 1980009", "– 1980009 x", "1980009, 1980010 both bad"),
+        *("job-id 1980009, more", "JobID=1980009", "SLURM 1980009", "Experiment: 1980009", "slurm-1980009.out"),
+        *("<b>1980009</b>", "====1980009====", "2025-05-02 1980009 text", "\\#\\#\\# 1980009", "- [x] 1980009"),
+    ],
 )
 def test_forms_of_an_id_at_the_beginning_of_a_line(line: str) -> None:
     (found,) = doubtful_lines(f"##### 1980001\n- a\n{line}\n".encode())
@@ -251,7 +269,11 @@ def test_forms_of_an_id_at_the_beginning_of_a_line(line: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "line", ["- 50000 steps", "- 3000000 steps", "1980009.5", "- as 1980009", "1980009 day a b R 0:10"]
+    "line",
+    [
+        *("- 50000 steps", "- 3000000 steps", "1980009.5", "- as 1980009", "1980009 day a b R 0:10"),
+        *("steps 1980009", "1980009/2000000", "1980009 % of it", "seed 1980009", "x1980009", "runs 1980009"),
+    ],
 )
 def test_what_is_no_beginning_of_an_entry(line: str) -> None:
     assert doubtful_lines(f"##### 1980001\n- a\n{line}\n".encode()) == []

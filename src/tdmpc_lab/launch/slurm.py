@@ -162,11 +162,9 @@ def _sbatch(script: Path, request: str, comment: str, siblings: Collection[str])
     job_id = queued or id_in_answer(done.stdout)
     if job_id is None:
         said = one_line(done.stdout) or "nothing"
-        looked = (
-            f"the queue can't be asked for it ({queue_problem})"
-            if queue_problem
-            else "no job of this submit is in the queue"
-        )
+        looked = "no job of this submit is in the queue"
+        if queue_problem:
+            looked = f"the queue can't be asked for it ({queue_problem})"
         raise ExternalError(f"sbatch gave an answer without a job id, and {looked}; it says: {said}")
     return job_id
 

@@ -27,15 +27,21 @@ _TITLE = re.compile(
     re.IGNORECASE,
 )
 _DEEPEST = 6  # levels of headings
-# An id at the beginning of a line, behind what Markdown puts there: `**1980002** …`, `1980003: …`, `- 1980004 …`.
+# An id at the beginning of a line, behind marks of any kind, a word for a job, a date or the number of a list's item:
+# `**1980002** …`, `1980003: …`, `- 1980004 …`, `SLURM 1980005`, `2026-02-03 1980006`, `slurm-1980007.out`.
 _LOOSE_ID = re.compile(
-    r"[\s>|#*+_`\"'\[(~-]*(?:\[[ xX]\][ \t]*)?(?:[0-9]{1,3}[.)][ \t]+)?[*_`\"'\[(]*(?:(?:job|run|id)\b[ \t:#]*)?"
-    rf"[*_`\"'\[(]*(?P<id>[1-9][0-9]{{4,18}}(?:_[0-9]{{1,9}})?|{_LOCAL})(?![\w.,%/])",
+    r"(?:[^\w<]|_|<[a-z]+>|x(?=\])|[0-9]{1,3}[.)][ \t]|"
+    r"[0-9]{4}-[0-9]{2}-[0-9]{2}(?:[ _T][0-9]{2}[:-][0-9]{2}(?:[:-][0-9]{2})?)?(?![0-9])|"
+    r"(?:slurm|job|run|array|task|(?:job)?id|experiment|exp|nr|no|number|log)(?![a-z]))*?"
+    rf"(?P<id>(?<![0-9a-z])[1-9][0-9]{{4,18}}(?:_[0-9]{{1,9}}(?![0-9a-z]))?|{_LOCAL})"
+    r"(?![0-9a-z]|[.,/][0-9]|[ \t]*%)",
     re.IGNORECASE,
 )
 _TO_DO = re.compile(
-    r"(?:#{1,6}[ \t]+)?[*_]*(?:to[ -]?dos?|next(?: steps?)?|ideas?|later|open questions?|plans?|offen|"
-    r"noch zu tun|zu tun|ideen|nächste schritte)(?: list)?[*_]*[ \t]*:?[*_]*[ \t]*|[-*+][ \t]+\[ \][ \t].*",
+    r"(?:#{1,6}[ \t]+)?[*_]*(?:(?:still |left |things )?to[ -]?dos?|next(?: steps?)?|(?:open |more )?ideas?|later|"
+    r"(?:open )?(?:questions?|points?|issues?)|notes? to self|plans?|remaining|things to try|"
+    r"offene?(?: punkte| fragen)?|noch zu tun|zu tun|ideen|fragen|nächste schritte)(?: list)?[*_]*[ \t]*(?:[:：].*|[*_ \t]*)|"
+    r"[-*+][ \t]+\[ \][ \t].*",
     re.IGNORECASE,
 )
 _QUEUE = re.compile(

@@ -182,7 +182,7 @@ def _unreachable_database(uri: str, timeout_s: float) -> str:
 
 
 def sqlite_problem(path: Path) -> str:
-    """Why a SQLite file is none that MLflow can keep runs in, or can't be written by this user; "" where all is well."""
+    """Why MLflow can keep no runs in a SQLite file, or this user can't write it; "" where all is well."""
     if path.name == ":memory:":
         return f"the MLflow store {path} would be a file of that name, and a database in memory keeps nothing"
     if path.is_dir():
