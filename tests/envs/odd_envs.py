@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
+import sys
 from typing import Any
 
 import gymnasium
@@ -112,6 +114,54 @@ class OneInArrays(Base):
 class CloseFails(Base):
     def close(self):
         raise RuntimeError("no display to close")
+
+
+class CloseExits(Base):
+    def close(self):
+        raise SystemExit(3)
+
+
+class CloseEndsGenerators(Base):
+    def close(self):
+        raise GeneratorExit
+
+
+class Exits(Base):
+    def step(self, action):
+        raise SystemExit
+
+
+class ConstructorExits(Base):
+    def __init__(self) -> None:
+        raise SystemExit("no licence")
+
+
+class InferenceMode(Base):
+    def __init__(self) -> None:
+        import torch
+
+        torch.inference_mode().__enter__()
+
+    def reset(self, *, seed=None, options=None):
+        import torch
+
+        torch.inference_mode().__enter__()
+        return super().reset(seed=seed)
+
+
+class MetaDevice(Base):
+    def __init__(self) -> None:
+        import torch
+
+        torch.set_default_device("meta")
+        torch.use_deterministic_algorithms(True)
+        torch.set_float32_matmul_precision("medium")
+
+
+class Silent(Base):
+    def reset(self, *, seed=None, options=None):
+        sys.stdout = sys.stderr = io.StringIO()
+        return super().reset(seed=seed)
 
 
 class Float64(Base):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ import torch
 from tdmpc_lab.config.schema import EnvConfig
 from tdmpc_lab.envs import make_env
 from tdmpc_lab.envs.control import ControlEnv
-from tdmpc_lab.errors import TrainingError
+from tdmpc_lab.errors import EnvironmentSpecError, TrainingError
 
 
 @pytest.fixture(autouse=True)
@@ -76,23 +77,49 @@ def test_numbers_in_arrays_of_one_are_taken_as_they_are_meant() -> None:
     assert played(made("OneInArrays")) == played(made("Base")) == 10
 
 
-def test_an_environment_that_can_not_be_closed_is_told_of_once(caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("CloseFails", "no display to close"),
+        ("CloseExits", "it tried to end the process (SystemExit 3)"),
+        ("CloseEndsGenerators", "it tried to end the process (GeneratorExit)"),
+    ],
+)
+def test_an_environment_that_can_not_be_closed_is_told_of_once(
+    name: str, said: str, caplog: pytest.LogCaptureFixture
+) -> None:
     for _ in range(2):
-        env = made("CloseFails")
+        env = made(name)
         played(env)
         env.close()
     assert [record.getMessage() for record in caplog.records] == [
-        "environment 'odd_envs:CloseFails-v0': close raised RuntimeError: no display to close"
+        f"environment 'odd_envs:{name}-v0': close raised RuntimeError: {said}"
     ]
+
+
+def test_an_environment_that_ends_the_process_is_said_in_its_terms() -> None:
+    with pytest.raises(TrainingError, match=r"step 1 .* it tried to end the process \(SystemExit\)"):
+        played(made("Exits"))
+    with pytest.raises(EnvironmentSpecError, match=r"it tried to end the process \(SystemExit no licence\)"):
+        made("ConstructorExits")
 
 
 def state() -> tuple[object, ...]:
     handlers = tuple(map(signal.getsignal, (signal.SIGTERM, signal.SIGUSR2)))
-    of_torch = (torch.get_default_dtype(), torch.is_grad_enabled(), torch.get_num_threads())
-    return Path.cwd(), np.geterr(), handlers, of_torch
+    of_torch = (
+        *(torch.get_default_dtype(), torch.is_grad_enabled(), torch.get_num_threads(), torch.get_default_device()),
+        *(torch.is_inference_mode_enabled(), torch.are_deterministic_algorithms_enabled()),
+        torch.get_float32_matmul_precision(),
+    )
+    return Path.cwd(), np.geterr(), handlers, of_torch, sys.stdout, sys.stderr
 
 
-@pytest.mark.parametrize("name", ["Float64", "NoGradients", "Elsewhere", "Signals", "Strict"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("Float64", "NoGradients", "Elsewhere", "Signals", "Strict", "InferenceMode", "MetaDevice", "Silent"),
+    ],
+)
 def test_what_an_environment_changes_does_not_reach_the_training(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -106,5 +133,8 @@ def test_what_an_environment_changes_does_not_reach_the_training(
     assert state() == before
     assert played(env) == 10
     assert state() == before
+    weight = torch.nn.Linear(2, 2).weight
+    weight.square().sum().backward()
+    assert weight.grad is not None
     if name == "Elsewhere":  # twice, the second time from where it had gone
         assert (tmp_path / "elsewhere" / "elsewhere").is_dir()

@@ -53,15 +53,34 @@ def _handle(handlers: tuple[Any, ...]) -> None:
                 signal.signal(number, handler)
 
 
-_SIGNALLED, _THREADS = "signal handlers", "torch's number of threads"
-_OURS = (_SIGNALLED, _THREADS)  # an environment does not get them back: the former would be lost to the job meanwhile
+_SIGNALLED, _THREADS, _STREAMS = "signal handlers", "torch's number of threads", "sys.stdout and sys.stderr"
+_INFERENCE = "whether torch is in inference mode"
+_OURS = (_SIGNALLED, _THREADS, _STREAMS, _INFERENCE)
+"""What an environment does not get back: signals would be lost to the job meanwhile, and every change of the inference
+mode takes another object that has to be kept."""
 _SETTINGS = {
     "numpy's handling of floating point errors": _Setting(np.geterr, lambda found: np.seterr(**found)),
     "the working directory": _Setting(_working_directory, _change_directory),
     _SIGNALLED: _Setting(_handlers, _handle),
+    _STREAMS: _Setting(lambda: (sys.stdout, sys.stderr), lambda streams: _set_streams(*streams)),
 }
+_inference_modes: list[Any] = []  # kept: the mode of before comes back when one is dropped
 _theirs: dict[str, Any] = {}  # what environments have set, by the setting's name
 _told: set[str] = set()
+
+
+def _set_streams(stdout: Any, stderr: Any) -> None:
+    sys.stdout, sys.stderr = stdout, stderr
+
+
+def _set_inference_mode(torch: Any, on: bool) -> None:
+    mode = torch.inference_mode(on)
+    mode.__enter__()
+    _inference_modes.append(mode)
+
+
+def _set_default_device(torch: Any, device: Any) -> None:
+    torch.set_default_device(None if device.type == "cpu" else device)  # None: as if nobody had ever set one
 
 
 def _torch_settings() -> tuple[dict[str, _Setting], dict[str, Any]]:
@@ -74,22 +93,36 @@ def _torch_settings() -> tuple[dict[str, _Setting], dict[str, Any]]:
         return {}, {}
     settings = {
         "torch's default number type": _Setting(torch.get_default_dtype, torch.set_default_dtype),
+        "torch's default device": _Setting(torch.get_default_device, lambda device: _set_default_device(torch, device)),
+        _INFERENCE: _Setting(torch.is_inference_mode_enabled, lambda on: _set_inference_mode(torch, on)),
         "whether torch computes gradients": _Setting(torch.is_grad_enabled, torch.set_grad_enabled),
+        "whether torch is deterministic": _Setting(
+            torch.are_deterministic_algorithms_enabled, torch.use_deterministic_algorithms
+        ),
+        "the precision of torch's products": _Setting(
+            torch.get_float32_matmul_precision, torch.set_float32_matmul_precision
+        ),
         _THREADS: _Setting(torch.get_num_threads, torch.set_num_threads),
     }
-    first = dict(zip(settings, (torch.float32, True), strict=False))
+    first = dict(zip(settings, (torch.float32, torch.device("cpu"), False, True, False, "highest"), strict=False))
     return settings, first
 
 
 @contextlib.contextmanager
 def undisturbed() -> Iterator[None]:
-    """Around everything that an environment does, its import too."""
+    """Around everything that an environment does, its import too.
+
+    Raises RuntimeError where it tried to end the process: an environment is not to decide that, nor silently.
+    """
     settings = _SETTINGS | _torch_settings()[0]
     ours = {name: setting.read() for name, setting in settings.items()}
     for name in _theirs.keys() & ours.keys():
         settings[name].write(_theirs[name])
     try:
         yield
+    except (SystemExit, GeneratorExit) as error:
+        code = f" {error}" if str(error) else ""
+        raise RuntimeError(f"it tried to end the process ({type(error).__name__}{code})") from error
     finally:
         of_torch, first = _torch_settings()
         for name, setting in (_SETTINGS | of_torch).items():

@@ -40,7 +40,8 @@ _LOOSE_ID = re.compile(
 _TO_DO = re.compile(
     r"(?:#{1,6}[ \t]+)?[*_]*(?:(?:still |left |things )?to[ -]?dos?|next(?: steps?)?|(?:open |more )?ideas?|later|"
     r"(?:open )?(?:questions?|points?|issues?)|notes? to self|plans?|remaining|things to try|"
-    r"offene?(?: punkte| fragen)?|noch zu tun|zu tun|ideen|fragen|nächste schritte)(?: list)?[*_]*[ \t]*(?:[:：].*|[*_ \t]*)|"
+    r"offene?(?: punkte| fragen)?|noch zu tun|zu tun|ideen|fragen|nächste schritte)(?: list)?"
+    r"[*_]*[ \t]*(?::.*|[*_ \t]*)|"
     r"[-*+][ \t]+\[ \][ \t].*",
     re.IGNORECASE,
 )
