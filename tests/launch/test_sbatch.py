@@ -36,10 +36,15 @@ FIRST = [
     "set +eu",
     "unset ${!SRUN_@} ${!SCONTROL_@} ${!SCANCEL_@}",
     "export TDMPC_LAB_SCRIPT_START=$(date +%s)",
+    "reached=",
+    'if file=$(mktemp 2> /dev/null); then exec {reached}<> "$file"; rm -f "$file"; fi',
     "(",
     "export PYTHONIOENCODING=utf-8:backslashreplace",
     *(f"export {name}_NUM_THREADS=4" for name in ("OMP", "MKL", "OPENBLAS", "NUMEXPR")),
 ]
+
+
+LAST = ["tdmpc_lab_code=0", '[ -z "$reached" ] || echo yes >&"$reached"']
 
 
 def test_what_a_job_asks_for() -> None:
@@ -53,14 +58,18 @@ def test_what_a_job_asks_for() -> None:
         "cpus_per_task": 4,
         "mem": "16G",
         "gres": "gpu:2080ti:1",
-        "setup": [*FIRST, "module load cuda", "export X='a b'", "", "code=0"],
+        "setup": [*FIRST, "module load cuda", "export X='a b'", "", *LAST],
         "teardown": [
-            "at_exit=$(trap -p EXIT)",
-            '( eval "$at_exit"; builtin exit "$code" ) || :',
+            "tdmpc_lab_at_exit=$(trap -p EXIT)",
+            '( eval "$tdmpc_lab_at_exit"; builtin exit "$tdmpc_lab_code" ) || :',
             "trap - EXIT",
-            'builtin exit "$code"',
+            'builtin exit "$tdmpc_lab_code"',
             ")",
             "code=$?",
+            'if [ -n "$reached" ] && [ ! -s "/dev/fd/$reached" ]; then',
+            '    echo "tdmpc-lab: the job was not begun: the lines before it (slurm.setup) ended with exit code $code" >&2',
+            '    case "$code" in 0|85|86) code=1;; esac',
+            "fi",
             'job="${SLURM_ARRAY_JOB_ID:+${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID}"',
             'job="${job:-$SLURM_JOB_ID}"',
             'if [ "$code" -eq 85 ]; then exec scontrol requeue "$job"; fi',
@@ -85,7 +94,7 @@ def test_what_is_not_set_is_not_asked_for() -> None:
     optional = {"partition", "gres", "comment", "account", "qos", "constraint", "exclude", "nodelist", "dependency"}
     assert not (optional | {"mail_type", "mail_user"}) & parameters.keys()
     assert parameters["mem"] == "16G"
-    assert parameters["setup"] == [*FIRST, "code=0"]
+    assert parameters["setup"] == [*FIRST, *LAST]
     assert parameters["additional_parameters"] == {"requeue": True}
 
 
@@ -278,6 +287,8 @@ def test_the_script(tmp_path: Path) -> None:
 set +eu
 unset ${{!SRUN_@}} ${{!SCONTROL_@}} ${{!SCANCEL_@}}
 export TDMPC_LAB_SCRIPT_START=$(date +%s)
+reached=
+if file=$(mktemp 2> /dev/null); then exec {{reached}}<> "$file"; rm -f "$file"; fi
 (
 export PYTHONIOENCODING=utf-8:backslashreplace
 export OMP_NUM_THREADS=4
@@ -287,21 +298,26 @@ export NUMEXPR_NUM_THREADS=4
 module load cuda
 export X='a b'
 
-code=0
+tdmpc_lab_code=0
+[ -z "$reached" ] || echo yes >&"$reached"
 
 # command
 export SUBMITIT_EXECUTOR=slurm
 srun --unbuffered --output '{folder}/%j_%t_log.out' --error '{folder}/%j_%t_log.err' --cpus-per-task=4 --export=ALL \
-{python} -u -m submitit.core._submit '{folder}' || code=$?
+{python} -u -m submitit.core._submit '{folder}' || tdmpc_lab_code=$?
 
 
 # teardown
-at_exit=$(trap -p EXIT)
-( eval "$at_exit"; builtin exit "$code" ) || :
+tdmpc_lab_at_exit=$(trap -p EXIT)
+( eval "$tdmpc_lab_at_exit"; builtin exit "$tdmpc_lab_code" ) || :
 trap - EXIT
-builtin exit "$code"
+builtin exit "$tdmpc_lab_code"
 )
 code=$?
+if [ -n "$reached" ] && [ ! -s "/dev/fd/$reached" ]; then
+    echo "tdmpc-lab: the job was not begun: the lines before it (slurm.setup) ended with exit code $code" >&2
+    case "$code" in 0|85|86) code=1;; esac
+fi
 job="${{SLURM_ARRAY_JOB_ID:+${{SLURM_ARRAY_JOB_ID}}_$SLURM_ARRAY_TASK_ID}}"
 job="${{job:-$SLURM_JOB_ID}}"
 if [ "$code" -eq 85 ]; then exec scontrol requeue "$job"; fi
@@ -317,7 +333,7 @@ def test_the_script_of_a_job_in_a_container(tmp_path: Path) -> None:
     folder = tmp_path / "jobs" / ".submitit"
     assert (
         f"--cpus-per-task=4 --export=ALL apptainer exec --nv --bind {tmp_path} {tmp_path}/lab.sif python -u "
-        f"-m submitit.core._submit {folder} || code=$?\n"
+        f"-m submitit.core._submit {folder} || tdmpc_lab_code=$?\n"
     ) in script
 
 
@@ -331,7 +347,7 @@ def test_the_script_of_a_job_in_a_container(tmp_path: Path) -> None:
         ["trap 'exit 3' ERR", "set -Ee"],
         ["srun() { command srun; }", "exit() { :; }", "scontrol() { :; }", "scancel() { :; }"],
         ["export PATH=/nowhere:$PATH SCANCEL_STATE=PENDING", "unset SLURM_JOB_ID SLURM_ARRAY_JOB_ID"],
-        ["code=0 job=77"],
+        ["code=0 job=77", "readonly code job at_exit"],
         ["export X=1 \\"],
         ["cd /", "umask 0777", "set -f"],
         ["true ;", "# nothing )"],
@@ -366,6 +382,37 @@ def test_lines_of_a_user_leave_the_end_of_the_job_alone(
         assert done.returncode == code
     else:
         assert (tmp_path / "did").read_text() == f"{does}\n"
+
+
+@pytest.mark.parametrize(
+    ("lines", "code", "said"),
+    [
+        (["false", "set -e", "(exit 85)"], 1, 85),
+        (["exit 86"], 1, 86),
+        (["exit 0"], 1, 0),
+        (["exec true"], 1, 0),
+        (["set -n"], 1, 0),
+        (["set -e", "module load nowhere 2> /dev/null"], 127, 127),
+    ],
+)
+def test_lines_that_end_before_the_job_begins_are_told_and_never_requeued(
+    lines: list[str], code: int, said: int, tmp_path: Path
+) -> None:
+    for name in ("srun", "scontrol", "scancel"):
+        (tmp_path / name).write_text(f"#!/bin/sh\necho {name} is called\n")
+        (tmp_path / name).chmod(0o755)
+    done = subprocess.run(
+        ["bash", "-c", sbatch_script(Project(tmp_path), replace(CONFIG, setup=tuple(lines)), "x")],
+        env={"PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}", "SLURM_JOB_ID": "8", "TMPDIR": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stderr == (
+        f"tdmpc-lab: the job was not begun: the lines before it (slurm.setup) ended with exit code {said}\n"
+    )
+    assert (done.stdout, done.returncode) == ("", code)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["scancel", "scontrol", "srun"]
 
 
 def test_a_trap_of_the_user_still_cleans_up(tmp_path: Path) -> None:

@@ -36,6 +36,10 @@ _WARN_S = 90  # SLURM's USR2 comes this long before the time limit, or a quarter
 REQUEUE_CODE, CANCEL_CODE = 85, 86
 _AFTERWARDS = (
     "code=$?",
+    'if [ -n "$reached" ] && [ ! -s "/dev/fd/$reached" ]; then',
+    '    echo "tdmpc-lab: the job was not begun: the lines before it (slurm.setup) ended with exit code $code" >&2',
+    f'    case "$code" in 0|{REQUEUE_CODE}|{CANCEL_CODE}) code=1;; esac',
+    "fi",
     # The SLURM_JOB_ID of an array's last task is the array's own id, which would mean all its tasks.
     'job="${SLURM_ARRAY_JOB_ID:+${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID}"',
     'job="${job:-$SLURM_JOB_ID}"',
@@ -46,15 +50,25 @@ _AFTERWARDS = (
 # What decides over the job's life stands outside of a subshell, and all lines of the user inside it: what they set
 # ends with it. The node's own start-up files may set such things, too: `set -e` (BASH_ENV), or variables that are
 # options to the commands used here.
-_OPEN = ("set +eu", "unset ${!SRUN_@} ${!SCONTROL_@} ${!SCANCEL_@}", _START_LINE, "(")
+# The file behind `reached` has no name any more; it is written when all those lines are through.
+_OPEN = (
+    "set +eu",
+    "unset ${!SRUN_@} ${!SCONTROL_@} ${!SCANCEL_@}",
+    _START_LINE,
+    "reached=",
+    'if file=$(mktemp 2> /dev/null); then exec {reached}<> "$file"; rm -f "$file"; fi',
+    "(",
+)
+_REACHED = '[ -z "$reached" ] || echo yes >&"$reached"'
 # Their `set -e` and their traps see no failure of srun, and a trap that cleans up at the end runs apart: with an `exit`
 # of its own it would be in the place of the job's exit code.
-_KEEP_CODE = "|| code=$?"
+_CODE = "tdmpc_lab_code"
+_KEEP_CODE = f"|| {_CODE}=$?"
 _CLOSE = (
-    "at_exit=$(trap -p EXIT)",
-    '( eval "$at_exit"; builtin exit "$code" ) || :',
+    "tdmpc_lab_at_exit=$(trap -p EXIT)",
+    f'( eval "$tdmpc_lab_at_exit"; builtin exit "${_CODE}" ) || :',
     "trap - EXIT",
-    'builtin exit "$code"',
+    f'builtin exit "${_CODE}"',
     ")",
 )
 
@@ -101,7 +115,8 @@ def slurm_parameters(config: SlurmConfig, job_name: str, comment: str) -> dict[s
             *thread_lines(config.cpus),
             *_of_the_user(config),
             *container_setup(config),
-            "code=0",
+            f"{_CODE}=0",
+            _REACHED,
         ],
         "teardown": [*_CLOSE, *_AFTERWARDS],
         "signal_delay_s": warning_s(config),
