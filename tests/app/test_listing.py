@@ -301,3 +301,17 @@ def test_a_folder_of_somebody_elses_is_left_out_by_mine(lab: Project, monkeypatc
     job(lab, "1", "alpha", "started", "finished")
     monkeypatch.setattr("tdmpc_lab.app.queue.status.person", lambda: "somebody_else")
     assert list_jobs(lab, Selection(mine=True), None).views == []
+
+
+def test_without_jobs_a_spec_that_is_there_is_named(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for path in (project / "experiments").glob("*.yaml"):
+        path.unlink()
+    assert main(["status"]) == 0
+    assert "no jobs yet; write a spec, then: tdmpc-lab submit experiments/NAME.yaml" in capsys.readouterr().out
+    for name in ("zoo", "baseline", "quickstart"):
+        (project / "experiments" / f"{name}.yaml").touch()
+    assert main(["status"]) == 0
+    assert "no jobs yet; start one with: tdmpc-lab submit experiments/quickstart.yaml" in capsys.readouterr().out
+    (project / "experiments" / "quickstart.yaml").unlink()
+    assert main(["status"]) == 0
+    assert "submit experiments/baseline.yaml" in capsys.readouterr().out

@@ -156,6 +156,17 @@ def test_a_shell_that_closed_the_streams_is_no_error(trained: Path) -> None:
     assert subprocess.run(["bash", "-c", command], cwd=trained, check=False, timeout=60).returncode == 0
 
 
+def test_notes_and_verdicts_are_utf_8_whatever_was_typed(trained: Path) -> None:
+    """Bytes of a Latin-1 terminal in a UTF-8 locale."""
+    for words in (["note", "last", b"b\xe4d"], ["verdict", "last", "bad", b"because s\xe4gezahn"]):
+        command = [sys.executable, "-m", "tdmpc_lab", *words]
+        subprocess.run(command, cwd=trained, env={**os.environ, "LC_ALL": "C.UTF-8"}, check=True, capture_output=True)
+    (note,) = (trained / "notes").glob("local-*.md")
+    text = note.read_text(encoding="utf-8")
+    assert "bäd" in text
+    assert "because sägezahn" in text
+
+
 def test_words_are_kept_as_they_were_typed(trained: Path) -> None:
     word = "größer bei −1"
     subprocess.run(

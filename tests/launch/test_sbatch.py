@@ -44,6 +44,7 @@ FIRST = [
 ]
 
 
+TOLD = "tdmpc-lab: the job was not begun: the lines before it (slurm.setup) ended with exit code"
 LAST = ["tdmpc_lab_code=0", '[ -z "$reached" ] || echo yes >&"$reached"']
 
 
@@ -67,7 +68,7 @@ def test_what_a_job_asks_for() -> None:
             ")",
             "code=$?",
             'if [ -n "$reached" ] && [ ! -s "/dev/fd/$reached" ]; then',
-            '    echo "tdmpc-lab: the job was not begun: the lines before it (slurm.setup) ended with exit code $code" >&2',
+            f'    echo "{TOLD} $code" >&2',
             '    case "$code" in 0|85|86) code=1;; esac',
             "fi",
             'job="${SLURM_ARRAY_JOB_ID:+${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID}"',
@@ -408,9 +409,7 @@ def test_lines_that_end_before_the_job_begins_are_told_and_never_requeued(
         text=True,
         check=False,
     )
-    assert done.stderr == (
-        f"tdmpc-lab: the job was not begun: the lines before it (slurm.setup) ended with exit code {said}\n"
-    )
+    assert done.stderr == f"{TOLD} {said}\n"
     assert (done.stdout, done.returncode) == ("", code)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["scancel", "scontrol", "srun"]
 

@@ -118,6 +118,9 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     for name in ("words", "overrides"):  # not paths: those are found by their bytes
         if words := getattr(arguments, name, None):
             setattr(arguments, name, [as_typed(word) if "=" in word else word for word in words])
+    for name in ("text", "because", "cause"):  # what goes into notes, whatever the terminal's encoding was
+        if isinstance(words := getattr(arguments, name, None), list):
+            setattr(arguments, name, [as_typed(word) for word in words])
     return arguments
 
 

@@ -69,7 +69,7 @@ def status(args: Namespace) -> int:
         return _watch(project, wanted, most, args.watch)
     with no_garbage():
         listing = list_jobs(project, wanted, most)
-        _print_queue(listing, args, in_full=wanted.ids is not None)
+        _print_queue(project, listing, args, in_full=wanted.ids is not None)
         catch_up_notes(project, listing.looked_at)
         if not args.json and not args.md:
             _say_what_is_not_sent(project)
@@ -86,7 +86,7 @@ def _say_what_is_not_sent(project: Project) -> None:
         print(f"note: {len(jobs):,} {are} not (all) in MLflow yet: tdmpc-lab sync", file=sys.stderr)
 
 
-def _print_queue(listing: Listing, args: Namespace, *, in_full: bool) -> None:
+def _print_queue(project: Project, listing: Listing, args: Namespace, *, in_full: bool) -> None:
     if args.json:
         print_json([view.as_dict() for view in (*listing.views, *listing.foreign)])
     elif args.md:
@@ -95,7 +95,7 @@ def _print_queue(listing: Listing, args: Namespace, *, in_full: bool) -> None:
         from tdmpc_lab.cli.tables import print_listing
 
         if not listing.views:
-            print(_nothing(listing))
+            print(_nothing(project, listing))
         print_listing(listing, in_full=in_full)
 
 
@@ -121,10 +121,13 @@ def _moment(text: str) -> datetime:
     return parse_moment(text, datetime.now()).astimezone()
 
 
-def _nothing(listing: Listing) -> str:
+def _nothing(project: Project, listing: Listing) -> str:
     if listing.known:
         return f"no job is like that; the project has {listing.known:,}"
-    return "no jobs yet; start one with: tdmpc-lab submit experiments/quickstart.yaml"
+    specs = sorted(project.experiments.glob("*.yaml"), key=lambda path: (path.stem != "quickstart", path.name))
+    if not specs:
+        return "no jobs yet; write a spec, then: tdmpc-lab submit experiments/NAME.yaml"
+    return f"no jobs yet; start one with: tdmpc-lab submit experiments/{specs[0].name}"
 
 
 def _answer_of(listing: Listing) -> int:
@@ -156,7 +159,7 @@ def _watch(project: Project, wanted: Selection, most: int | None, every_s: float
             while True:
                 began = time.monotonic()
                 listing = list_jobs(project, wanted, most, asked)
-                screen.show(listing, _nothing(listing) if not listing.views else "")
+                screen.show(listing, _nothing(project, listing) if not listing.views else "")
                 catch_up_notes(project, listing.looked_at)
                 _pause(max(every_s, _BUSY * (time.monotonic() - began)))
         except KeyboardInterrupt:

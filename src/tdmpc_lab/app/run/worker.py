@@ -6,6 +6,7 @@ MLflow. A note or a store that fails costs a warning, never the job.
 
 from __future__ import annotations
 
+import faulthandler
 import os
 import platform
 import socket
@@ -63,6 +64,7 @@ def run_job(root: str, job_id: str | None = None) -> dict[str, Any]:
     """
     if os.environ.get("SUBMITIT_EXECUTOR") != "debug":  # there, the terminal's
         write_utf8()
+        faulthandler.enable()  # log.err says where the process was when a signal such as SIGSEGV ended it
     stop = StopFlag()
     with signals_to(stop):  # first of all: a signal that nobody expects ends the process
         project = Project(Path(root))
