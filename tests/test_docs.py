@@ -21,6 +21,15 @@ def test_relative_links_exist(page: Path) -> None:
     assert not missing
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_modules_named_exist(page: Path) -> None:
+    package = ROOT / "src" / "tdmpc_lab"
+    named = re.findall(r"`([a-z_]+(?:/[a-z_]+)*\.(?:py|cpp|h))(?::[a-z_]+)?`", page.read_text())
+    folders = {path.name for path in package.iterdir() if path.is_dir()}
+    ours = [name for name in named if name.partition("/")[0] in folders]
+    assert [name for name in ours if not (package / name).is_file()] == []
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
 def test_commands_and_specs_named_exist(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
