@@ -33,7 +33,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 @pytest.fixture(autouse=True)
 def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The tests behave the same inside a SLURM job, and never see the MLflow server or profiles of the person."""
+    """The tests behave the same inside a SLURM job, and never see the MLflow server or profiles of the user."""
     monkeypatch.setenv("XDG_CONFIG_HOME", os.devnull)
     for name in [name for name in os.environ if name.startswith(FOREIGN_PREFIXES)]:
         monkeypatch.delenv(name)

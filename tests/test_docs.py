@@ -55,3 +55,30 @@ def test_commands_are_found_in_pages() -> None:
     found = list(shown_commands())
     assert len(found) > 60
     assert {shown.page for shown in found} >= {"README.md", "slurm.md", "status.md", "results.md", "notes.md"}
+
+
+NOT_SAID = {
+    r"signs? of life": "heartbeat",
+    r"look(s|ed|ing)? ahead": "check",
+    r"level with": "in sync with",
+    r"(goes|go|going|gone|went) on (from|with)": "continues from, with",
+    r"nobody needs": "removable",
+    r"a person": "a user",
+    r"\b(he|his|him)\b": "they, their (a player of a game may be he)",
+}
+"""The glossary: what is not said, and what instead."""
+
+
+@pytest.mark.parametrize("page", [*PAGES, *sorted((ROOT / "src").rglob("*.py"))], ids=lambda path: path.name)
+def test_the_words_are_those_of_the_glossary(page: Path) -> None:
+    if page.name == "CHANGELOG.md":  # what was said of earlier versions stands
+        return
+    game = page.parent.name == "hockey"
+    text = page.read_text(encoding="utf-8").replace("goes on from|", "")  # as earlier versions wrote it into notes
+    found = [
+        f"{text.count(chr(10), 0, match.start()) + 1}: {match[0]!r}: rather {instead}"
+        for words, instead in NOT_SAID.items()
+        for match in re.finditer(words, text)
+        if not (game and instead.startswith("they"))
+    ]
+    assert found == []

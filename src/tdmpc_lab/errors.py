@@ -9,10 +9,10 @@
     ├── ConfigError               2  a value handed to a class of the trainer is not allowed
     ├── RecordError               1  a file of a job folder is missing or can't be read
     ├── SnapshotError             1  the code can't be kept as it is at submit
-    ├── NoteError                 1  a note can't be written without touching a person's words
+    ├── NoteError                 1  a note can't be written without touching a user's words
     ├── CheckpointError           1  a checkpoint is missing, torn or does not fit the spec
     ├── AttemptLostError          1  a later attempt of the same job owns its folder now
-    ├── TrainingError             1  training can't go on
+    ├── TrainingError             1  training can't continue
     │   └── NonFiniteError        1  NaN or Inf in a loss or in the planner
     └── ExternalError             3  SLURM, MLflow or a device is missing or unreachable
 
@@ -78,7 +78,7 @@ Level = Literal["error", "warning"]
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """Something that a look ahead of a job found: what, why it matters, what to do."""
+    """Something that a check found: what, why it matters, what to do."""
 
     level: Level
     check: str  # what was looked at, in one word: environment, agent, memory, partition, ...
@@ -129,7 +129,7 @@ class SnapshotError(LabError):
 
 
 class NoteError(LabError):
-    """A note can't be written without touching what a person wrote."""
+    """A note can't be written without touching what a user wrote."""
 
 
 class CheckpointError(LabError):
@@ -141,7 +141,7 @@ class AttemptLostError(LabError):
 
 
 class TrainingError(LabError):
-    """Training can't go on."""
+    """Training can't continue."""
 
 
 class NonFiniteError(TrainingError):

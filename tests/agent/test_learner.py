@@ -21,7 +21,7 @@ def test_td_target_by_hand_with_termination_and_truncation():
     learner, reference = learner_and_reference()
     batch = random_batch(horizon=3, batch=3)
     terminated = torch.zeros(3, 3)
-    terminated[2, 0] = 1.0  # episode 0 ends for good, episode 1 is cut off at the same step, episode 2 goes on
+    terminated[2, 0] = 1.0  # episode 0 ends for good, episode 1 is cut off at the same step, episode 2 continues
     batch = dataclasses.replace(batch, terminated=terminated)
     draws = learner.draw(batch)
     with torch.no_grad():

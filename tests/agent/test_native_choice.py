@@ -245,7 +245,7 @@ def test_the_test_tells_a_wrong_kernel_from_a_right_one(filled, cache, monkeypat
 
 
 def test_an_agent_plans_with_native_kernels_and_the_same_ones_again(filled, cache, monkeypatch):
-    """The whole way with a child process, on emulated tiles; a loaded agent goes on to the same bits."""
+    """The whole way with a child process, on emulated tiles; a loaded agent continues to the same bits."""
     with_library(filled, cache)
     monkeypatch.setenv(choose.VARIABLE, "emulation")
     agent, again = (Agent(5, 2, agent=TINY, planner=TINY_PLANNER, device="cpu", seed=seed) for seed in (1, 2))

@@ -20,7 +20,7 @@ LIMIT_S = 150
 
 
 def lab(root: Path, *words: str, check: int | None = 0) -> subprocess.CompletedProcess[str]:
-    """Run `tdmpc-lab` as a person would; `check` is the exit code expected."""
+    """Run `tdmpc-lab` as a user would; `check` is the exit code expected."""
     done = subprocess.run(
         [sys.executable, "-m", "tdmpc_lab", *words],
         cwd=root,
@@ -125,7 +125,7 @@ def test_from_spec_to_note(root):
     assert job["mlflow_run"] in note
     assert "tdmpc-lab submit experiments/quick.yaml train.seed=7" in note
     assert lab(root, "note", "last").stdout == note
-    assert "0 jobs brought level, 1 level already" in lab(root, "sync").stdout
+    assert "0 jobs brought in sync, 1 level already" in lab(root, "sync").stdout
 
     table = lab(root, "status").stdout
     assert "COMPLETED" in table
@@ -222,7 +222,7 @@ def test_ctrl_c_while_waiting_leaves_the_job_alone(root):
     os.killpg(process.pid, signal.SIGINT)  # what a terminal sends to everything in its foreground
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert "the job goes on" in errors
+    assert "the job continues" in errors
     assert one_job(root)["state"] == "RUNNING"
     lab(root, "cancel", "last")
     lab(root, "wait", "last", check=1)

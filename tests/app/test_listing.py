@@ -179,13 +179,13 @@ def test_a_job_without_a_sign_of_life_is_warned_of(lab: Project) -> None:  # noq
     paths = running(lab, "7")
     (view,) = list_jobs(lab, Selection(), None).views
     assert not view.silent
-    assert "sign of life 0:00 ago" in [text for text, _ in facts(view)]
-    assert not any("sign of life" in text for text, _ in facts(view, ages=False))
+    assert "heartbeat 0:00 ago" in [text for text, _ in facts(view)]
+    assert not any("heartbeat" in text for text, _ in facts(view, ages=False))
     then = time.time() - 720
     os.utime(paths.attempts / "000001.json", (then, then))
     (view,) = list_jobs(lab, Selection(), None).views
     assert view.silent
-    assert ("no sign of life for 12:00", "bold red") in facts(view)
+    assert ("no heartbeat for 12:00", "bold red") in facts(view)
     assert view.as_dict()["sign_of_life_s"] == pytest.approx(720, abs=5)
 
 
@@ -212,7 +212,7 @@ def test_a_pasted_table_is_taken_in_by_notes_import(lab: Project) -> None:  # no
     assert first.job_id == "1971498"
     assert first.facts == "week hockey_s stud421 R 10:00:00 1 tcml-node37"
     assert first.what.startswith("backprop without shaping · step 40,000/100,000 (40 %) · return −4.00")
-    assert "sign of life" not in text
+    assert "heartbeat" not in text
 
 
 def test_filters(lab: Project) -> None:  # noqa: F811

@@ -164,7 +164,7 @@ def test_every_value_of_eight_jobs_once_whatever_the_server_does(
         os.killpg(server, signal.SIGSTOP)
         before = {job_id: steps_of(lab.job(job_id)) for job_id in IDS}
         time.sleep(4)
-        # It does not answer, and training goes on: 4 s are 200 steps, and a few on a busy machine.
+        # It does not answer, and training continues: 4 s are 200 steps, and a few on a busy machine.
         assert all(steps_of(lab.job(job_id)) > before[job_id] + 5 for job_id in IDS)
         os.killpg(server, signal.SIGCONT)
         time.sleep(1)

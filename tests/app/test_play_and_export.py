@@ -163,7 +163,7 @@ OTHERS = "a job id or the path of a checkpoint or of a folder with one"
     [
         ("play", "nobody", f"--opponent nobody is not known: write one of {BOTS}, human, {OTHERS}"),
         ("eval", "nobody", f"--opponent nobody is not known: write one of {BOTS}, {OTHERS}"),
-        ("eval", "human", f"write one of {BOTS}, {OTHERS}; a person plays with: tdmpc-lab play … --human"),
+        ("eval", "human", f"write one of {BOTS}, {OTHERS}; a user plays with: tdmpc-lab play … --human"),
         ("play", "hunan", "--opponent hunan is not known: did you mean 'human'?"),
         ("play", "weak:plan", "--opponent weak:plan is not known: did you mean 'weak'?"),
         ("play", "self", "--opponent self: an agent's past copies play in its training only; name the job or the"),

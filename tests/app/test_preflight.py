@@ -1,4 +1,4 @@
-"""The look ahead of a submit: what is wrong comes all at once, and what is alike is tried once."""
+"""The checks of a submit: what is wrong comes all at once, and what is alike is tried once."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from app_fixtures import QUICK
 
 from tdmpc_lab.app.checks import memory as needs
 from tdmpc_lab.app.checks import preflight, trial
-from tdmpc_lab.app.checks.preflight import Report, look_ahead
+from tdmpc_lab.app.checks.preflight import Report, check_jobs
 from tdmpc_lab.app.submit.specs import load_all
 from tdmpc_lab.config.loader import LoadedSpec
 from tdmpc_lab.errors import ExternalError, Finding, PreflightError
@@ -38,11 +38,11 @@ def load(lab: Project, text: str = QUICK + SLURM, *overrides: str, name: str = "
 
 
 def found(lab: Project, *overrides: str, **options: Any) -> list[Finding]:
-    return list(look_ahead(lab, load(lab, QUICK + SLURM, *overrides), slurm=True, **options).findings)
+    return list(check_jobs(lab, load(lab, QUICK + SLURM, *overrides), slurm=True, **options).findings)
 
 
 def test_a_sound_spec_has_no_findings_and_nothing_is_written(lab: Project) -> None:
-    report = look_ahead(lab, load(lab), slurm=True)
+    report = check_jobs(lab, load(lab), slurm=True)
     assert report.findings == ()
     assert report.trials[0].environment_steps == 10
     report.raise_errors()
@@ -167,7 +167,7 @@ def test_what_is_alike_is_tried_once(lab: Project, monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr(trial, "_try_agent", counted)
     sweep = "sweep: {agent.horizon: [3, 4], agent.lr: [1e-3, 1e-4], train.seed: [0, 1]}\n"
-    report = look_ahead(lab, load(lab, QUICK + SLURM + sweep), slurm=True)
+    report = check_jobs(lab, load(lab, QUICK + SLURM + sweep), slurm=True)
     assert len(report.trials) == 8
     assert tried == [3, 4]
 
@@ -200,7 +200,7 @@ def test_a_time_limit_is_blamed_on_where_it_comes_from(lab: Project) -> None:
 
     def blamed(slurm: str, *overrides: str) -> str:
         items = load(lab, QUICK + slurm, *overrides)
-        (finding,) = [f for f in look_ahead(lab, items, slurm=True).findings if f.check == "partition-time"]
+        (finding,) = [f for f in check_jobs(lab, items, slurm=True).findings if f.check == "partition-time"]
         assert "ask for slurm.time=00:15:00 or less" in finding.fix
         return finding.where
 

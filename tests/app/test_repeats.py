@@ -248,7 +248,9 @@ def test_a_resume_can_be_tried_dry(lab: Project, capsys: pytest.CaptureFixture[s
         words = ["resume", job.id, "--steps", "90", "--cluster", cluster, "--dry-run", "--skip-preflight"]
         assert main(words) == 0
         out = capsys.readouterr().out
-        assert f"quick: would run on {cluster}; nothing was written\n  goes on from {job.id} at step 50 of 90\n" in out
+        assert (
+            f"quick: would run on {cluster}; nothing was written\n  continues from {job.id} at step 50 of 90\n" in out
+        )
         assert "  steps: 90\n" in out
         assert ("#SBATCH" in out) == (cluster == "slurm")
     assert main([*words, "--json"]) == 0

@@ -164,4 +164,4 @@ def test_the_projects_own_profiles_are_valid() -> None:
     from tdmpc_lab.config.project import check_profiles
 
     assert check_profiles([Path(__file__).parents[2] / "clusters.yaml"]) == ["tcml"]
-    assert os.environ["XDG_CONFIG_HOME"] == os.devnull  # no test sees the profiles of the person who runs it
+    assert os.environ["XDG_CONFIG_HOME"] == os.devnull  # no test sees the profiles of the user who runs it

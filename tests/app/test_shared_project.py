@@ -86,7 +86,7 @@ def test_two_users_work_in_one_project(team: Team, store_template: Callable[[], 
         ("20001", "COMPLETED", 80),
         ("20002", "COMPLETED", 100),
     ]
-    anna.run("verdict", found[1]["id"], "good", "because it goes on")
+    anna.run("verdict", found[1]["id"], "good", "because it continues")
     note = (root / "notes" / f"{first}.md").read_text()
     assert "the pendulum hangs" in note
     assert "--> bad: because it is short" in note

@@ -120,7 +120,7 @@ def test_a_page_fits_the_terminal(
     a_job(lab)
     change(lab.job("7"), about="a long line about it " * 20)
     assert main(["show", "7"]) == 0
-    page, _, told = capsys.readouterr().out.partition("go on with")
+    page, _, told = capsys.readouterr().out.partition("continue with")
     assert "tdmpc-lab rerun 7" in told
     assert max(map(len, page.splitlines())) <= int(width)
 

@@ -288,7 +288,7 @@ def test_a_rerun_begins_with_the_same_copy_and_a_resumed_job_never_again(
         assert f"a resumed job can't change {change.partition('=')[0]}" in capsys.readouterr().err
     resumed = prepared(lab, plan_resume(lab, old.id, [], None))
     found = read_record(resumed)
-    assert (found.parent, found.starts_from) == (old.id, "")  # it goes on from the job's own checkpoints
+    assert (found.parent, found.starts_from) == (old.id, "")  # it continues from the job's own checkpoints
     assert "starts from" not in lab.note(resumed.id).read_text()
     assert resumed.start.read_bytes() == kept
     ready, _ = plan_rerun(lab, resumed.id, [])  # but from the beginning it is the same again

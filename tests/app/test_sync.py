@@ -86,7 +86,7 @@ def test_a_run_made_anew_has_the_jobs_own_times_and_tags(lab: Project) -> None:
     assert (run.data.tags["node"], run.data.tags["attempt"]) == (os.uname().nodename, "1")
     points = client.get_metric_history(run.info.run_id, "train/return")
     assert [p.timestamp for p in points] == [ms(BEGAN) + 100 * step for step in range(300)]
-    # The other left no outcome: its last row is its last sign of life.
+    # The other left no outcome: its last row is its last heartbeat.
     assert the_run(lab, killed)[1].info.end_time == ms(BEGAN) + 29_900
 
 
@@ -124,11 +124,11 @@ def test_an_empty_second_run_is_deleted_and_one_with_values_left(lab: Project) -
     assert [job.what for job in sync(lab)] == ["sent"]
     client, run = the_run(lab, paths)
     early = {"experiment_id": run.info.experiment_id, "start_time": 1, "tags": {JOB_TAG: paths.id}}
-    empty, persons = client.create_run(**early), client.create_run(**early)
-    client.log_metric(persons.info.run_id, "mine", 1.0)
+    empty, people = client.create_run(**early), client.create_run(**early)
+    client.log_metric(people.info.run_id, "mine", 1.0)
     assert [job.what for job in sync(lab)] == ["level"]
     left = {found.info.run_id for found in client.search_runs([run.info.experiment_id])}
-    assert left == {run.info.run_id, persons.info.run_id}
+    assert left == {run.info.run_id, people.info.run_id}
     assert client.get_run(empty.info.run_id).info.lifecycle_stage == "deleted"
 
 

@@ -314,7 +314,7 @@ def test_an_emptied_note_is_made_anew_before_words_are_added(lab: Project, words
     assert main(words) == 0
     text = lab.note(ID).read_text()
     assert text.startswith("<!-- tdmpc-lab:begin") and "mine" in text
-    write_note(lab, lab.job(ID), None)  # the job can go on writing its part
+    write_note(lab, lab.job(ID), None)  # the job can continue writing its part
     assert "mine" in lab.note(ID).read_text()
 
 

@@ -175,7 +175,7 @@ def test_format_duration(seconds: int, text: str) -> None:
 
 
 def test_switches_in_words() -> None:
-    """As a person writes them, and as an override reads them again."""
+    """As a user writes them, and as an override reads them again."""
     assert key_word("reward.backprop", None) == "reward.backprop=off"
     assert key_word("reward.backprop", {}) == "reward.backprop=on"
     assert key_word("reward.backprop", True) == "reward.backprop=on"  # as it is written in a sweep
@@ -185,7 +185,7 @@ def test_switches_in_words() -> None:
 
 
 def test_a_stored_spec_of_an_older_version_is_read_without_keys_that_are_gone(tmp_path: Path) -> None:
-    """A job that waits while the package is updated, a checkpoint of last year. What a person writes is refused."""
+    """A job that waits while the package is updated, a checkpoint of last year. What a user writes is refused."""
     spec = spec_from_dict(SMALL)
     older = dump_yaml(spec).replace("planner:\n", "planner:\n  cuda_graph: true\n")
     assert "cuda_graph: true" in older

@@ -108,7 +108,7 @@ def test_a_fault_in_a_step_names_environment_step_and_seed(register: Any, fault:
     assert "'Sample-v0', step 3 of the episode with seed 42" in str(caught.value)
     if fault == "step raises":
         assert isinstance(caught.value.__cause__, ZeroDivisionError)
-    with pytest.raises(TrainingError, match="call reset first"):  # a broken episode does not go on
+    with pytest.raises(TrainingError, match="call reset first"):  # a broken episode does not continue
         env.step(zeros(env))
     assert env.reset(43).shape == (3,)
 

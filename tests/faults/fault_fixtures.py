@@ -77,7 +77,7 @@ def small_spec(steps: int, **train: Any) -> Spec:
 
 
 def train(folder: Path, spec: Spec, attempt: int, kill: Kill | None = None) -> None:
-    """One attempt of a training in `folder`: goes on from what is there. At its end the weights are in `weights.pt`."""
+    """One attempt of a training in `folder`: continues what is there. Its weights are in `weights.pt` at the end."""
     folder.mkdir(exist_ok=True)
     if kill is not None and kill.at == "file":
         kill_at_file_change(kill.number)

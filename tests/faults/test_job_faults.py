@@ -94,7 +94,7 @@ def test_a_job_that_fails_says_why_and_can_go_on(
 
 
 def test_killed_in_the_middle_of_any_file_of_a_job(project: Path, job: JobPaths, undisturbed: JobPaths) -> None:
-    """Events, signs of life, note, metrics and checkpoints of five attempts that were killed."""
+    """Events, heartbeats, note, metrics and checkpoints of five attempts that were killed."""
     draw = random.Random(3)
     for _ in range(5):
         assert run_process(attempt, project, "killed", draw.randint(5, 22)) == -signal.SIGKILL

@@ -115,7 +115,7 @@ def test_evaluations_that_a_later_attempt_does_again_are_left_out(tmp_path: Path
     paths = JobPaths(tmp_path)
     _write(paths, (10, "train", 1), (10, "eval", 1), (20, "eval", 1), (20, "train", 1), (30, "eval", 1))
     assert _steps(paths) == [(10, 1), (20, 1), (30, 1)]
-    _write(paths, (25, "train", 2))  # it went on from 20: the evaluation at 30 is of weights that are gone
+    _write(paths, (25, "train", 2))  # it continued from 20: the evaluation at 30 is of weights that are gone
     assert _steps(paths) == [(10, 1), (20, 1)]
     _write(paths, (30, "eval", 2))
     assert _steps(paths) == [(10, 1), (20, 1), (30, 2)]

@@ -176,7 +176,7 @@ def test_what_slurm_knows_of_the_end_is_believed(reason: str, state: State, caus
     assert found.state.ended is (state is not State.UNKNOWN)
 
 
-SIGNS = "the scheduler does not say that it runs{}, but its process gives signs of life"
+SIGNS = "the scheduler does not say that it runs{}, but its process sends heartbeats"
 AWAY = "the scheduler can't be reached (squeue: timed out), and its process {}; log: jobs/1971498/log.err"
 
 
@@ -203,7 +203,7 @@ AWAY = "the scheduler can't be reached (squeue: timed out), and its process {}; 
         # Nobody can be asked: what was last known holds while there is a heartbeat, or never was one.
         (UNREACHABLE, 3.0, State.RUNNING, LAST_KNOWN),
         (UNREACHABLE, None, State.RUNNING, LAST_KNOWN),
-        (UNREACHABLE, 303.0, State.UNKNOWN, AWAY.format("has given no sign of life for 5:03")),
+        (UNREACHABLE, 303.0, State.UNKNOWN, AWAY.format("has sent no heartbeat for 5:03")),
         (UNREACHABLE, math.inf, State.UNKNOWN, AWAY.format("has ended")),
     ],
 )
@@ -223,8 +223,8 @@ def test_the_heartbeat_counts(
 def test_the_remedy_is_named_where_there_is_a_checkpoint() -> None:
     events = [started(10), event("checkpoint", 20, step=100)]
     for reason, state, cause in (
-        ("TIMEOUT", State.TIMEOUT, "SLURM ended it at its time limit; go on with: tdmpc-lab resume 1971498"),
-        ("NODE_FAIL", State.FAILED, "its node failed; go on with: tdmpc-lab resume 1971498"),
+        ("TIMEOUT", State.TIMEOUT, "SLURM ended it at its time limit; continue with: tdmpc-lab resume 1971498"),
+        ("NODE_FAIL", State.FAILED, "its node failed; continue with: tdmpc-lab resume 1971498"),
         ("CANCELLED by anna", State.CANCELLED, "cancelled in SLURM by anna"),
     ):
         found = status(events, SchedulerState("GONE", reason), record=SLURM)
@@ -293,7 +293,7 @@ def test_elapsed_leaves_out_the_waiting_between_attempts() -> None:
     events = [started(10), PREEMPTED, started(1000, 2)]
     assert status(events, RUNNING, second=1030).elapsed_s == 60 + 30
     assert status([*events, event("finished", 1040)], None).elapsed_s == 60 + 40
-    # Without an outcome it counts to the last sign of life.
+    # Without an outcome it counts to the last heartbeat.
     assert status([*events, event("checkpoint", 1020, step=100)], GONE, second=9999).elapsed_s == 60 + 20
     assert status(events[:2], PENDING, second=500).elapsed_s == 60
     waiting = status(events[:2], PENDING, second=500)

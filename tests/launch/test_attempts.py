@@ -20,7 +20,7 @@ from tdmpc_lab.launch.attempts import AttemptLease
 
 QUICK = {"beat_s": 0.05, "dead_s": 0.6}
 
-# An attempt that writes rows 0, 1, 2, ... and goes on after the last one on file, as a job with checkpoints does.
+# An attempt that writes rows 0, 1, 2, ... and continues after the last one on file, as a job with checkpoints does.
 WRITER = """
 import sys, time
 from pathlib import Path

@@ -80,7 +80,7 @@ SWEPT_WORDS = ("agent.horizon=6", "train.seed=1", "sweep=off")
         ),
         (
             {"overrides": ("train.steps=900",), "parent": "2004710"},
-            ["- overrides: train.steps=900 · seed 1 · goes on from 2004710"],
+            ["- overrides: train.steps=900 · seed 1 · continues from 2004710"],
         ),
         ({"rerun_of": "2004710"}, ["- seed 1 · rerun of 2004710"]),
     ],

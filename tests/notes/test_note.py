@@ -190,8 +190,8 @@ for turn in range(10):
 
 def test_twenty_processes_that_write_at_once_lose_nothing(tmp_path: Path) -> None:
     update_note(tmp_path / "7.md", "- first\n", tmp_path / "lock")
-    jobs, persons = [f"job{number}" for number in range(10)], [f"person{number}" for number in range(10)]
-    scripts = {**dict.fromkeys(jobs, WRITER), **dict.fromkeys(persons, PERSON)}
+    jobs, people = [f"job{number}" for number in range(10)], [f"person{number}" for number in range(10)]
+    scripts = {**dict.fromkeys(jobs, WRITER), **dict.fromkeys(people, PERSON)}
     running = [
         subprocess.Popen([sys.executable, "-c", code, name, str(tmp_path)], stdin=subprocess.PIPE)
         for name, code in scripts.items()
@@ -212,7 +212,7 @@ def test_twenty_processes_that_write_at_once_lose_nothing(tmp_path: Path) -> Non
     assert lines[0] == BEGIN
     assert lines[2] == f"{lines[1]} end"
     assert lines[1] in {f"- {name} 9" for name in jobs}
-    for name in persons:
+    for name in people:
         said = [line for line in below.splitlines() if f" {name} " in line]
         assert said == [f"--> {name} {turn}" for turn in range(10)]
     assert len(below.splitlines()) == 100

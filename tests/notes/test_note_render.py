@@ -100,7 +100,7 @@ def test_a_bare_job_leaves_out_what_it_has_not() -> None:
     assert render_note(bare, status, []) == (
         "##### local-20260203-091422-123 - 2026-02-03_09-14-22\n"
         "- quickstart\n"
-        "- quickstart · seed 1 · 5,000 steps · local · goes on from [1971498](1971498.md)\n"
+        "- quickstart · seed 1 · 5,000 steps · local · continues from [1971498](1971498.md)\n"
         "- waiting for a free place (1 at a time)\n"
         "- again: `tdmpc-lab resume 1971498 --cluster local` · folder `jobs/local-20260203-091422-123`\n"
     )

@@ -32,7 +32,7 @@ def fix(state: State, cause: str | None = None, error: str = "", *, saved: bool 
     ("state", "cause", "error", "words"),
     [
         (State.FAILED, "OutOfMemoryError: CUDA out of memory", "OutOfMemoryError", "train.batch_size"),
-        (State.FAILED, "it used more host memory than it asked for; go on with: tdmpc-lab resume 2000001",
+        (State.FAILED, "it used more host memory than it asked for; continue with: tdmpc-lab resume 2000001",
          "", "a larger slurm.memory (it had 3G)"),
         (State.FAILED, "MemoryError: no message", "MemoryError", "train.replay_capacity"),
         (State.FAILED, "NaN or Inf at step 40 in loss/q", "NonFiniteError", "`tdmpc-lab resume 2000001 agent.lr=…`"),
@@ -54,10 +54,10 @@ def test_what_to_do(state: State, cause: str, error: str, words: str) -> None:
         (State.COMPLETED, None, ""),
         (State.RUNNING, None, ""),
         (State.PENDING, "waiting", ""),
-        (State.TIMEOUT, "it reached its time limit once (…); go on with: tdmpc-lab resume 2000001", ""),
+        (State.TIMEOUT, "it reached its time limit once (…); continue with: tdmpc-lab resume 2000001", ""),
         (
             State.FAILED,
-            "the disk is full: make room, then go on with tdmpc-lab resume",
+            "the disk is full: make room, then continue with tdmpc-lab resume",
             "OSError",
         ),
         (State.FAILED, "no checkpoint can be read", "CheckpointError"),

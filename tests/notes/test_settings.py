@@ -1,4 +1,4 @@
-"""Settings as persons write them."""
+"""Settings as people write them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Words that a person adds through the command line: nothing of the note is lost by it."""
+"""Words that a user adds through the command line: nothing of the note is lost by it."""
 
 from __future__ import annotations
 

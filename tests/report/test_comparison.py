@@ -111,7 +111,7 @@ def test_a_job_that_was_resumed_for_longer_takes_its_parents_place(project):
     assert [(old.id, new.id) for old, new in a.variant.doubles] == [("101", "103"), ("104", "102")]
     told = "\n".join(found.remarks)
     assert "101 was continued as 103" in told
-    assert "104 goes on from 102 and has not come as far: 102 counts" in told
+    assert "104 continues from 102 and has not come as far: 102 counts" in told
 
 
 def test_a_seed_that_ran_twice_is_one_seed(project):
@@ -246,7 +246,7 @@ def test_a_resume_with_another_config_is_told(project):
     make_job(project, "101", "a", 1, [1, 2])
     make_job(project, "102", "a", 1, [1, 2], settings={"agent.lr": 1e-4}, parent="101", overrides=("agent.lr=1e-4",))
     told = "\n".join(compare_jobs(Project(project), ["a"]).remarks)
-    assert "102 goes on from 101 with agent.lr=1e-4: what was evaluated before is of the old config" in told
+    assert "102 continues from 101 with agent.lr=1e-4: what was evaluated before is of the old config" in told
 
 
 def test_what_can_t_be_compared_says_what_could(project):

@@ -124,7 +124,7 @@ class Lab:
         return [sys.executable, "-m", "tdmpc_lab", *words]
 
     def run(self, *words: str, code: int | None = 0, **extra: str) -> subprocess.CompletedProcess[str]:
-        """Run `tdmpc-lab WORDS` as a person would; `code` is the exit code expected, `extra` more environment."""
+        """Run `tdmpc-lab WORDS` as a user would; `code` is the exit code expected, `extra` more environment."""
         done = subprocess.run(
             self.command(*words),
             cwd=self.root,

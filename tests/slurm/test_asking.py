@@ -139,7 +139,7 @@ def test_check_and_doctor_ask_the_cluster(lab: Lab) -> None:
     assert "GPUs: 2080ti, A4000" in points["slurm"]["found"]
 
 
-def test_without_the_look_ahead_nothing_heavy_is_loaded(lab: Lab) -> None:
+def test_without_the_checks_nothing_heavy_is_loaded(lab: Lab) -> None:
     words = ["submit", "experiments/quick.yaml", "slurm.extra={begin: now+1hour}", "--cluster", "slurm"]
     code = (
         "import sys; from tdmpc_lab.cli.main import main; assert main(sys.argv[1:]) == 0; "

@@ -99,7 +99,7 @@ def test_a_job_that_is_killed_outright(lab: Lab) -> None:
 
 @pytest.mark.parametrize("cancel_works", [True, False])
 def test_a_release_that_fails(cancel_works: bool, lab: Lab) -> None:
-    """The controller goes away at the last moment: nothing is left, or `status` says what is, and how to go on."""
+    """The controller goes away at the last moment: nothing is left, or `status` says what is, and how to continue."""
     silent = 'echo "Unable to contact slurm controller (connect failure)" >&2; exit 1'
     path = stand_in(lab, "scontrol", f'if [ "$1" = release ]; then {silent}; fi\nexec "$real" "$@"')
     if not cancel_works:

@@ -1,4 +1,4 @@
-"""Jobs stopped on the way, by their time limit, by SLURM, by a person or by a disk: they go on, or say why not."""
+"""Jobs stopped on the way, by their time limit, by SLURM, by a user or by a disk: they continue, or say why not."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SLOW = ("experiments/moody.yaml", "env.options.slow=0.1", "train.checkpoint_ever
 
 
 def on(node: str) -> str:
-    """The override that has a job start on this node; it may go on elsewhere."""
+    """The override that has a job start on this node; it may continue elsewhere."""
     return f"slurm.extra.exclude=tcml-node[{','.join(n for n in '1234' if n != node[-1])}]"
 
 
@@ -196,7 +196,7 @@ def test_the_controller_is_down(cluster: Path, broken: tuple[Sim, Lab], monkeypa
 
 
 def test_cancelled_while_it_waits_and_while_it_runs_and_resumed(lab: Lab) -> None:
-    """With and without --save, by tdmpc-lab and by scancel; what was saved goes on as a new job, whole by itself."""
+    """With and without --save, by tdmpc-lab and by scancel; what was saved continues as a new job, whole by itself."""
     waits = lab.submit(*SLOW, "slurm.time=0:16:00")
     saved = lab.submit(*SLOW, "train.steps=100000")
     behind = lab.submit(*SLOW, "train.steps=100000", "train.seed=2", "name=other")

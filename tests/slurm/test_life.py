@@ -11,7 +11,7 @@ from tdmpc_lab.jobs.find import job_ids
 from tdmpc_lab.jobs.record import read_record
 
 A4000_NODES = ("tcml-node3", "tcml-node4")
-BY_SBATCH = ("--cluster", "slurm", "--skip-preflight")  # what the look ahead would find before sbatch has to
+BY_SBATCH = ("--cluster", "slurm", "--skip-preflight")  # what the checks would find before sbatch has to
 
 
 def test_a_job_completes(lab: Lab) -> None:

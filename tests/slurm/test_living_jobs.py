@@ -68,7 +68,7 @@ def test_a_living_job_is_never_called_gone(squeue: str, sacct: str, lab_with_two
     (seen,) = json.loads(lab.run("status", job, "--json", PATH=path).stdout)
     assert (seen["state"], seen["step"] > 0) == ("RUNNING", True)
     known = seen["slurm"] is not None
-    assert known or "its process gives signs of life" in seen["cause"]
+    assert known or "its process sends heartbeats" in seen["cause"]
     refused = lab.run("resume", job, "--cluster", "slurm", code=2, PATH=path)
     assert f"job {job} is RUNNING" in refused.stderr
     beside = lab.run("rerun", job, "--cluster", "slurm", "--dry-run", "--skip-preflight", PATH=path)
@@ -76,12 +76,12 @@ def test_a_living_job_is_never_called_gone(squeue: str, sacct: str, lab_with_two
     if not known:
         refused = lab.run("cancel", job, code=1, PATH=path)
         assert f"End it where it runs: process {lab.events(job)[0]['pid']} on tcml-node" in refused.stderr
-    assert "there is nothing that nobody needs" in lab.run("gc", job, "--yes", PATH=path).stdout
+    assert "nothing to remove" in lab.run("gc", job, "--yes", PATH=path).stdout
 
 
 @pytest.mark.xdist_group("living jobs")
 def test_lines_and_options_of_the_user_leave_the_restart_alone(lab_with_two: tuple[Lab, str, str]) -> None:
-    """One is to go on after a signal as before the time limit, the other to save and stop."""
+    """One is to continue after a signal as before the time limit, the other to save and stop."""
     lab, job, other = lab_with_two
     lab.slurm("scancel", "--signal=USR2", job)
     saved = lab.run("cancel", other, "--save")

@@ -16,7 +16,7 @@ from shown_commands import shown_commands
 
 # Commands, or beginnings of commands, that are not run here, each with the reason; they are parsed in test_docs.py.
 NOT_RUN = {
-    "play": "opens a window, and is played by a person",
+    "play": "opens a window, and is played by a user",
     "ui": "serves pages until it is ended; `--print` is run in test_cli.py",
     "bench": "measures for minutes, at full size",
     "eval": "plays hundreds of games with agents that were trained for hours",

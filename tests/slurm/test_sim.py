@@ -44,7 +44,7 @@ def test_up_twice_and_down_leaves_nothing(accounting: bool, start_cluster: Calla
     sim("down")
     sim("up", *option)
     again = run_slurm(sim.conf, "sbatch", "--parsable", "--wrap", "true")
-    assert int(again.stdout) > int(done.stdout)  # ids go on: job folders of before are still there
+    assert int(again.stdout) > int(done.stdout)  # ids continue: job folders of before are still there
 
 
 def test_jobs_get_gpus_of_their_type(cluster: Path, tmp_path: Path) -> None:

@@ -34,7 +34,7 @@ def test_the_annotated_queue(start_cluster: Callable[..., Sim], make_lab: Callab
         rf"^{job} +day +moody +\S+ +R +[0-9:]+ +1 +tcml-node\d +-> with moods, and slow$", text, re.MULTILINE
     )
     assert re.search(r"reaches \d+ % before the limit in [0-9]:[0-9]{2} \([0-9:-]+ to go\)", text)
-    assert re.search(r"sign of life 0:0\d ago", text)
+    assert re.search(r"heartbeat 0:0\d ago", text)
     assert re.search(rf"^{other} +week +hockey_s .* -> \(not of this project\)$", text, re.MULTILINE)
     assert re.search(
         rf"^{array}_\[0-40\] +week .* PD .*\(JobHeldUser\) +-> \(not of this project\)$", text, re.MULTILINE
@@ -54,7 +54,7 @@ def test_the_annotated_queue(start_cluster: Callable[..., Sim], make_lab: Callab
 
 
 def watch_while_the_controller_goes(lab: Lab, sim: Sim, job: str) -> None:
-    """`--watch` goes on with what was last known, and Ctrl-C ends it without an error."""
+    """`--watch` continues with what was last known, and Ctrl-C ends it without an error."""
     out = lab.root / "watch.out"
     with out.open("w") as file:
         watching = subprocess.Popen(

@@ -78,7 +78,7 @@ def test_a_second_attempt_goes_on_in_the_same_run_without_repetitions(tmp_path: 
     write_rows(paths, range(1, 51))
     first = mirror(paths, tmp_path).start()
     assert first.close("FAILED", timeout_s=60).sent_points == 150
-    with JsonlWriter(paths.metrics) as writer:  # the attempt goes on from the checkpoint at step 30
+    with JsonlWriter(paths.metrics) as writer:  # the attempt continues from the checkpoint at step 30
         writer.truncate_to(sum(len(line) for line in paths.metrics.read_bytes().splitlines(True)[:30]))
     start_attempt(paths, 2)
     write_rows(paths, range(31, 81), attempt=2)

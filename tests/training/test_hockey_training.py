@@ -96,7 +96,7 @@ def test_phases_change_opponent_and_reward_and_are_told():
     assert [(row["phase"], row["opponent"]) for row in episodes(rows)] == [
         (1, "weak"), (1, "weak"), (2, "strong"), (2, "strong"), (2, "strong"), (3, "none"), (3, "none"), (3, "none"),
     ]  # fmt: skip
-    # The same reward goes on with its ramp, another one begins its own.
+    # The same reward continues with its ramp, another one begins its own.
     assert [row["backprop_bonus"] for row in episodes(rows)] == [8, 6, 4, 2, 0, 6, 4.5, 3]
     told = [fields for kind, fields in events if kind == "phase"]
     assert [(fields["phase"], fields["step"]) for fields in told] == [(1, 0), (2, 60), (3, 150)]
@@ -126,7 +126,7 @@ def test_the_agent_meets_its_past_copies(tmp_path: Path):
     opponents = [row["opponent"] for row in episodes(rows)]
     assert opponents[:5] == ["weak"] * 5  # until the first copy somebody else plays: the fifth began at step 120
     assert set(opponents[5:]) == {"self"}
-    # Nothing was saved to go on from, so nothing tells which copies are not needed any more.
+    # Nothing was saved to continue from, so nothing tells which copies are not needed any more.
     assert [path.name for path in sorted(tmp_path.iterdir())] == [f"copy_00000{n}.pt" for n in (1, 2, 3, 4, 5)]
     assert trainer.curriculum.setting == Setting(0, 5)
 

@@ -76,7 +76,7 @@ class Jobs:
         return str(self.call(*words, *settings)["jobs"][0]["id"])
 
     def resume(self, job: str) -> str:
-        """The id of the job that goes on from where `job` was stopped."""
+        """The id of the job that continues from where `job` was stopped."""
         words = ("resume", job, "--cluster", "local", "--no-snapshot", "--yes", "--json")
         return str(self.call(*words)["jobs"][0]["id"])
 

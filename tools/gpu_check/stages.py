@@ -147,7 +147,7 @@ def _speed(name: str, horizon: int, mode: str) -> Try:
 
 
 def try_quickstart(work: Work, stage: Stage) -> None:
-    """Begin it, wait until half of its steps are made, stop it as a person would."""
+    """Begin it, wait until half of its steps are made, stop it as a user would."""
     stage.log = f"{work.folder.name}/quickstart.log"
     jobs = Jobs(work.folder, work.folder / "quickstart.log", time.monotonic() + stage.limit_s)
     job = jobs.submit(f"train.device={work.device}", *(TINY if work.tiny else ()))
@@ -168,9 +168,9 @@ def try_quickstart(work: Work, stage: Stage) -> None:
 
 
 def try_resume(work: Work, stage: Stage) -> None:
-    """Go on from there: the new job begins where the old one ended, and ends where that would have."""
+    """Continue from there: the new job begins where the old one ended, and ends where that would have."""
     if work.job is None or work.stopped_at is None:
-        stage.state, stage.said = "left out", "there is no stopped quickstart to go on with"
+        stage.state, stage.said = "left out", "there is no stopped quickstart to continue with"
         return
     stage.log = f"{work.folder.name}/resume.log"
     jobs = Jobs(work.folder, work.folder / "resume.log", time.monotonic() + stage.limit_s)

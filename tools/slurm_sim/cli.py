@@ -68,12 +68,12 @@ def _parser() -> argparse.ArgumentParser:
     add("env", _env, 'the line for the shell: eval "$(tools/slurm-sim env)"')
     kill = add("kill-node", _kill_node, "end a node as a power cut does, with its jobs")
     kill.add_argument(
-        "--slurmd-only", action="store_true", help="only its slurmd: the jobs go on, and SLURM can't see them"
+        "--slurmd-only", action="store_true", help="only its slurmd: the jobs continue, and SLURM can't see them"
     )
     start = add("start-node", _start_node, "start a node that was killed")
     for sub in (kill, start):
         sub.add_argument("node", choices=NODES, metavar="NAME", help=", ".join(NODES))
-    add("stop-controller", _stop_controller, "stop slurmctld: SLURM no longer answers, running jobs go on")
+    add("stop-controller", _stop_controller, "stop slurmctld: SLURM no longer answers, running jobs continue")
     add("start-controller", _start_controller, "start slurmctld again")
     return parser
 

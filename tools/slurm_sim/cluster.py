@@ -111,7 +111,7 @@ class Cluster:
                 raise
 
     def down(self) -> None:
-        """Stop everything. Files stay, so that the next start is quicker and job ids go on. Harmless when down."""
+        """Stop everything. Files stay, so that the next start is quicker and job ids continue. Harmless when down."""
         if self.folder.is_dir():
             with self._lock():
                 self._stop(self.daemons())
@@ -128,7 +128,7 @@ class Cluster:
     # Breaking things ------------------------------------------------------------------------------------------
 
     def kill_node(self, name: str, *, slurmd_only: bool) -> None:
-        """SIGKILL a node as a power cut does: slurmd and all its jobs. Or slurmd alone: the jobs go on."""
+        """SIGKILL a node as a power cut does: slurmd and all its jobs. Or slurmd alone: the jobs continue."""
         steps = [] if slurmd_only else self._job_processes(name)
         self.nodes[name].stop(STOP_S, kill=True)
         end_processes([*steps, *([] if slurmd_only else self._job_processes(name))], STOP_S, kill=True)
@@ -139,7 +139,7 @@ class Cluster:
         self._wait_for_nodes([name])
 
     def stop_controller(self) -> None:
-        """Stop slurmctld: from then on no SLURM command gets an answer; running jobs go on."""
+        """Stop slurmctld: from then on no SLURM command gets an answer; running jobs continue."""
         self.slurmctld.stop(STOP_S)
 
     def start_controller(self) -> None:

@@ -15,7 +15,7 @@ TAIL_LINES = 15
 
 
 class SimError(Exception):
-    """Something that the person has to know; `code` is the exit code."""
+    """Something that the user has to know; `code` is the exit code."""
 
     def __init__(self, message: str, code: int = 1) -> None:
         super().__init__(message)

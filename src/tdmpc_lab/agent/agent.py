@@ -175,7 +175,7 @@ class Agent:
         return self._captured(batch) if self.kernels.captured else self.learner.update(batch)
 
     def state_dict(self) -> dict[str, Any]:
-        """Networks, target, optimizers, running scale and random state: enough to go on training."""
+        """Networks, target, optimizers, running scale and random state: enough to continue training."""
         return {
             "model": self.model.state_dict(),
             "learner": self.learner.state_dict(),

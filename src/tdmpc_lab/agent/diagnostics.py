@@ -140,7 +140,7 @@ def _values(agent: Agent, steps: _Steps, newest: int) -> dict[str, float]:
 def _termination(agent: Agent, steps: _Steps, lengths: Sequence[int]) -> dict[str, float]:
     """Precision and recall of the termination head after H predicted steps; each only where it has a meaning.
 
-    H, since no sub-sequence goes on behind an end: an end is learned from as the last of H steps and as no other.
+    H, since no sub-sequence continues behind an end: an end is learned from as the last of H steps and as no other.
     `diag/termination_recall_1` says what became of it one step ahead. `lengths` are those of the episodes in `steps`.
     """
     horizon = agent.config.horizon

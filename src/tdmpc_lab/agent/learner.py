@@ -316,7 +316,7 @@ def _average(x: Tensor, mask: Tensor | None) -> Tensor:
 
 
 def _take_over(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
-    """Load the averages and counts, not the settings: a run that goes on may have got others."""
+    """Load the averages and counts, not the settings: a run that continues may have got others."""
     settings = [{name: value for name, value in g.items() if name != "params"} for g in optimizer.param_groups]
     optimizer.load_state_dict(state)
     for group, own in zip(optimizer.param_groups, settings, strict=True):

@@ -84,7 +84,7 @@ def distribution(head: PolicyHead, mean: Tensor, log_std: Tensor, eps: Tensor, e
     if head == "squashed_gaussian":
         log_prob = gaussian - torch.log(torch.relu(1 - action.square()) + 1e-6).sum(-1)
     if entropy == "gaussian":
-        # −ℓ · A as the official code computes it, so that a training that began with it goes on to the last bit
+        # −ℓ · A as the official code computes it, so that a training that began with it continues to the last bit
         term = -log_prob * (gaussian * eps.shape[-1] / (log_prob + 1e-8))
     elif head == "squashed_gaussian":
         term = -log_prob

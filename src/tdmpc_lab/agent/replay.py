@@ -53,7 +53,7 @@ class Episode:
     actions: FloatArray  # (T, A) in [-1, 1]
     rewards: FloatArray  # (T,)
     terminated: BoolArray  # (T,) the task ended here: no value beyond
-    truncated: BoolArray  # (T,) cut off here, e.g. by a time limit: value goes on
+    truncated: BoolArray  # (T,) cut off here, e.g. by a time limit: value continues
     plans: Plans | None = None
 
     def __len__(self) -> int:
@@ -107,7 +107,7 @@ def choose_placement(device: torch.device, needed: int, free: int | None, *, hos
 
     Args:
         free: free bytes of the training device; None where it shares the host's memory.
-        host_only: the person asked for host memory.
+        host_only: the user asked for host memory.
     """
     size = _size(needed)
     host = torch.device("cpu")
@@ -279,7 +279,7 @@ class Replay:
             used -= steps + 1
 
     def sample(self, batch_size: int, *, generator: Generator | None = None) -> Batch:
-        """Draw `batch_size` sub-sequences; none goes on in another episode.
+        """Draw `batch_size` sub-sequences; none continues in another episode.
 
         Args:
             generator: for draws that are to leave the replay's own alone; on the replay's device.
@@ -422,7 +422,7 @@ class Replay:
         return _pack(tensors, chosen, self.capacity, self.episodes_added - len(chosen))
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything needed to go on with the same draws: the ring, the generator and all episodes held."""
+        """Everything needed to continue with the same draws: the ring, the generator and all episodes held."""
         return {**self.layout(), "parts": [self.part(self.oldest)]}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

@@ -121,7 +121,7 @@ def export(args: Namespace) -> int:
     more = f" ({size_text(done.networks)} of it the networks)" if args.training else ""
     print(f"{done.path}: the agent of {args.target} at step {done.step:,}, {size_text(done.size)}{more}")
     if args.training:
-        print(f"a training that goes on with it: tdmpc-lab submit SPEC train.start_from={args.folder}")
+        print(f"a training that continues with it: tdmpc-lab submit SPEC train.start_from={args.folder}")
     print(f"its games: tdmpc-lab eval {args.folder}; to watch it: tdmpc-lab play {args.folder}")
     return OK
 

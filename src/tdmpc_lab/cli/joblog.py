@@ -217,7 +217,7 @@ def _rollup(project: Project, args: Namespace) -> int:
 
 
 def _split_or_not(what: str) -> bool | None:
-    """What the person at the terminal wants of lines in doubt; None where there is none, or he wants neither."""
+    """What the user at the terminal wants of lines in doubt; None without a terminal, or for neither."""
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
         return None
     print(f"{what}\n[s]plit, [a]s it is, or [n]othing? [s/a/N] ", end="", file=sys.stderr, flush=True)
@@ -225,7 +225,7 @@ def _split_or_not(what: str) -> bool | None:
 
 
 def _agreed(what: str) -> bool:
-    """Whether the person at the terminal wants it now; without one nobody is asked."""
+    """Whether the user at the terminal wants it now; without one nobody is asked."""
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
         return False
     print(f"{what}\ndo so now? [y/N] ", end="", file=sys.stderr, flush=True)
@@ -360,7 +360,7 @@ _RULE = "─" * 60
 
 
 class _Enough(Exception):  # noqa: N818 - no error
-    """The person has had enough."""
+    """The user has had enough."""
 
 
 def review(project: Project, entries: Sequence[Entry]) -> None:

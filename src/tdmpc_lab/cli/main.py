@@ -44,7 +44,7 @@ class Command:
 COMMANDS = {
     "init": Command("health", "make a project of a folder; --shared: one that several users share"),
     "submit": Command("submit", "check specs, record jobs and start them"),
-    "resume": Command("submit", "go on from a job's last checkpoint, as a new job"),
+    "resume": Command("submit", "continue from a job's last checkpoint, as a new job"),
     "rerun": Command("submit", "do a job again from its beginning, with the config and the code it ran"),
     "cancel": Command("queue", "ask jobs to stop; a running local one saves a checkpoint first"),
     "wait": Command("queue", "show jobs' progress until they end; their outcome is the exit code"),
@@ -61,11 +61,9 @@ COMMANDS = {
     "note": Command("joblog", "print a job's note, or add your words to it"),
     "verdict": Command("joblog", "say what a job's result is worth, and why"),
     "notes": Command("joblog", "the job log: read it, review jobs without a verdict, take in a hand-written log"),
-    "gc": Command(
-        "queue", "list what nobody needs any more (old checkpoints, code without jobs), and remove it when told to"
-    ),
+    "gc": Command("queue", "list removable files (old checkpoints, code without jobs), and remove them when confirmed"),
     "sync": Command(
-        "mlflow", "bring MLflow level with the job folders: what it lacks is sent, what it has is left as it is"
+        "mlflow", "bring MLflow in sync with the job folders: what it lacks is sent, what it has is left as it is"
     ),
     "ui": Command("mlflow", "open this project's MLflow pages on 127.0.0.1"),
     "eval": Command("agents", "play games with a trained agent: win rates, a video; kept with its job"),

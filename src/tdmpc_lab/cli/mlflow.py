@@ -1,4 +1,4 @@
-"""`sync`, `ui`: MLflow in line with the job folders, and its pages."""
+"""`sync`, `ui`: MLflow in sync with the job folders, and its pages."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ AT_MOST_S = 10.0
 
 
 def sync(args: Namespace) -> int:
-    """`sync [ID ...]`; 1 when a job could not be brought level."""
+    """`sync [ID ...]`; 1 when a job could not be brought in sync."""
     from tdmpc_lab.app.mlflow.sync import sync as bring_level
 
     project = project_here()
@@ -30,7 +30,7 @@ def sync(args: Namespace) -> int:
             print(f"{job.id}: left alone: {job.detail}")
     found = {what: sum(job.what == what for job in done) for what in ("sent", "level", "left", "failed")}
     print(
-        f"{count(found['sent'], 'job')} brought level, {found['level']} level already, {found['left']} left alone "
+        f"{count(found['sent'], 'job')} brought in sync, {found['level']} in sync already, {found['left']} left alone "
         f"(waiting, running or never started), {found['failed']} failed"
     )
     if args.json:
@@ -41,7 +41,7 @@ def sync(args: Namespace) -> int:
 def add_sync(p: ArgumentParser) -> None:
     """The words of `sync`."""
     p.description = (
-        "Bring MLflow level with the job folders: values that are missing, the outcome of jobs that were "
+        "Bring MLflow in sync with the job folders: values that are missing, the outcome of jobs that were "
         "killed, notes, videos; runs that are missing are made anew. Done twice, the second time changes nothing."
     )
     p.add_argument("jobs", nargs="*", metavar="ID", help="only these jobs (default: all)")

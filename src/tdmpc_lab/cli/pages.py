@@ -94,7 +94,7 @@ def _print_tasks(console: Console, views: Sequence[JobView]) -> None:
 
 
 def _print(console: Console, label: str, text: Text) -> None:
-    """A line of the page; what is longer than the terminal goes on below its own beginning."""
+    """A line of the page; what is longer than the terminal continues below its own beginning."""
     room = max(20, console.width - _LABEL)
     for index, line in enumerate(text.wrap(console, room) or [Text()]):
         line.rstrip()
@@ -242,7 +242,7 @@ def _note(project: Project, page: JobPage) -> Lines:
 
 
 def _said(entry: Entry) -> list[Text]:
-    """A person's lines, and the verdict."""
+    """A user's lines, and the verdict."""
     lines = [Text(line, "bold" if is_verdict_line(line) else "") for line in entry.words]
     verdict = entry.verdict
     if verdict is not None and verdict.by_command:
@@ -251,7 +251,7 @@ def _said(entry: Entry) -> list[Text]:
 
 
 def _print_commands(console: Console, listed: Sequence[tuple[str, str]]) -> None:
-    console.print(Text("\ngo on with", "bold"))
+    console.print(Text("\ncontinue with", "bold"))
     width = max(len(command) for command, _ in listed)
     for command, what in listed:
         console.print(Text(f"  {command:<{width}}  ").append(what, "dim"), soft_wrap=True)

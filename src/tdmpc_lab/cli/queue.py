@@ -265,7 +265,7 @@ def add_show(p: ArgumentParser) -> None:
     """The words of `show`."""
     p.description = (
         "Everything about one job on a page: what it is and why, what differs, state and cause, attempts, "
-        "results, checkpoints, videos, what its note says, and the commands to go on with. Of an array, a line per "
+        "results, checkpoints, videos, what its note says, and the commands to continue with. Of an array, a line per "
         "task."
     )
     p.add_argument("job", metavar="ID", help="a job id, `last`, or the id of an array")
@@ -299,7 +299,7 @@ def logs(args: Namespace) -> int:
         else:
             (view,) = job_views(project, [paths.id])
     except KeyboardInterrupt:
-        _to_stderr(f"\nthe looking ends, the job does not; go on with: tdmpc-lab logs -f {paths.id}")
+        _to_stderr(f"\nthe job continues; follow it again with: tdmpc-lab logs -f {paths.id}")
         raise
     finally:
         tail.close()
@@ -354,11 +354,11 @@ def _to_stderr(text: str) -> None:
 def add_logs(p: ArgumentParser) -> None:
     """The words of `logs`."""
     p.description = (
-        "Print the end of what a job's process printed. With -f, go on to the job's end; Ctrl-C stops "
+        "Print the end of what a job's process printed. With -f, follow it to the job's end; Ctrl-C stops "
         "the looking, never the job."
     )
     p.add_argument("job", metavar="ID", help="a job id, or `last`; of an array, one task: 7_3")
-    p.add_argument("-f", "--follow", action="store_true", help="go on with what comes, until the job ends")
+    p.add_argument("-f", "--follow", action="store_true", help="print what comes, until the job ends")
     p.add_argument("-n", "--lines", type=int, default=LINES, metavar="N", help=f"last lines (default {LINES})")
     p.add_argument("--err", action="store_true", help="standard error instead of standard output")
     p.set_defaults(run=logs)
@@ -413,7 +413,7 @@ def follow(project: Project, steps: dict[str, int], as_json: bool) -> int:
         views = follow_jobs(project, list(steps), progress)
     except KeyboardInterrupt:
         progress.close()
-        print(f"\nthe job goes on; follow it with: tdmpc-lab wait {' '.join(steps)}", file=sys.stderr)
+        print(f"\nthe job continues; follow it with: tdmpc-lab wait {' '.join(steps)}", file=sys.stderr)
         raise
     progress.close()
     for view in views:
@@ -462,7 +462,7 @@ def add_wait(p: ArgumentParser) -> None:
 
 
 def refuse_many(ids: Sequence[str], agreed: bool) -> None:
-    """Return if these jobs are to be cancelled: of more than ten at once a person is asked.
+    """Return if these jobs are to be cancelled: of more than ten at once a user is asked.
 
     Raises UsageError where the answer is no, or there is no terminal to ask at.
     """
@@ -539,7 +539,7 @@ def _show_leftovers(project: Project, found: Findings) -> None:
     for text in found.left_alone:
         print(f"left alone: {text}", file=sys.stderr)
     if not found.leftovers:
-        print("there is nothing that nobody needs")
+        print("nothing to remove")
 
 
 def _files(leftovers: Sequence[Leftover]) -> str:
@@ -549,7 +549,7 @@ def _files(leftovers: Sequence[Leftover]) -> str:
 def add_gc(p: ArgumentParser) -> None:
     """The words of `gc`."""
     p.description = (
-        "List what nobody needs any more, with sizes: old checkpoints of jobs that are over, code that no "
+        "List removable files, with sizes: old checkpoints of jobs that are over, code that no "
         "job runs from, what killed processes and submits left. A terminal is asked whether to remove it; elsewhere "
         "nothing is removed without --yes. Records, metrics, notes, logs and videos stay, and all files of jobs that "
         "wait or run."

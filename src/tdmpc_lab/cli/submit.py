@@ -251,7 +251,7 @@ def _show_dry_run(group: Sequence[Plan], reports: Sequence[dict[str, Any]]) -> N
         if plan.item.point is not None:
             print(f"  {plan.item.point}")
         if old := report["goes_on_from"]:
-            print(f"  goes on from {old['job']} at step {old['step']:,} of {plan.item.spec.train.steps:,}")
+            print(f"  continues from {old['job']} at step {old['step']:,} of {plan.item.spec.train.steps:,}")
         if plan.start is not None:
             print(f"  starts from {plan.start}")
         for change in report["diff"]:
@@ -282,19 +282,19 @@ def _estimate(report: dict[str, Any]) -> str:
 def stop_on_errors(
     project: Project, plans: Sequence[Plan], cluster: Cluster, args: Namespace, *, try_agents: bool = True
 ) -> None:
-    """Look ahead of jobs for SLURM; warnings are told. A dry run needs no SLURM, so its absence is only told.
+    """Check jobs for SLURM; warnings are told. A dry run needs no SLURM, so its absence is only told.
 
     Raises PreflightError with everything that would make a job fail or never start.
     """
     if cluster != "slurm" or args.skip_preflight:
         return
     from tdmpc_lab.app.checks.lint import check_rules
-    from tdmpc_lab.app.checks.preflight import look_ahead
+    from tdmpc_lab.app.checks.preflight import check_jobs
 
     check_rules(args.no_lint)
     dry = getattr(args, "dry_run", False)
     items = [plan.item for plan in plans]
-    report = look_ahead(project, items, slurm=True, try_agents=try_agents, slurm_needed=not dry, off=args.no_lint)
+    report = check_jobs(project, items, slurm=True, try_agents=try_agents, slurm_needed=not dry, off=args.no_lint)
     for finding in report.warnings:
         print(f"warning: {finding}", file=sys.stderr)
     report.raise_errors()

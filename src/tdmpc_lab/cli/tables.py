@@ -97,7 +97,7 @@ class Screen:
         what does not fit into the height is cut off, the oldest of the jobs that are over."""
         width, height = self._console.size
         now = datetime.now()
-        head = Text(f"{now:%Y-%m-%d %H:%M:%S}   Ctrl-C ends the looking, no job", "dim")
+        head = Text(f"{now:%Y-%m-%d %H:%M:%S}   Press Ctrl-C to stop watching; jobs continue.", "dim")
         self._last = [Text(instead)] if instead else []
         self._last += _parts(listing, width)
         if self._live is None:
@@ -271,9 +271,9 @@ def facts(view: JobView, *, ages: bool = True) -> list[Fact]:
     if s.attempt > 1:
         found.append((f"attempt {s.attempt}", ""))
     if view.silent:
-        found.append((f"no sign of life for {duration(view.sign_of_life_s)}", WARNING))
+        found.append((f"no heartbeat for {duration(view.sign_of_life_s)}", WARNING))
     elif view.sign_of_life_s is not None and ages:
-        found.append((f"sign of life {duration(view.sign_of_life_s)} ago", ""))
+        found.append((f"heartbeat {duration(view.sign_of_life_s)} ago", ""))
     if s.cause:
         bad = s.state not in (State.PENDING, State.RUNNING)
         waits = "waits: " if s.state is State.PENDING and view.slurm_answered else ""

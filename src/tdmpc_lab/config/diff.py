@@ -28,7 +28,7 @@ NOT_IN_GROUP = (
 
 
 STEPS: Final = "train.steps"
-"""Says how long a run goes on, not what it learns by then: a job that was resumed with more steps stays with its
+"""Says how long a run continues, not what it learns by then: a job that was resumed with more steps stays with its
 siblings."""
 # Decides when a job is given up, not what it does: no difference, and no other config than before there was this key.
 _NOT_COMPARED_KEY = ("train", "env_timeout")

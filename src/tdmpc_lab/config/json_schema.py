@@ -15,7 +15,7 @@ _DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
 
 def json_schema() -> dict[str, Any]:
-    """The schema of the file as a person writes it: `name` may be missing, `extends` may be there.
+    """The schema of the file as a user writes it: `name` may be missing, `extends` may be there.
 
     A section that may be off takes `false` and `true`, a `Ramp` takes a bare number, durations are texts. What has no
     default is required of files that extend no other.

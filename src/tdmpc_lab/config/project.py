@@ -15,7 +15,7 @@ default: tcml            # the profile of specs that choose none: a name, or a p
 tcml: {partition: day, gpus: "2080ti:1", setup: ["module load cuda"]}
 ```
 
-Several files may hold profiles, a person's own before the project's; profiles of one name are merged key by key.
+Several files may hold profiles, a user's own before the project's; profiles of one name are merged key by key.
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ _NOT_IN_PROFILES = {
 
 
 def profile_files(root: Path, environ: Mapping[str, str] = os.environ) -> tuple[Path, ...]:
-    """Where profiles are looked for, the strongest first: the person's own file, then the project's."""
+    """Where profiles are looked for, the strongest first: the user's own file, then the project's."""
     config = environ.get("XDG_CONFIG_HOME") or str(Path(environ.get("HOME") or "~").expanduser() / ".config")
     return Path(config) / "tdmpc-lab" / PROFILES, root / PROFILES
 

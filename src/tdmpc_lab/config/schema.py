@@ -394,7 +394,7 @@ class SlurmConfig:
     time: Annotated[timedelta, Duration()] = timedelta(hours=24)
     """Time limit: `HH:MM:SS` or `D-HH:MM:SS`."""
     max_requeues: Annotated[int, Bounds(ge=0)] = 100
-    """Times that a job which reaches its time limit is started again and goes on; preemptions do not count."""
+    """Times that a job which reaches its time limit is started again and continues; preemptions do not count."""
     account: WordOption | None = None
     """Account that the job is charged to."""
     qos: WordOption | None = None

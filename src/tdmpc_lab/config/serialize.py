@@ -15,7 +15,7 @@ from tdmpc_lab.config.durations import format_duration
 from tdmpc_lab.config.fieldtypes import spec_types
 from tdmpc_lab.config.schema import Spec
 
-_OFF = object()  # a section that is off; null would do, but this is how a person writes it
+_OFF = object()  # a section that is off; null would do, but this is how a user writes it
 _KEY = re.compile(r"[A-Za-z][A-Za-z0-9_-]*", re.ASCII)
 _TEXT = re.compile(r"[A-Za-z][A-Za-z0-9_./-]*", re.ASCII)
 _NOT_PLAIN = ("null", "true", "false", "yes", "no", "on", "off", "y", "n")

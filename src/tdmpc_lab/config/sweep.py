@@ -80,7 +80,7 @@ class Setting:
 
     @property
     def value(self) -> Any:
-        """The value as a person reads it: as written, with `1e5` as the whole number that the schema wants."""
+        """The value as a user reads it: as written, with `1e5` as the whole number that the schema wants."""
         return _readable(self.written, value_at(self.layer.data, self.key))
 
     def placed(self, problem: Problem) -> Problem:

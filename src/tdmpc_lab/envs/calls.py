@@ -1,4 +1,4 @@
-"""Which call into an environment goes on in which thread: for one who watches from another thread."""
+"""Which call into an environment runs in which thread: for a watcher in another thread."""
 
 from __future__ import annotations
 
@@ -41,5 +41,5 @@ def calling(environment: str, step: int, seed: int) -> Iterator[None]:
 
 
 def running_calls() -> dict[int, Call]:
-    """The calls that go on now, by thread."""
+    """The running calls, by thread."""
     return dict(_running)

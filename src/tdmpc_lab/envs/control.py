@@ -169,7 +169,7 @@ class GymnasiumEnv:
             raise
         except ReturnError as error:
             raise TrainingError(f"{self._where(0)}: {error}") from None
-        except Exception as error:  # whatever an environment raises, the person needs its name and the seed
+        except Exception as error:  # whatever an environment raises, the user needs its name and the seed
             raise TrainingError(f"{self._where(0)}: reset raised {_summary(error)}") from error
         self._check_observation(flat, 0)
         self._steps = 0
@@ -211,7 +211,7 @@ class GymnasiumEnv:
         try:
             with undisturbed():
                 picture = np.asarray(self._env.render(), dtype=np.uint8)
-        except Exception as error:  # whatever an environment raises, the person needs its name
+        except Exception as error:  # whatever an environment raises, the user needs its name
             raise TrainingError(f"environment '{self.name}': render raised {_summary(error)}") from error
         return picture if picture.ndim == 3 and picture.shape[2] == 3 else None
 

@@ -44,7 +44,7 @@ _OUR_IDS = {
 }
 _DMC = "dmc:"  # and a task of the DeepMind Control Suite
 _OWN_KEYS = ("opponent", "time_limit")  # of the section `env`, beside options: laser hockey's own
-_shown: set[str] = set()  # warnings that the person has had already
+_shown: set[str] = set()  # warnings that the user has had already
 
 
 def make_env(

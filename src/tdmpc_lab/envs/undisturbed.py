@@ -140,4 +140,4 @@ def _take_back(name: str, setting: _Setting, before: Any) -> None:
         _theirs[name] = now
     if name not in _told:
         _told.add(name)
-        _LOG.warning("the environment changes %s: training goes on with its own", name)
+        _LOG.warning("the environment changes %s: training continues with its own", name)

@@ -40,7 +40,7 @@ class EventLog:
     | `started` | host, pid, process (its boot and beginning), attempt, job, device, gpu, python, torch, replay |
     | `checkpoint` | step, file, held_s (training waited), write_s (in the background), bytes |
     | `resumed` | step, attempt |
-    | `preempted` | signal, why, step, attempt: stopped to go on when the scheduler starts it again |
+    | `preempted` | signal, why, step, attempt: stopped to continue when the scheduler starts it again |
     | `finished` | step |
     | `failed` | cause (one line), error, traceback, step |
     | `stopped` | reason, step |
@@ -119,7 +119,7 @@ _PASSED_CHECKPOINT = re.compile(
 
 
 def event_text(kind: str, fields: Mapping[str, Any]) -> str | None:
-    """An event for a person who watches; None for those that say nothing to him."""
+    """An event in words for a user who watches; None for those that say nothing to them."""
     say = _EVENT_TEXTS.get(kind)
     return None if say is None else say(fields)
 
@@ -136,7 +136,7 @@ _EVENT_TEXTS: dict[str, Callable[[Mapping[str, Any]], str]] = {
         + ("optimizers and running scale too" if e["optimizers"] else "optimizers and running scale begin fresh")
         + "; the replay is empty"
     ),
-    "resumed": lambda e: f"going on from step {e['step']:,} (attempt {e['attempt']})",
+    "resumed": lambda e: f"continuing from step {e['step']:,} (attempt {e['attempt']})",
     "checkpoint": lambda e: f"checkpoint {e['file']}",
     "phase": _phase_text,
     "video": lambda e: f"video {e['file']}: {e['of']}",

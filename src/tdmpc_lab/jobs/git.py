@@ -18,7 +18,7 @@ _MOST_DIFF = 1_000_000  # characters
 
 
 class GitError(Exception):
-    """Git is missing, or says no; the text is one line for a person."""
+    """Git is missing, or says no; the text is one line for a user."""
 
 
 class NoRepositoryError(GitError):

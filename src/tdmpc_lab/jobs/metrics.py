@@ -116,7 +116,7 @@ def last_step(rows: Iterable[Mapping[str, Any]]) -> int | None:
 
 
 def without_superseded(rows: Iterable[Row]) -> list[Row]:
-    """The rows by rising step. A job that went on from a checkpoint does some steps again: the rows written
+    """The rows by rising step. A job that continued from a checkpoint does some steps again: the rows written
     later replace those at the same step or beyond. Rows without a step are left out."""
     kept: list[Row] = []
     for row in rows:

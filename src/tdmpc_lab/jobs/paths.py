@@ -116,12 +116,12 @@ class JobPaths:
 
     @property
     def attempts(self) -> Path:
-        """Folder of the attempts' signs of life."""
+        """Folder of the attempts' heartbeats."""
         return self.folder / ".attempts"
 
     @property
     def requests(self) -> Path:
-        """What a person asked for, by the command line."""
+        """What a user asked for, by the command line."""
         return self.folder / "requests.jsonl"
 
     @property
@@ -183,7 +183,7 @@ class Project:
 
     @property
     def rollup_copy(self) -> Path:
-        """The roll-up as the tool wrote it last: tells what a person has added since."""
+        """The roll-up as the tool wrote it last: tells what a user has added since."""
         return self.jobs / ".rollup.md"
 
     @property
@@ -203,7 +203,7 @@ class Project:
 
     @property
     def sync_lock(self) -> Path:
-        """Held while MLflow is brought level with the job folders."""
+        """Held while MLflow is brought in sync with the job folders."""
         return self.jobs / ".sync.lock"
 
     @property

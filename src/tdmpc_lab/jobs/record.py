@@ -46,7 +46,7 @@ class JobRecord:
     group: str
     """Hash of everything that changes what is learned, except the seed."""
     variant: str | None = None
-    """Name of its variant where it goes on from a job or repeats one: that job's, with what was changed. None: it is
+    """Name of its variant where it continues from a job or repeats one: that job's, with what was changed. None: it is
     told from the record's own differences."""
     seed: int
     """Seed of the training."""
@@ -86,7 +86,7 @@ class JobRecord:
     submitted_at: str
     """ISO 8601 with offset."""
     parent: str | None = None
-    """Job that this one goes on from."""
+    """Job that this one continues from."""
     rerun_of: str | None = None
     """Job that this one repeats from its beginning, with its code and its config."""
     start_from: dict[str, Any] | None = None
@@ -112,7 +112,7 @@ class JobRecord:
     @property
     def starts_from(self) -> str:
         """`2004711 at step 240,000`: the agent that the training began with; empty where it began with none, and where
-        the job goes on from another's checkpoints."""
+        the job continues from another's checkpoints."""
         return start_words(self.start_from) if self.start_from is not None and self.parent is None else ""
 
     @property

@@ -1,4 +1,4 @@
-"""The last sign of life of each attempt of a job, as its file in `.attempts/` has it; `launch.attempts` writes them."""
+"""The last heartbeat of each attempt of a job, as its file in `.attempts/` has it; `launch.attempts` writes them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from tdmpc_lab.text import parse_time
 
 LastSign = Callable[[int], datetime | None]
-"""When an attempt, by its number, gave its last sign of life; None where that is not known."""
+"""When an attempt, by its number, sent its last heartbeat; None where that is not known."""
 
 
 def no_signs(_attempt: int) -> datetime | None:
@@ -24,7 +24,7 @@ def sign_file(folder: Path, attempt: int) -> Path:
 
 
 def last_sign(folder: Path, attempt: int) -> datetime | None:
-    """When the attempt gave its last sign of life, by the clock of its node.
+    """When the attempt sent its last heartbeat, by the clock of its node.
 
     None where it gave none, its file can't be read, or an older version wrote it. The file's own time is not taken:
     a project that is copied has others.

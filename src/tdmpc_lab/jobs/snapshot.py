@@ -232,7 +232,7 @@ def _hash(entries: Sequence[_Entry]) -> str:
 def _store(folder: Path, entries: Sequence[_Entry]) -> None:
     """Make the folder if it is not there, or not whole: where old files are swept away, some may be missing."""
     if _whole(folder, entries):
-        with contextlib.suppress(PermissionError):  # somebody else's: then he keeps it young
+        with contextlib.suppress(PermissionError):  # another user's, who keeps it young
             os.utime(folder)
         return
     make_folder(folder.parent, exist_ok=True)

@@ -180,7 +180,7 @@ def split_attempts(events: Sequence[Event]) -> list[list[Event]]:
 
 def attempt_end(attempt: Sequence[Event], counted: int, last_sign: LastSign) -> datetime | None:
     """When an attempt came to its end, as far as is known: what it said last, or, where that was no farewell, its last
-    sign of life. `counted` is its number where its start does not tell that. None without any time."""
+    heartbeat. `counted` is its number where its start does not tell that. None without any time."""
     own = [event for event in attempt if event.get("event") != "tracking"]  # a sync may write that
     said = _first(parse_time(event.get("time")) for event in reversed(own))
     if any(event.get("event") in FAREWELLS for event in own):
@@ -245,7 +245,7 @@ def _unreachable(
         return State.PENDING, f"{away}: this is what was last known"
     if scheduler.heartbeat_s is not None and not _beats(scheduler):
         ended = math.isinf(scheduler.heartbeat_s)
-        silent = "has ended" if ended else f"has given no sign of life for {duration(scheduler.heartbeat_s)}"
+        silent = "has ended" if ended else f"has sent no heartbeat for {duration(scheduler.heartbeat_s)}"
         return State.UNKNOWN, f"{away}, and its process {silent}; log: {_log(record)}"
     return State.RUNNING, f"{away}: this is what was last known"
 
@@ -258,7 +258,7 @@ def _gone(
     known_end = record.cluster == "slurm" and word in END_WORDS
     if _beats(scheduler) and (not known_end or word in _LOST_NODE):
         says = f" ({reason})" if reason else ""
-        return State.RUNNING, f"the scheduler does not say that it runs{says}, but its process gives signs of life"
+        return State.RUNNING, f"the scheduler does not say that it runs{says}, but its process sends heartbeats"
     if known_end and word in _SLURM_ENDS:
         return _slurm_end(record, word, more.strip(), current)
     cause = _vanished(start, "gone")
@@ -280,7 +280,7 @@ def _slurm_end(record: JobRecord, word: str, more: str, current: Sequence[Event]
     elif more.startswith(("by ", "(")):
         cause += f" {more}"
     saved = any(event.get("event") in ("checkpoint", "resumed") for event in current)
-    remedy = f"; go on with: tdmpc-lab resume {record.id}" if saved and word != "CANCELLED" else ""
+    remedy = f"; continue with: tdmpc-lab resume {record.id}" if saved and word != "CANCELLED" else ""
     return state, f"{cause}{remedy}; log: {_log(record)}"
 
 
@@ -378,7 +378,7 @@ def _rate(rows: Sequence[Row], attempt: int) -> float | None:
 def _elapsed(
     attempts: Sequence[Sequence[Event]], outcome: Event | None, now: datetime | None, last_sign: LastSign
 ) -> float | None:
-    """Seconds from the start of each attempt to its end: the outcome, now, or its last sign of life.
+    """Seconds from the start of each attempt to its end: the outcome, now, or its last heartbeat.
 
     Clocks of two machines may disagree; no attempt counts less than nothing.
     """

@@ -113,7 +113,7 @@ Submit = tuple[str, str, str, str]
 
 def variant_name(record: JobRecord) -> str:
     """`h4` for a point of a sweep, `horizon 9, backprop on` for what differs from `compare_to`, else for the overrides;
-    the experiment's name where there are none. Never the seed. A job that goes on from another one or repeats it is
+    the experiment's name where there are none. Never the seed. A job that continues from another one or repeats it is
     of that one's variant, unless more was changed."""
     if record.variant is not None:
         return record.variant

@@ -3,7 +3,7 @@
 A scheduler that loses sight of a node starts the job again elsewhere, while the old process may be alive and
 writing. Every attempt has a number and a file of its own there, `<number>.json`, which it alone writes:
 
-1. An attempt claims the next free number by making its file (which only one can), and gives a sign of life in
+1. An attempt claims the next free number by making its file (which only one can), and gives a heartbeat in
    it every few seconds, from a thread.
 2. It then waits until every earlier attempt has let go, has yielded, or has given no sign for long.
 3. An owner that sees a higher number has lost. It yields between two writes, and writes nothing after that.
@@ -114,7 +114,7 @@ class AttemptLease:
                     seen[number] = (sign, now)
                 alive = alive or not (_over(sign) or now - seen[number][1] >= self._dead_s)
             if not alive:
-                self._look()  # a later attempt may have come since the last sign of life
+                self._look()  # a later attempt may have come since the last heartbeat
                 return self.lost_to is None
             time.sleep(min(_POLL_S, self._beat_s))
         return False
@@ -150,7 +150,7 @@ class AttemptLease:
                 self._say("released" if self.lost_to is None else "yielded")
 
     def _live(self) -> None:
-        """Signs of life until the end, or until a later attempt has come and this one has yielded."""
+        """Heartbeats until the end, or until a later attempt has come and this one has yielded."""
         while not self._closed:
             with contextlib.suppress(OSError):  # a file system that is full or away: the next sign may get through
                 self._beat()
@@ -204,7 +204,7 @@ class AttemptLease:
 
 
 def last_sign_s(folder: Path) -> float | None:
-    """Seconds since the last sign of life of the highest attempt, by this machine's clock and the file server's;
+    """Seconds since the last heartbeat of the highest attempt, by this machine's clock and the file server's;
     None where there is none."""
     try:
         number = max(_numbers(folder), default=None)

@@ -116,7 +116,7 @@ def parse_squeue(text: str) -> dict[str, QueueLine]:
             continue
         line = QueueLine(*(part.strip() for part in parts[1:]))
         for job_id in expand_tasks(parts[0].strip()):
-            # While a job is requeued there can be two lines: the one that goes on counts.
+            # While a job is requeued there can be two lines: the one that continues counts.
             if job_id not in lines or lines[job_id].word in END_WORDS:
                 lines[job_id] = line
     return lines
@@ -184,7 +184,7 @@ def parse_sacct(text: str, me: str) -> dict[str, SchedulerState]:
     """States by job id, from `id|user|state|exit code|exit code of its steps`; the last may be missing.
 
     The queue was asked for my jobs and did not know this one: accounts that call it alive are out of date.
-    Another person's job is believed to be as they say.
+    Another user's job is believed to be as they say.
     """
     states: dict[str, SchedulerState] = {}
     for line in text.splitlines():

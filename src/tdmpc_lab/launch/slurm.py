@@ -58,7 +58,7 @@ def sbatch_options() -> frozenset[str]:
 def sbatch_takes(option: str, value: str | int | bool) -> bool:
     """Whether this machine's sbatch takes a long option with this value, be it in its help or not; False without it.
 
-    Nothing is submitted: of what it understands it goes on to print its help.
+    Nothing is submitted: of what it understands it continues to print its help.
     """
     word = f"--{option}" if value is True else f"--{option}={value}"
     try:

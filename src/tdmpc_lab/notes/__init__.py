@@ -1,1 +1,1 @@
-"""The job log: what the tool writes into a job's note, and how it leaves a person's words alone."""
+"""The job log: what the tool writes into a job's note, and how it leaves a user's words alone."""

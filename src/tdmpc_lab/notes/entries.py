@@ -21,7 +21,7 @@ from tdmpc_lab.notes.verdict import Verdict, is_verdict_line, parse_verdict
 _OUTCOME = re.compile(r"- (COMPLETED|FAILED|CANCELLED|TIMEOUT|RUNNING|UNKNOWN|waiting)\b")
 _COUNTS = re.compile(r"- (?:[0-9]+ [A-Z]+(?:, |$))+")  # of an array's tasks
 _WHAT = re.compile(r"- (?P<experiment>\S+) · (?:(?P<seed>seed -?[0-9]+) · )?.*?\b[0-9,]+ steps · ")
-_ORIGIN = re.compile(r" · (?P<how>goes on from|rerun of) \[?(?P<job>[\w-]+)")
+_ORIGIN = re.compile(r" · (?P<how>goes on from|continues from|rerun of) \[?(?P<job>[\w-]+)")
 _SETTINGS = ("- sweep: ", "- sweep of ", "- overrides: ")
 _ONLY_IN_NOTES = ("- again:", "- folders ", "- warning:", "- video ", "- curve of the ", "- fix: ", "- code vs ")
 _DATE = re.compile(
@@ -46,9 +46,9 @@ class Entry:
     heading: str
     """`##### 2004711 - 2026-02-03_09-14-22`, or as somebody wrote it."""
     lines: tuple[str, ...]
-    """The tool's items and a person's lines, without a verdict of the command: what the roll-up shows."""
+    """The tool's items and a user's lines, without a verdict of the command: what the roll-up shows."""
     words: tuple[str, ...]
-    """A person's lines, those of an imported log included; without what stands in code fences."""
+    """A user's lines, those of an imported log included; without what stands in code fences."""
     time: datetime | None = None
     """When it was submitted, in this machine's time; None where the heading has no date."""
     state: str | None = None
@@ -69,7 +69,7 @@ class Entry:
 
     @property
     def bullets(self) -> tuple[str, ...]:
-        """The items of its list, without their dashes: the tool's and a person's."""
+        """The items of its list, without their dashes: the tool's and a user's."""
         return tuple(line[2:].strip() for line in self.lines if line.startswith(("- ", "* ")))
 
     @property
@@ -201,7 +201,7 @@ def _stated(line: str) -> str | None:
 
 
 def _words(job_id: str, text: str) -> tuple[tuple[str, ...], str]:
-    """A person's lines outside of code fences, without headings, empty lines and the tool's comments; and the first
+    """A user's lines outside of code fences, without headings, empty lines and the tool's comments; and the first
     heading that names the job."""
     kept: list[str] = []
     heading, fence = "", ""
@@ -273,7 +273,7 @@ class Filter:
 def read_log(folder: Path) -> tuple[list[Entry], list[str]]:
     """The entries of all notes, oldest first, and what is wrong with notes that can't be read or are broken.
 
-    Where there is a note of a whole job array, of its tasks only those have an entry of which a person said something.
+    Where there is a note of a whole job array, of its tasks only those have an entry of which a user said something.
     """
     try:
         names = {entry.name.removesuffix(".md") for entry in os.scandir(folder) if entry.name.endswith(".md")}

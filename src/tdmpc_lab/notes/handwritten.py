@@ -1,6 +1,6 @@
 """Job logs that somebody wrote by hand: which lines belong to which job. Pure functions, bytes in and out.
 
-A job's entry begins with a heading that names its id, with or without a date or a state, and goes on to the next
+A job's entry begins with a heading that names its id, with or without a date or a state, and continues to the next
 heading of its level or above:
 
     ##### 1971498 - 2026-01-23_08-51-48
@@ -121,7 +121,7 @@ def doubtful_lines(data: bytes) -> list[Doubt]:
     lengths = {len(job_id.partition("_")[0]) for job_id in headings if not job_id.startswith("local-")}
     found: list[Doubt] = []
     owner, level = None, 0
-    entry, within = 0, False  # where the last entry begins, were all in doubt to begin one, and whether it goes on
+    entry, within = 0, False  # where the last entry begins, were all in doubt to begin one, and whether it continues
     for offset, line in _lines_outside_fences(data):
         heading, text = _HEADING.match(line), line.decode(errors="replace").rstrip()
         job_id = None if heading is None else _job_of(heading[2])

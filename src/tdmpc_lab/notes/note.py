@@ -1,9 +1,9 @@
-"""A job's note: the block between two marker lines is the tool's, every other byte is a person's.
+"""A job's note: the block between two marker lines is the tool's, every other byte is a user's.
 
 The block's last line may be a verdict (`--> bad: because …`), by the command of that name: it stays where the rest of
 the block is written anew.
 
-Also here: a person's words in a note: adding a line to them, and putting an edited copy in their place.
+Also here: a user's words in a note: adding a line to them, and putting an edited copy in their place.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from tdmpc_lab.sharing import reason
 BEGIN = "<!-- tdmpc-lab:begin | this block is rewritten by tdmpc-lab; write your own words below its end -->"
 """The first line of the tool's block. Only `<!-- tdmpc-lab:begin … -->` is looked for, at a line's start."""
 END = "<!-- tdmpc-lab:end -->"
-"""Ends the tool's block, at a line's start; what follows it, on that line too, is a person's."""
+"""Ends the tool's block, at a line's start; what follows it, on that line too, is a user's."""
 
 _MARKER = re.compile(rb"^<!-- tdmpc-lab:(begin|end)\b[^\n]*", re.MULTILINE)
 _BEGIN_LINE = re.compile(rb"<!-- tdmpc-lab:begin\b(?:(?!-->)[^\n])*-->[ \t]*(\r?)")
@@ -32,11 +32,11 @@ class NoteParts:
     """A note taken apart: `before + block + after` is the whole of it."""
 
     before: bytes
-    """A person's, above the block: mostly empty."""
+    """A user's, above the block: mostly empty."""
     block: bytes
     """The tool's, with its two markers; ends with the end marker, without a line end. Empty in a note without."""
     after: bytes
-    """A person's, from the end marker on."""
+    """A user's, from the end marker on."""
 
     @property
     def line_end(self) -> bytes:
@@ -111,7 +111,7 @@ def has_markers(note: bytes) -> bool:
 
 
 def is_untouched(note: bytes) -> bool:
-    """Whether a note holds nothing but the tool's block, without a verdict: no word of a person."""
+    """Whether a note holds nothing but the tool's block, without a verdict: no word of a user."""
     try:
         parts = take_apart(note)
     except NoteError:
@@ -198,7 +198,7 @@ def _below_text(verdict: bytes, last: bytes) -> list[bytes]:
 
 
 def add_bullet(note: bytes, text: str, name: str = "the note") -> bytes:
-    """The note with `- text` below a person's last line; every byte of the note stays.
+    """The note with `- text` below a user's last line; every byte of the note stays.
 
     Further lines of the text are indented, so that they stay one item of the list and none of them can pass for a
     heading or a marker. Bytes that are no UTF-8, as a shell may hand them over, arrive as they were typed.
@@ -213,7 +213,7 @@ def add_bullet(note: bytes, text: str, name: str = "the note") -> bytes:
 
 
 def add_line(note: bytes, line: str, name: str = "the note") -> bytes:
-    """The note with one more line below a person's last one, as it is: a `-->` of his own.
+    """The note with one more line below a user's last one, as it is: a `-->` of their own.
 
     Raises NoteError where the note's markers are broken.
     """
@@ -221,14 +221,14 @@ def add_line(note: bytes, line: str, name: str = "the note") -> bytes:
 
 
 def _below(note: bytes, new: bytes, end: bytes, name: str) -> bytes:
-    """The note with new lines below a person's last one, above the empty lines at its end."""
+    """The note with new lines below a user's last one, above the empty lines at its end."""
     above, below = b"", note
     if has_markers(note):
         parts = take_apart(note, name)
         above, below = parts.before + parts.block, parts.after
     body = below.rstrip()
     rest = below[len(body) :]
-    if not body:  # a person's first words: below the empty line that follows the block
+    if not body:  # a user's first words: below the empty line that follows the block
         gap = b"" if not above or below.count(b"\n") > 1 else end * (2 - below.count(b"\n"))
         return above + below + gap + new + end
     first_end = rest.find(b"\n") + 1
@@ -238,7 +238,7 @@ def _below(note: bytes, new: bytes, end: bytes, name: str) -> bytes:
 
 
 def merge_edited(base: bytes, edited: bytes, current: bytes, name: str = "the note") -> bytes:
-    """The note after somebody edited a copy of it: his words around the tool's block of now.
+    """The note after somebody edited a copy of it: their text around the tool's block of now.
 
     `base` is the note as the copy was made, `current` what it has become meanwhile. Lines added below the words in
     between, such as those of the command `note`, are kept below the edited ones.

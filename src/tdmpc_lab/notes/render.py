@@ -133,7 +133,7 @@ _WAY_TO_RUN = re.compile(r" · MLflow run (?:`[0-9a-f]+`|\[`[0-9a-f]+`\]\(\S*\))
 def describe_for_mlflow(record: JobRecord, status: JobStatus, note_text: str) -> str:
     """Description of the MLflow run: the outcome as plain text on the first line, then the note.
 
-    What persons made of the job, the verdict and the words outside of the tool's block, comes before the block,
+    What people made of the job, the verdict and the words outside of the tool's block, comes before the block,
     which may be long: all is cut to what a tag may hold. Lines that are HTML comments of the tool are left out, and so
     is the way to the run itself, which the job does not know before it has described it.
     """
@@ -200,7 +200,7 @@ def what_line(record: JobRecord, *, seed: bool = True) -> str:
         count(record.steps_total, "step"),
         f"{record.cluster} ({asked})" if asked else record.cluster,
         f"code {record.code}" if record.code else "",
-        f"goes on from [{record.parent}]({record.parent}.md)" if record.parent else "",
+        f"continues from [{record.parent}]({record.parent}.md)" if record.parent else "",
         f"rerun of {record.rerun_of}" if record.rerun_of else "",
     ]
     return " · ".join(part for part in parts if part)
@@ -346,7 +346,7 @@ _SPEAKING = {
     *("CheckpointError", "ConfigError", "EnvironmentSpecError", "ExternalError", "LabError", "RecordError"),
     *("SpecError", "UsageError", "KeyboardInterrupt", "SystemExit"),
 }
-_TOLD = ("tdmpc-lab resume", "--steps")  # the cause says itself how it goes on
+_TOLD = ("tdmpc-lab resume", "--steps")  # the cause says itself how it continues
 
 
 @dataclass(frozen=True)
@@ -357,7 +357,7 @@ class Ending:
     error: str
     """Name of the Python error, empty where there was none."""
     resume: str
-    """The command that goes on from its last checkpoint; empty where there is no checkpoint."""
+    """The command that continues from its last checkpoint; empty where there is no checkpoint."""
     again: str
     """The command that submits the same once more."""
 

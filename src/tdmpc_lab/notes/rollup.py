@@ -29,14 +29,14 @@ _SHOWN = 20
 
 @dataclass(frozen=True)
 class Added:
-    """Lines that a person wrote into the roll-up, below the heading of a job or of none."""
+    """Lines that a user wrote into the roll-up, below the heading of a job or of none."""
 
     job_id: str | None
     lines: tuple[str, ...]
 
 
 class RollupEditedError(NoteError):
-    """A person has written into the roll-up; `added` are his lines. Nothing was written.
+    """A user has written into the roll-up; `added` are their lines. Nothing was written.
 
     `foreign`: the tool has not written this file at all.
     """
@@ -60,7 +60,7 @@ def check_unedited(name: str, now: bytes, written: bytes, fresh: bytes) -> None:
     """Return if the file is as the tool wrote it, so that it may be replaced.
 
     `written` is the tool's own copy of what it wrote last (empty where there is none), `fresh` what it would write
-    now; they tell which lines are a person's.
+    now; they tell which lines are a user's.
 
     Raises RollupEditedError with these lines.
     """
@@ -85,7 +85,7 @@ def check_unedited(name: str, now: bytes, written: bytes, fresh: bytes) -> None:
 
 
 def move_into(note: bytes, lines: Iterable[str], name: str) -> bytes:
-    """A job's note with lines that a person wrote into the roll-up. A verdict in the tool's form takes the place of
+    """A job's note with lines that a user wrote into the roll-up. A verdict in the tool's form takes the place of
     an earlier one. Raises NoteError where the note's markers are broken."""
     for line in lines:
         if is_verdict_line(line) and is_stated(line) and has_markers(note):

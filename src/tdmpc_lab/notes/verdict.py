@@ -1,7 +1,7 @@
 """What somebody made of a job's result: the `-->` lines of notes and of hand-written logs.
 
 --> bad: because it looked too far ahead [cause: agent.horizon=18]     as the command `verdict` writes it
---> fucked because 18! and config error                                as a person writes it
+--> fucked because 18! and config error                                as a user writes it
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class Verdict:
     line: str = ""
     """The whole line as it stands in the note."""
     by_command: bool = False
-    """Whether the command `verdict` wrote it: then it overrules what persons wrote into the note."""
+    """Whether the command `verdict` wrote it: then it overrules what people wrote into the note."""
 
     @property
     def tags(self) -> dict[str, str]:

@@ -226,7 +226,7 @@ def _why_double(run: Run, by: Run) -> str:
     if by.record.parent == run.id:
         return f"{run.id} was continued as {by.id}, which has its evaluations too"
     if run.record.parent == by.id:
-        return f"{run.id} goes on from {by.id} and has not come as far: {by.id} counts"
+        return f"{run.id} continues from {by.id} and has not come as far: {by.id} counts"
     return f"{run.id} has seed {run.record.seed} like {by.id}, which came as far or farther: {by.id} counts"
 
 
@@ -235,7 +235,7 @@ def _changed_on_the_way(run: Run) -> str:
     changed = [text for text in run.record.overrides if not text.startswith(f"{STEPS}=")]
     if run.record.parent is None or not changed:
         return ""
-    how = f"{run.id} goes on from {run.record.parent} with {', '.join(changed)}"
+    how = f"{run.id} continues from {run.record.parent} with {', '.join(changed)}"
     return f"{how}: what was evaluated before is of the old config"
 
 

@@ -35,7 +35,7 @@ article p { margin: 0; white-space: pre-wrap; } .verdict { font-weight: 600; }
 
 @dataclass(frozen=True)
 class JobNote:
-    """What a person has written of a job."""
+    """What a user has written of a job."""
 
     job: str
     lines: tuple[str, ...]

@@ -38,7 +38,7 @@ class Difference:
 
     key: str
     values: tuple[str, ...]
-    """One for each variant, as a person writes it; `–` where it has no such setting."""
+    """One for each variant, as a user writes it; `–` where it has no such setting."""
 
 
 def variants_of(runs: Sequence[Run], *, over: Sequence[str] = (), by: By = "config") -> list[Variant]:
@@ -176,7 +176,7 @@ def _all_steps(runs: Iterable[Run]) -> str:
 
 
 def value_text(config: Mapping[str, Any], key: str) -> str:
-    """A setting of a config in a person's words; `–` where its section is off or it is not there."""
+    """A setting of a config in a user's words; `–` where its section is off or it is not there."""
     inside: Any = config
     for part in key.split("."):
         if not isinstance(inside, Mapping) or part not in inside:

@@ -35,7 +35,7 @@ class HeldRun:
     """Empty runs of the same job: a request to create one was given up, and came through all the same."""
 
     def has(self, info: RunInfo, tags: Mapping[str, str], status: RunStatus | None) -> bool:
-        """Whether it has this status (None: the job goes on), these tags and those of `info`, and every param, which
+        """Whether it has this status (None: the job continues), these tags and those of `info`, and every param, which
         MLflow can't change."""
         wanted = {safe_name(name): value[:MAX_TAG] for name, value in {**info.tags, **tags}.items()}
         return (

@@ -137,7 +137,7 @@ class MlflowMirror:
     ) -> MirrorReport:
         """Send what is left, add `files` as artifacts by name, set the outcome; at most `timeout_s` seconds.
 
-        `status` None leaves the run RUNNING: the job goes on later. `ended` is when the job came to its end
+        `status` None leaves the run RUNNING: the job continues later. `ended` is when the job came to its end
         (default: now).
 
         Never raises. What could not be sent stays in the job's files.
@@ -171,7 +171,7 @@ class MlflowMirror:
                 try:
                     self._cycle(ending)
                     failures, self._problem = 0, None
-                except Exception as error:  # noqa: BLE001 - whatever MLflow or a driver raises, training goes on
+                except Exception as error:  # noqa: BLE001 - whatever MLflow or a driver raises, training continues
                     failures += 1
                     self._problem = self._describe(error)
                 if ending is None:

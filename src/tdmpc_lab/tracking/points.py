@@ -80,7 +80,7 @@ def _coded(match: re.Match[str]) -> str:
 def attempt_starts(events: list[dict[str, Any]]) -> dict[int, datetime]:
     """When each attempt would have begun had it done all the training itself, by its number.
 
-    That is what a row's `wall_s` counts from: it goes on where the attempt before had left it.
+    That is what a row's `wall_s` counts from: it continues where the attempt before had left it.
     """
     starts: dict[int, datetime] = {}
     for event in events:
@@ -119,7 +119,7 @@ def row_points(row: Mapping[str, Any], start: datetime) -> list[Point]:
 class Sent:
     """How far a run's points have been sent; kept as a tag of the run itself.
 
-    A job that goes on from a checkpoint does some steps again and drops their rows from the file. Points of
+    A job that continues from a checkpoint does some steps again and drops their rows from the file. Points of
     steps that an earlier attempt has sent already (`floor`, by metric) are not sent a second time.
     """
 

@@ -32,7 +32,7 @@ CHANGED_TAG = "tdmpc_lab.changed_params"
 DESCRIPTION_TAG = "mlflow.note.content"
 COLOUR_TAG = "mlflow.runColor"
 PEOPLES_TAGS = frozenset({COLOUR_TAG})
-"""Given to a run once: a person may have chosen another value on MLflow's pages since."""
+"""Given to a run once: a user may have chosen another value on MLflow's pages since."""
 
 MAX_TAG = 8000
 _MAX_PARAM = 6000
@@ -144,7 +144,7 @@ def drop_spares(client: MlflowClient, experiment_id: str, job_id: str) -> None:
 def sort_out(runs: Sequence[Run]) -> tuple[Run | None, list[Run]]:
     """Of the runs of one job the one that counts, and those that can be deleted: empty ones beside it.
 
-    The one that was sent to comes first, then the oldest. A second one with points in it is a person's.
+    The one that was sent to comes first, then the oldest. A second one with points in it is a user's.
     """
     ordered = sorted(runs, key=lambda r: (SENT_TAG not in r.data.tags, r.info.start_time, r.info.run_id))
     return (ordered[0] if ordered else None), [run for run in ordered[1:] if not run.data.metrics]

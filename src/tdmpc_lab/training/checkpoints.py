@@ -96,7 +96,7 @@ class CheckpointStore:
         return sorted((p for p in self.folder.iterdir() if _NAME.fullmatch(p.name)), key=step_of)
 
     def latest_name(self) -> str:
-        """The newest checkpoint's name for a message, or `none yet`; a write that goes on is waited for."""
+        """The newest checkpoint's name for a message, or `none yet`; a running write is waited for."""
         if self._write is not None:
             self._write.join()
         paths = self.paths()
@@ -141,7 +141,7 @@ class CheckpointStore:
         return None if self._write is None or self._write.is_alive() else self.finish()
 
     def finish(self) -> Saved | None:
-        """Wait for the write that goes on; what was written, None when nothing was begun.
+        """Wait for the running write; what was written, None when nothing was begun.
 
         Raises OSError, and what the guard raises: the folder is as before, and the checkpoint is not there.
         """
@@ -154,7 +154,7 @@ class CheckpointStore:
         return write.saved
 
     def settle(self) -> None:
-        """Wait for the write that goes on, whatever becomes of it: for one who has worse to tell."""
+        """Join the running write without raising; used while another error is propagating."""
         if self._write is not None:
             self._write.join()
 
@@ -273,7 +273,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
 
 
 def load_training(path: Path) -> dict[str, Any]:
-    """The same with all that training goes on from: the replay's episodes too.
+    """The same with all that training continues from: the replay's episodes too.
 
     Raises:
         CheckpointError: as `load_checkpoint`, also for a file of episodes that it names.
@@ -303,7 +303,7 @@ def reading_state(what: str = "the checkpoint") -> Iterator[None]:
 
 
 def host_copy(tree: Any) -> Any:
-    """Nested dicts, lists and tuples with every tensor copied to host memory: nothing that goes on changes it."""
+    """Nested dicts, lists and tuples with every tensor copied to host memory: nothing later changes it."""
     if isinstance(tree, Mapping):
         return {key: host_copy(value) for key, value in tree.items()}
     if isinstance(tree, list | tuple):

@@ -35,7 +35,7 @@ class Curriculum:
     def enter(self, step: int, episodes: int) -> list[Phase]:
         """Begin the phases whose first step has been reached, and return them; `episodes` are finished so far.
 
-        A phase with the reward of the one before goes on with its ramps, another reward begins with its own.
+        A phase with the reward of the one before continues with its ramps, another reward begins with its own.
         """
         begun = []
         while len(self._ramps_from) < len(self.phases) and step >= self.phases[len(self._ramps_from)].first_step:

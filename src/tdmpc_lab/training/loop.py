@@ -365,7 +365,7 @@ class Trainer:
             self._on_event(kind, fields)
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything a resumed run needs to go on as if it had never stopped."""
+        """Everything a resumed run needs to continue as if it had never stopped."""
         return {**self._small_state(), "replay": self.replay.state_dict()}
 
     def _small_state(self) -> dict[str, Any]:
@@ -395,7 +395,7 @@ class Trainer:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from a checkpoint: metrics after it are dropped, running episodes are played again up to it.
+        """Continue from a checkpoint: metrics after it are dropped, running episodes are played again up to it.
 
         An episode that does not come out the same when played again is dropped, with an event.
 

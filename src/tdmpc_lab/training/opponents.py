@@ -134,7 +134,7 @@ class SelfPlayPool:
         return max(1, copies - self.config.size + 1)
 
     def prune(self, first: int) -> None:
-        """Remove the copies before number `first`: nothing that can still be gone on from needs them."""
+        """Remove the copies before number `first`: nothing that can still be continued from needs them."""
         with self._guard():
             for path in self._folder.glob("copy_*.pt"):
                 if path < self._path(first):

@@ -1,4 +1,4 @@
-"""Progress for a person: a live display at a terminal, plain lines in a log file. Both are fed with metric rows."""
+"""Progress for a user: a live display at a terminal, plain lines in a log file. Both are fed with metric rows."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ class PlainProgress:
 
     def _print(self, job: str, text: str) -> None:
         prefix = f"{job}: " if len(self._figures) > 1 else ""
-        with contextlib.suppress(OSError):  # a log whose disk is full: training goes on, the metrics say all of it
+        with contextlib.suppress(OSError):  # a log whose disk is full: training continues, the metrics say all of it
             print(prefix + text, file=self._stream, flush=True)
 
 

@@ -177,7 +177,7 @@ def test_another_kind_of_opponent_can_be_given_or_found_by_name() -> None:
         make_opponent("still2", find=lambda name: None)
 
 
-# --- a person ----------------------------------------------------------------------------------------------------
+# --- a user ----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

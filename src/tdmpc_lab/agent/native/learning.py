@@ -109,7 +109,7 @@ def _decode_job(regression: NativeRegression, logits: Tensor, expected: Tensor, 
 class NativeClippedStep(ClippedStep):
     """`ClippedStep` in two passes over the memory: one for the norms, one that clips, steps and writes.
 
-    The optimizer keeps its state as torch's own step does, so either can go on where the other stopped.
+    The optimizer keeps its state as torch's own step does, so either can continue where the other stopped.
     """
 
     def __init__(

@@ -169,7 +169,7 @@ def write_page(project: Project, path: Path, found: Comparison, command: str) ->
 
 
 def _notes(project: Project, found: Comparison) -> Iterator[JobNote]:
-    """The verdict and a person's words of every job, and of every job array; nothing of those without."""
+    """The verdict and a user's words of every job, and of every job array; nothing of those without."""
     from tdmpc_lab.report.page import JobNote
 
     ids: dict[str, None] = {}

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from tdmpc_lab.app.checks.blamed import find_blamed, findings
 from tdmpc_lab.app.checks.lint import lint
-from tdmpc_lab.app.checks.preflight import Report, look_ahead, problem_finding
+from tdmpc_lab.app.checks.preflight import Report, check_jobs, problem_finding
 from tdmpc_lab.app.submit.resources import check_resources
 from tdmpc_lab.app.submit.specs import Dimensions, differences, find_spec, load_all, resolve_dimensions
 from tdmpc_lab.app.submit.starts import find_starts
@@ -72,7 +72,7 @@ def check_spec(
     if observation_dim is not None or action_dim is not None:
         obs, act, length = resolve_dimensions(items[0].spec, observation_dim, action_dim, path)
         sizes = Dimensions(obs, act, length or 0)
-    report = look_ahead(project, items, slurm=slurm, sizes=sizes, slurm_needed=False)
+    report = check_jobs(project, items, slurm=slurm, sizes=sizes, slurm_needed=False)
     try:
         find_starts(project, items, sizes=sizes)
     except SpecError as error:

@@ -171,7 +171,7 @@ def _evaluator(
         raise UsageError(f"--opponent: '{spec.env.id}' is played alone; leave it out")
     for name in opponents:
         check_option(project, name)
-    # whom the job was trained against is whom it kept; who is named here is meant as he is now
+    # the job was trained against the copies that it kept; who is named here is meant as of now
     worlds = Worlds(spec, agent_files(project, None if opponents else target.job), mode=mode, device=device)
     named = tuple(opponents) or (() if spec.eval is None else spec.eval.opponents)
     cases = worlds.cases(EvalConfig(episodes=episodes, opponents=named))

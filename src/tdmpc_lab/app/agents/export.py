@@ -30,7 +30,7 @@ class Exported:
 def export_agent(project: Project, target: str, folder: Path, *, force: bool, training: bool = False) -> Exported:
     """Write `agent.pt`, the networks without replay and optimizers, and the `spec.yaml` they were made of.
 
-    With `training` the optimizers and the running scale too: what `train.start_from` goes on with.
+    With `training` the optimizers and the running scale too: what `train.start_from` continues with.
     `target` is a job id, `ID@STEP` or a checkpoint's path. `eval`, `play`, `env.opponent` and `train.start_from` take
     the folder or the file.
 

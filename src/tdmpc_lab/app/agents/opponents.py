@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 SCRIPTED = ("weak", "strong", "random", "none")
 BOTS = (*SCRIPTED, SELF)
 HUMAN = "human"
-"""A person at the keyboard, in a window only."""
+"""A user at the keyboard, in a window only."""
 _KEY = "env.opponent "
 
 
@@ -118,7 +118,7 @@ def stand_in(project: Project, name: str, frozen: JobPaths | None = None) -> Opp
 
 
 def freeze_opponents(project: Project, spec: Spec, job: JobPaths, repeated: JobPaths | None = None) -> None:
-    """Copy the agents that a spec plays against into the job's folder: their own jobs go on, and prune checkpoints.
+    """Copy the agents that a spec plays against into the job's folder: their own jobs continue, and prune checkpoints.
 
     The copies of a job that is `repeated` are taken before anything newer.
     Raises:
@@ -166,7 +166,7 @@ def agent_files(project: Project, frozen: JobPaths | None = None) -> OpponentFil
 
 
 def check_option(project: Project, name: str, *, human: bool = False) -> None:
-    """See that an opponent given as `--opponent NAME` is one; `human` tells whether a person can play here.
+    """See that an opponent given as `--opponent NAME` is one; `human` tells whether a user can play here.
 
     Raises UsageError, with what the command takes.
     """
@@ -183,7 +183,7 @@ def check_option(project: Project, name: str, *, human: bool = False) -> None:
     except UsageError as error:
         raise UsageError(f"--opponent {name}: {error}") from error
     if found is None:
-        where = "; a person plays with: tdmpc-lab play … --human" if name == HUMAN else ""
+        where = "; a user plays with: tdmpc-lab play … --human" if name == HUMAN else ""
         raise UsageError(f"--opponent {name} {not_known(name, [HUMAN] if human else [])}{where}")
 
 

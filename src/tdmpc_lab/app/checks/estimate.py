@@ -38,9 +38,9 @@ class RunTimeEstimate:
 
 def estimate_run_time(project: Project, spec: Spec, cluster: str, done: int = 0) -> RunTimeEstimate | None:
     """From the newest whole jobs that did the same work per step on the same kind of hardware; None without any.
-    `done` are the steps of a job that goes on from another one.
+    `done` are the steps of a job that continues from another one.
 
-    Jobs that went on from another one are left out, as are those of which less than all was done: their first steps
+    Jobs that continued from another one are left out, as are those of which less than all was done: their first steps
     are random and cost next to nothing.
     """
     rates = list(_seconds_per_step(project, spec, cluster))

@@ -49,7 +49,7 @@ def checkpoint_size(item: LoadedSpec, trial: Trial) -> int:
 
 
 def checkpoints_size(item: LoadedSpec, trial: Trial) -> int:
-    """Bytes of all that a job keeps to go on from: the episodes of the replay are there once, and some that left it."""
+    """Bytes of all that a job keeps to continue from: the replay's episodes are there once, and some that left it."""
     return _KEPT_CHECKPOINTS * _without_replay(trial) + 2 * replay_size(item, trial)
 
 

@@ -1,4 +1,4 @@
-"""The look ahead of a submit: whatever can be found wrong on this machine, in seconds, all of it at once."""
+"""The checks of a submit: whatever can be found wrong on this machine, in seconds, all of it at once."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class Report:
             raise PreflightError(self.errors)
 
 
-def look_ahead(
+def check_jobs(
     project: Project,
     items: Sequence[LoadedSpec],
     *,
@@ -244,6 +244,6 @@ def _store_findings(project: Project) -> list[Finding]:
     problem = store_problem(project.root)
     if not problem:
         return []
-    why = "training goes on without it, and metrics.jsonl holds everything"
+    why = "training continues without it, and metrics.jsonl holds everything"
     fix = "see to it before the job starts" + (", or unset MLFLOW_TRACKING_URI" * ("MLFLOW_TRACKING_URI" in os.environ))
     return [Finding(level="warning", check="mlflow", what=problem, why=why, fix=fix, exit_code=3)]

@@ -93,7 +93,7 @@ def import_log(project: Project, file: Path, *, split: bool | None = None) -> Im
     Raises:
         DoubtfulLinesError: there are such lines, and `split` is None.
         UsageError: there is no such file, or it holds lines that look like the tool's own.
-        NoteError: a note can't be written; importing again goes on from there.
+        NoteError: a note can't be written; importing again continues from there.
     """
     try:
         data = file.read_bytes()
@@ -102,7 +102,7 @@ def import_log(project: Project, file: Path, *, split: bool | None = None) -> Im
     if line := foreign_marker(data):
         raise UsageError(
             f"{file}:{line}: this line looks like one that tdmpc-lab writes itself (<!-- tdmpc-lab:…); nothing was "
-            "done. Import what persons wrote, and take such lines out"
+            "done. Import what people wrote, and take such lines out"
         )
     with file_lock(project.rollup_lock):
         return _import(project, data, file, split)

@@ -1,4 +1,4 @@
-"""`note ID "text"`, `note ID --edit`, `verdict`: what a person has to say about a job, in its note and in MLflow."""
+"""`note ID "text"`, `note ID --edit`, `verdict`: what a user has to say about a job, in its note and in MLflow."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def lock_of(project: Project, job_id: str) -> Path:
 
 
 def add_words(project: Project, job_id: str, text: str) -> bytes:
-    """Add a bullet to a person's part of the note; returns the note.
+    """Add a bullet to a user's part of the note; returns the note.
 
     Raises NoteError, and changes nothing, where the note's markers are broken or it can't be written.
     """
@@ -89,7 +89,7 @@ def judge(
 
 def _refuse_foreign_cause(project: Project, job_id: str, cause: str) -> None:
     """Raise UsageError for a setting that the job, or every task of the array, had otherwise: new jobs with the setting
-    would be warned of for what it never did. A job whose config can't be read is taken at the person's word."""
+    would be warned of for what it never did. A job whose config can't be read is taken at the user's word."""
     from tdmpc_lab.config.causes import other_value
     from tdmpc_lab.config.loader import load_resolved
 
@@ -113,7 +113,7 @@ def _refuse_foreign_cause(project: Project, job_id: str, cause: str) -> None:
 def edit(project: Project, job_id: str) -> bytes:
     """Have the note edited in $VISUAL, $EDITOR or vi; returns what it became.
 
-    The editor gets a copy, so that the job and colleagues may go on writing; what it saved is put around the tool's
+    The editor gets a copy, so that the job and colleagues may continue writing; what it saved is put around the tool's
     block of then.
 
     Raises:
@@ -207,7 +207,7 @@ def _read(path: Path) -> bytes:
 
 
 def move_edits(project: Project, added: Sequence[Added]) -> list[str]:
-    """Put a person's lines out of the roll-up into the notes of their jobs, and write it anew; the ids of those notes.
+    """Put a user's lines out of the roll-up into the notes of their jobs, and write it anew; the ids of those notes.
 
     Raises:
         NoteError: a line stands below no job's heading, or a note can't be written. Lines that were moved before

@@ -1,4 +1,4 @@
-"""A job's note, kept level with the job's files."""
+"""A job's note, kept in sync with the job's files."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from tdmpc_lab.tracking.store import run_url, web_address
 def write_note(
     project: Project, paths: JobPaths, scheduler: SchedulerState | None, status: JobStatus | None = None
 ) -> str:
-    """Bring the tool's part of the job's note level with its files; returns the whole note, a person's words included.
+    """Bring the tool's part of the job's note in sync with its files; returns the whole note, a user's words included.
 
     `status` is told where it is known already, and then nothing is made of the scheduler's word.
 
@@ -109,7 +109,7 @@ def _error_of(events: Sequence[Mapping[str, Any]]) -> str:
 
 
 def write_array_note(project: Project, array_id: str, known: Mapping[str, JobStatus] | None = None) -> None:
-    """Bring the note of a whole job array level with the files of its tasks.
+    """Bring the note of a whole job array in sync with the files of its tasks.
 
     SLURM is not asked: `known` are the statuses of tasks for which that was done. A task whose record can't be
     read is left out. Raises NoteError like `write_note`.
@@ -167,7 +167,7 @@ def verdict_tags(project: Project, job_id: str) -> dict[str, str]:
 
 
 def read_note(project: Project, job_id: str) -> str:
-    """The whole note, a person's words included.
+    """The whole note, a user's words included.
 
     Raises:
         NoteError: there is none, or it can't be read.
@@ -183,7 +183,7 @@ def make_rollup(project: Project) -> Path:
     """Write `notes/JOBS.md` anew from the notes.
 
     Raises:
-        RollupEditedError: a person has written into it; it is as it was.
+        RollupEditedError: a user has written into it; it is as it was.
         NoteError: it can't be written.
     """
     try:

@@ -1,1 +1,1 @@
-"""MLflow runs: filled while a job runs, brought in line with its folder later, shown in the browser."""
+"""MLflow runs: filled while a job runs, brought in sync with its folder later, shown in the browser."""

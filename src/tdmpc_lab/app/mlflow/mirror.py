@@ -100,7 +100,7 @@ def info_of(project: Project, paths: JobPaths, record: JobRecord, spec: Spec) ->
 
 
 def run_end(paths: JobPaths) -> datetime | None:
-    """When a job that is over came to its end: its outcome, else its last sign of life; None without any.
+    """When a job that is over came to its end: its outcome, else its last heartbeat; None without any.
 
     Raises RecordError.
     """
@@ -119,7 +119,7 @@ def run_end(paths: JobPaths) -> datetime | None:
 
 
 def end_run_of(project: Project, paths: JobPaths, note: str | None, timeout_s: float = 60.0) -> str | None:
-    """Bring the MLflow run level with the files of a job that died, and give it the outcome that is on file.
+    """Bring the MLflow run in sync with the files of a job that died, and give it the outcome that is on file.
 
     `note` becomes its description. Returns what went wrong in MLflow, in one line. A job that never started,
     or has no outcome, is left alone.

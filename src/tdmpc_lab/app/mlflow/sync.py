@@ -1,4 +1,4 @@
-"""`sync`: brings MLflow in line with the job folders, for jobs that were killed or whose store was away or is lost.
+"""`sync`: brings MLflow in sync with the job folders, for jobs that were killed or whose store was away or is lost.
 
 `python -m tdmpc_lab.app.mlflow.sync ROOT` does the same for what is known to be missing, in a process of its own: `ui`
 waits for it a moment at most, and nothing that goes wrong there harms it. With `--follow` it is repeated every minute
@@ -68,14 +68,14 @@ class _About:
     """What is known of a job whose run may lack something."""
 
     wanted: RunStatus | None
-    """None: the job goes on."""
+    """None: the job continues."""
     scheduler: SchedulerState
     evaluations: Sequence[Mapping[str, Any]]
     """Rows of `evals.jsonl`."""
 
 
 def sync(project: Project, ids: Sequence[str] | None = None, *, wait: bool = True) -> Iterator[Synced]:
-    """Bring the MLflow runs of these jobs (default: all) level with their folders, one after another.
+    """Bring the MLflow runs of these jobs (default: all) in sync with their folders, one after another.
 
     A run lacks nothing when it holds every row of `metrics.jsonl`, every param, tag and file, the right status and
     the note; another is sent what it lacks, and one that is missing is made anew from the folder. Jobs that wait or
@@ -182,7 +182,7 @@ EVERY_S, AFTER_TROUBLE_S = 60.0, 600.0
 LIMIT_S = 600
 _TROUBLE = "trouble\n"
 _MODULE = "tdmpc_lab.app.mlflow.sync"  # which runs as a process of its own, where its name is another one
-_LEFT: list[subprocess.Popen[bytes]] = []  # goes on by itself: kept, for Popen complains when it is dropped
+_LEFT: list[subprocess.Popen[bytes]] = []  # continues by itself: kept, for Popen complains when it is dropped
 
 
 def begin(project: Project) -> subprocess.Popen[bytes] | None:
@@ -213,7 +213,7 @@ def not_sent(project: Project) -> list[str]:
 
 
 def wait_for(process: subprocess.Popen[bytes] | None, seconds: float) -> None:
-    """Wait until all is sent, `seconds` at most: it goes on by itself."""
+    """Wait until all is sent, `seconds` at most: it continues by itself."""
     if process is not None:
         try:
             process.wait(seconds)

@@ -29,7 +29,7 @@ SERVER_SETTINGS = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
 
 @dataclass(frozen=True)
 class Running:
-    """The MLflow server of a project that goes on somewhere."""
+    """The MLflow server of a project that runs somewhere."""
 
     host: str
     port: int

@@ -86,7 +86,7 @@ def cancel(
         if view.unseen:
             assert view.status is not None
             raise LabError(
-                f"{view.id}: its scheduler does not know it, but its process gives signs of life; nothing was "
+                f"{view.id}: its scheduler does not know it, but its process sends heartbeats; nothing was "
                 f"cancelled. End it where it runs: process {view.status.pid} on {view.status.node}"
             )
     for view in views:
@@ -94,7 +94,7 @@ def cancel(
         if view.status is not None and view.status.state.ended:
             done[view.id] = f"was over already: {view.status.state}"
         elif view.over and view.record is not None and view.record.cluster == "slurm":
-            done[view.id] = "SLURM does not know it, and it gives no sign of life: there is nothing to cancel"
+            done[view.id] = "SLURM does not know it, and it sends no heartbeat: there is nothing to cancel"
         elif view.record is not None and view.record.cluster == "slurm":
             ask(paths, "cancel", save=save)
             (saving if save and _can_save(project, view) else kill).append(view.id)
@@ -127,8 +127,8 @@ def _withdrawn_on_error(project: Project, ids: Sequence[str]) -> Iterator[None]:
 
 
 def _check_owners(project: Project, views: Sequence[JobView]) -> None:
-    """Raise LabError for jobs that go on and are another user's: neither the system nor SLURM lets anybody else stop
-    them, and a request on file would be taken for the cause of their end later."""
+    """Raise LabError for jobs that wait or run and are another user's: neither the system nor SLURM lets anybody else
+    stop them, and a request on file would be taken for the cause of their end later."""
     if os.getuid() == 0:
         return
     others: dict[int, list[str]] = {}

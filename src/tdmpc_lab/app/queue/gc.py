@@ -1,4 +1,4 @@
-"""`gc`: what nobody needs any more in `jobs/`, found and removed. Records, metrics, notes and logs of jobs stay."""
+"""`gc`: removable files in `jobs/`, found and removed. Records, metrics, notes and logs of jobs stay."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ _OF_A_SUBMIT = {"spec.yaml", "resolved.yaml", "code.diff", "checkpoints", "oppon
 
 @dataclass(frozen=True)
 class Leftover:
-    """A file or folder that nobody needs."""
+    """A removable file or folder."""
 
     kind: Kind
     path: Path
@@ -81,9 +81,9 @@ class Findings:
 def find_leftovers(
     project: Project, ids: Sequence[str] | None = None, *, older_than: datetime | None = None, keep: int = 1
 ) -> Findings:
-    """What nobody needs any more. Nothing is written.
+    """What can be removed. Nothing is written.
 
-    Of a job that is over, and that no job which waits or runs goes on from or plays against, the newest `keep`
+    Of a job that is over, and that no job which waits or runs continues from or plays against, the newest `keep`
     checkpoints stay, the one with the best evaluation, and those that a spec names. Jobs that wait, run or are UNKNOWN
     are left as they are. `ids`: only files of these jobs. `older_than`: only jobs that ended before then.
 

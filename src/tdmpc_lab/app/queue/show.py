@@ -33,7 +33,7 @@ class Attempt:
     ended_at: datetime | None
     """When it said how it ended; of one that never did, its last sign on file."""
     ending: str
-    """How it ended, in words; empty while it goes on."""
+    """How it ended, in words; empty while it continues."""
 
     def as_dict(self) -> dict[str, Any]:
         """For scripts."""
@@ -218,7 +218,7 @@ def commands(page: JobPage) -> list[tuple[str, str]]:
     if page.checkpoints and not page.view.goes_on:
         reached = page.checkpoints[-1].step
         more = "" if reached < page.record.steps_total else f" --steps {2 * page.record.steps_total}"
-        found += [(f"resume {job}{more}", f"go on from step {number(reached)}, as a new job")]
+        found += [(f"resume {job}{more}", f"continue from step {number(reached)}, as a new job")]
     if not page.view.goes_on:
         found += [(f"rerun {job}", "the same again from its beginning, with its config and code")]
     if page.checkpoints:

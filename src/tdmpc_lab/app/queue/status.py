@@ -74,7 +74,7 @@ class JobView:
     user: str | None = None
     """Who submitted it."""
     sign_of_life_s: float | None = None
-    """Seconds since the running job's last sign of life; None where it has given none."""
+    """Seconds since the running job's last heartbeat; None where it has given none."""
     folder: str | None = None
     """Working directory of a job that the project knows nothing of."""
 
@@ -121,7 +121,7 @@ class JobView:
 
     @property
     def silent(self) -> bool:
-        """Whether a running job has given no sign of life for longer than it may."""
+        """Whether a running job has sent no heartbeat for longer than it may."""
         return self.sign_of_life_s is not None and self.sign_of_life_s > DEAD_S
 
     def as_dict(self) -> dict[str, Any]:
@@ -256,7 +256,7 @@ def owners(jobs: Iterable[JobPaths]) -> set[int]:
 
 
 def job_views(project: Project, ids: Sequence[str] | None = None, asked: Asked | None = None) -> list[JobView]:
-    """All jobs of the project (or those named), oldest first. A damaged job is shown as such, the others go on.
+    """All jobs of the project (or those named), oldest first. A damaged job is shown as such, the others continue.
 
     Every file is read once, and only at its end where that says enough. `asked` remembers the scheduler's answer
     for a while, for callers that look again and again.

@@ -48,13 +48,13 @@ def cause_of(error: BaseException) -> str:
     """
     text = str(error).strip() or "no message"
     if disk_is_full(error):
-        return "the disk is full, or the quota used up: make room, then go on with tdmpc-lab resume; " + shorten(
+        return "the disk is full, or the quota used up: make room, then continue with tdmpc-lab resume; " + shorten(
             f"{type(error).__name__}: {error}", 150
         )
     if _memory_is_out(error):
         return (
             "out of memory: ask for more (slurm.memory, or a larger GPU), or lower train.batch_size or "
-            "train.replay_capacity, then go on with tdmpc-lab resume; "
+            "train.replay_capacity, then continue with tdmpc-lab resume; "
             + shorten(f"{type(error).__name__}: {text}", 120)
         )
     told = text if isinstance(error, LabError) else f"{type(error).__name__}: {text}"

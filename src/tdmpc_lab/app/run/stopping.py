@@ -1,4 +1,4 @@
-"""What a stop means for a job: over for good, or to go on when the scheduler starts it again.
+"""What a stop means for a job: over for good, or to continue when the scheduler starts it again.
 
 SLURM sends USR2 before the time limit, and on clusters set up so before a preemption. It sends TERM, and soon
 KILL, for a preemption, a requeue by hand, a cancellation and the limit itself alike: which one it was is known
@@ -90,7 +90,7 @@ def ending(
     if used < slurm.max_requeues:
         return Ending("preempted", {"signal": reason, "why": TIME_LIMIT}, REQUEUE_CODE)
     times = "once" if used == 0 else f"{used + 1} times"
-    text = f"it reached its time limit {times} (slurm.max_requeues: {slurm.max_requeues}); go on with: "
+    text = f"it reached its time limit {times} (slurm.max_requeues: {slurm.max_requeues}); continue with: "
     return Ending("timeout", {"reason": f"{text}tdmpc-lab resume {record.id}"}, 1)
 
 

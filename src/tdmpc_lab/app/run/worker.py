@@ -56,7 +56,7 @@ CLOSE_S, CLOSE_SOON_S = 120.0, 20.0  # the latter is short of what SLURM gives b
 def run_job(root: str, job_id: str | None = None) -> dict[str, Any]:
     """Run the job `job_id` of the project at `root`; without an id, the SLURM job this process belongs to.
 
-    Goes on from the last checkpoint if there is one. Returns `{"step", "stopped"}`.
+    Continues from the last checkpoint if there is one. Returns `{"step", "stopped"}`.
 
     Raises:
         LabError and whatever the training raises, after the outcome is on file.
@@ -110,7 +110,7 @@ class _Run:
             self.lease.release()
 
     def _leave(self) -> NoReturn:
-        """End without a word on file: it was stopped while an earlier attempt was still alive, or has lost."""
+        """Exit without recording an outcome: stopped while an earlier attempt lived, or another one owns the job."""
         with self.lease.guard():
             raise SystemExit(REQUEUE_CODE if self.stop.reason == "SIGUSR2" else TERMINATED_CODE)
 
@@ -181,7 +181,9 @@ class _Run:
         end = ending(reason, self.record, spec.slurm, events, requests, now, attempt_start(os.environ))
         self.log.append(end.event, **end.fields, step=step, attempt=self.attempt)
         if end.event == "preempted":
-            self._finish(None, SchedulerState("PENDING", f"{end.fields['why']} at step {step:,}; to go on from there"))
+            self._finish(
+                None, SchedulerState("PENDING", f"{end.fields['why']} at step {step:,}; to continue from there")
+            )
         else:
             self._finish(State.CANCELLED)
         if end.exit_code is not None:
@@ -267,7 +269,7 @@ class _Run:
         self._on_event("start_from", {**told, "step": step, "optimizers": optimizers})
 
     def _start_mirror(self, spec: Spec) -> MlflowMirror | None:
-        """None where MLflow is left to `sync`, or can't be told from here: training goes on all the same."""
+        """None where MLflow is left to `sync`, or can't be told from here: training continues all the same."""
         try:
             live = sends_itself(self.project.root, self.record.cluster)
             mark_unsent(self.project, self.paths.id, Unsent("live" if live else "later"))
@@ -311,7 +313,7 @@ class _Run:
     def _finish(self, state: State | None, scheduler: SchedulerState = RUNNING) -> None:
         """Note and MLflow after the outcome; their troubles are put on file and change nothing.
 
-        `state` None: the job goes on later, and so does its run.
+        `state` None: the job continues later, and so does its run.
         """
         self._write_note(scheduler)
         self._write_array_note()

@@ -56,7 +56,7 @@ class JobCode:
 
     @property
     def warning(self) -> str | None:
-        """What a person who submits should know; None when all code is kept, or he wanted it so."""
+        """What the user who submits should know; None when all code is kept, or that was asked for."""
         if self.snapshot is None and self.live not in (NO_SNAPSHOT, DEBUG):
             return (
                 f"the code is not kept: {self.live}. The job runs the files as they are when it starts "

@@ -129,7 +129,7 @@ def settle_dependencies(project: Project, item: LoadedSpec) -> tuple[LoadedSpec,
 
 
 def _end(project: Project, job: str) -> State | None:
-    """How a job, or the first task that went wrong of a job array, has ended; None while it goes on."""
+    """How a job, or the first task that went wrong of a job array, has ended; None while it continues."""
     ids = _tasks(job, job_ids(project)) or [job]
     states = [view.status.state for view in job_views(project, ids) if view.status is not None]
     if len(states) < len(ids) or not all(state.ended for state in states):

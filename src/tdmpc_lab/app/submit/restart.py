@@ -54,11 +54,11 @@ def plan_resume(project: Project, job: str, overrides: Sequence[str], steps: int
         if view.status.state is State.UNKNOWN:
             raise UsageError(f"whether job {old.id} still runs can't be told{why}; try again when it can")
         raise UsageError(
-            f"job {old.id} is {view.status.state}{why}; it goes on by itself. To go on as a new job instead, first: "
-            f"tdmpc-lab cancel {old.id} --save"
+            f"job {old.id} is {view.status.state}{why}; it continues by itself. To continue as a new job instead, "
+            f"first: tdmpc-lab cancel {old.id} --save"
         )
     if not any(old.checkpoints.glob("step_*.pt")):
-        raise UsageError(f"job {old.id} left no checkpoint to go on from; start it afresh: tdmpc-lab rerun {old.id}")
+        raise UsageError(f"job {old.id} left no checkpoint to continue from; start it afresh: tdmpc-lab rerun {old.id}")
     refuse_profile(old.id, overrides)
     words = list(overrides) + ([f"train.steps={steps}"] if steps is not None else [])
     loaded = load_stored(old.resolved, words)
@@ -78,7 +78,7 @@ def plan_resume(project: Project, job: str, overrides: Sequence[str], steps: int
 
 
 def _compared(project: Project, loaded: LoadedSpec, old: JobPaths, overrides: Sequence[str]) -> tuple[Comparison, bool]:
-    """What differs from `compare_to`, and whether nothing is left of that: told then, and no reason not to go on.
+    """What differs from `compare_to`, and whether nothing is left of that: told then, and no reason not to continue.
 
     Raises SpecError where an override names what is not there.
     """
@@ -93,7 +93,7 @@ def _compared(project: Project, loaded: LoadedSpec, old: JobPaths, overrides: Se
 
 
 def _line_of(project: Project, old: JobPaths) -> set[str]:
-    """The job, and those it went on from one after the other: none of them is another experiment to compare to."""
+    """The job, and those it continued from one after the other: none of them is another experiment to compare to."""
     line: set[str] = set()
     while old.id not in line:
         line.add(old.id)

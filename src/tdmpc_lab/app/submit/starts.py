@@ -137,7 +137,7 @@ def find_starts(
 
 
 def start_of_record(job: JobPaths) -> dict[str, Any] | None:
-    """What a job's record says of the agent that it, or the job that it goes on from, began with."""
+    """What a job's record says of the agent that it, or the job that it continues from, began with."""
     return read_record(job).start_from
 
 

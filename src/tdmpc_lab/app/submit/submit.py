@@ -86,7 +86,7 @@ class Plan:
     rerun_of: JobPaths | None = None
     """The job whose config and code the new one begins with."""
     start: Start | None = None
-    """The agent that its training begins with; None for a fresh one, and for one that goes on from checkpoints."""
+    """The agent that its training begins with; None for a fresh one, and for one that continues from checkpoints."""
     warned: tuple[str, ...] = ()
     """What was said against its config, for the record."""
     resolved: str | None = None
@@ -94,7 +94,7 @@ class Plan:
 
     @property
     def steps_done(self) -> int:
-        """Of its steps those that it begins with, done by the job that it goes on from."""
+        """Of its steps those that it begins with, done by the job that it continues from."""
         return 0 if self.goes_on_from is None else self.goes_on_from.checkpoint_step
 
 
@@ -288,7 +288,7 @@ def prepare(
     def make_record(new_id: str) -> JobRecord:
         if code.diff is not None:
             write_atomic(project.job(new_id).code_diff, code.diff.encode(errors="surrogateescape"))
-        if ready.goes_on_from is not None:  # before the record is written: no job without what it goes on from
+        if ready.goes_on_from is not None:  # before the record is written: no job without what it continues from
             copy_progress(ready.goes_on_from, project.job(new_id))
         else:
             freeze_opponents(project, spec, project.job(new_id), ready.rerun_of)
@@ -342,7 +342,7 @@ def prepare(
 
 
 def tell_parent(ready: Plan, job_id: str) -> None:
-    """Put on file, in the folder of the job that a new one goes on from, that there is this new one."""
+    """Put on file, in the folder of the job that a new one continues from, that there is this new one."""
     if ready.goes_on_from is not None:
         with contextlib.suppress(OSError):  # the old job's folder may be somebody else's; the new one names it too
             ask(ready.goes_on_from, "resume", job=job_id)
@@ -370,7 +370,7 @@ def _resources(config: SlurmConfig) -> dict[str, Any]:
 
 
 def _start_of(ready: Plan) -> dict[str, Any] | None:
-    """The agent that it, or the job that it goes on from, began with."""
+    """The agent that it, or the job that it continues from, began with."""
     if ready.goes_on_from is not None:
         return start_of_record(ready.goes_on_from)
     return None if ready.start is None else ready.start.told
@@ -395,8 +395,8 @@ def _overlap(one: str, other: str) -> bool:
 
 
 def copy_progress(old: JobPaths, new: JobPaths) -> None:
-    """What training goes on from, out of one job's folder into that of another: metrics up to the last checkpoint (the
-    worker cuts them to the byte), checkpoints, the agents it plays against, and the one it began with, for a rerun.
+    """What training continues from, out of one job's folder into that of another: metrics up to the last checkpoint
+    (the worker cuts them to the byte), checkpoints, the agents it plays against, and for a rerun the one it began with.
 
     Raises OSError and RecordError.
     """

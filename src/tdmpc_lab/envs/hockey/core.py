@@ -286,7 +286,7 @@ class HockeyEnv(Env[Any, Any], EzPickle):
         """Put players and puck into a state given as player one's observation (18 numbers, 16 without keep mode).
 
         Not restored are time, outcome, who starts, the puck's spin and what Box2D remembers of the contacts,
-        so an episode that goes on from here may differ from the original one in the last bits.
+        so an episode that continues from here may differ from the original one in the last bits.
         """
         vector = np.asarray(state)
         numbers = vector.astype(np.float64).tolist()

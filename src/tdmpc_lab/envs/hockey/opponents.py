@@ -19,7 +19,7 @@ Vector = npt.NDArray[np.float64]
 WEAK_GAIN = 0.5
 STRONG_GAIN = 10.0
 PHASE_STEP = 0.2
-"""The swing of a scripted bot's racket goes on by up to this much in each step, in radians."""
+"""The swing of a scripted bot's racket continues by up to this much in each step, in radians."""
 
 _HOME_X = -210 / SCALE
 _SLOWLY_AWAY = 30 / SCALE

@@ -34,7 +34,7 @@ class BasicOpponent:
 
 
 class HumanOpponent:
-    """A person at the keyboard of the window."""
+    """A user at the keyboard of the window."""
 
     _HELP = "\n".join(
         (
@@ -69,7 +69,7 @@ class HumanOpponent:
         }
         print(self._HELP)
 
-    def act(self, obs: Any) -> list[float]:  # noqa: ARG002  a person looks at the window
+    def act(self, obs: Any) -> list[float]:  # noqa: ARG002  a user looks at the window
         """The action of the keys that are pressed; of several, the last of the list above counts."""
         import pygame
 

@@ -1,4 +1,4 @@
-"""Pictures of the game, in a window or as arrays, and a person at the keyboard as the opponent of an agent."""
+"""Pictures of the game, in a window or as arrays, and a user at the keyboard as the opponent of an agent."""
 
 from __future__ import annotations
 
@@ -105,9 +105,9 @@ class KeyboardPlayer:
     name = "you"
 
     def start_episode(self, seed: int) -> None:
-        """Nothing to forget: a person remembers."""
+        """Nothing to forget: a user remembers."""
 
-    def act(self, obs: Vector) -> Vector:  # noqa: ARG002  a person looks at the window
+    def act(self, obs: Vector) -> Vector:  # noqa: ARG002  a user looks at the window
         """The action of the keys that are pressed now, (4,): force x, force y, torque, shoot.
 
         Player two sees the rink turned by half a turn, so that forwards is his positive x.
