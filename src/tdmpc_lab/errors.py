@@ -73,26 +73,32 @@ class SpecError(LabError):
         super().__init__("\n".join(str(p) for p in self.problems))
 
 
-Level = Literal["error", "warning"]
+Level = Literal["ok", "warning", "error"]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Finding:
     """Something that a check found: what, why it matters, what to do."""
 
     level: Level
-    check: str  # what was looked at, in one word: environment, agent, memory, partition, ...
+    check: str  # what was looked at, in a word or two: environment, agent, memory, partition, ...
     what: str
-    why: str = ""
     fix: str = ""
+    why: str = ""
     where: str = ""  # file, line and key, where one of them is at fault
-    exit_code: int = 2  # 3 where the fault lies outside of spec and command line
+    key: str = ""  # of the spec, dotted, where one is at fault and its place is not known yet
+    outside: bool = False  # the fault lies outside of spec and command line
 
     def __str__(self) -> str:
         where = f"{self.where}: " if self.where else ""
         why = f": {self.why}" if self.why else ""
         fix = f" ({self.fix})" if self.fix else ""
         return f"{where}{self.what}{why}{fix}"
+
+    @property
+    def exit_code(self) -> int:
+        """Of a command that ends because of it."""
+        return ExternalError.exit_code if self.outside else 2
 
     def as_dict(self) -> dict[str, str]:
         """For scripts."""

@@ -295,7 +295,7 @@ def test_nothing_is_removed_unless_told_to(
     assert document["removed"] == [leftover["path"] for leftover in document["leftovers"]]
     assert sorted(set(before) - set(everything(lab))) == document["removed"]
     assert main(["gc", "--remove"]) == 0
-    assert "nothing that nobody needs" in capsys.readouterr().out
+    assert "nothing to remove" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(("answer", "left"), [("y\n", 1), ("\n", 3), ("", 3)])

@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 from test_cancel import job, lab  # noqa: F401 - `lab` is a fixture
 
-from tdmpc_lab.app.health.learning import Figures, Sign, last_figures, signs
+from tdmpc_lab.app.health.learning import Figures, last_figures, signs
 from tdmpc_lab.cli.main import main
 from tdmpc_lab.config.loader import spec_from_dict
 from tdmpc_lab.config.schema import Spec
+from tdmpc_lab.errors import Finding
 from tdmpc_lab.files import append_jsonl
 from tdmpc_lab.jobs.paths import Project
 
@@ -59,11 +60,11 @@ def spec() -> Spec:
     )
 
 
-def judged(spec: Spec, changed: dict[str, float], step: int = STEP) -> dict[str, Sign]:
+def judged(spec: Spec, changed: dict[str, float], step: int = STEP) -> dict[str, Finding]:
     values = HEALTHY | {
         (name if "/" in name or name == "updates" else f"diag/{name}"): v for name, v in changed.items()
     }
-    return {sign.name: sign for sign in signs(Figures(step, values, 3), spec)}
+    return {sign.check: sign for sign in signs(Figures(step, values, 3), spec)}
 
 
 def test_a_healthy_agent(spec: Spec) -> None:
@@ -132,9 +133,9 @@ def test_what_looks_wrong_is_said_alone(
     spec: Spec, name: str, changed: dict[str, float], said: str, setting: str
 ) -> None:
     found = judged(spec, changed)
-    assert [sign.name for sign in found.values() if sign.level == "warning"] == [name]
-    assert said in found[name].found
-    assert setting in found[name].look_at
+    assert [sign.check for sign in found.values() if sign.level == "warning"] == [name]
+    assert said in found[name].what
+    assert setting in found[name].fix
 
 
 def test_values_of_a_young_agent_are_on_their_way(spec: Spec) -> None:
@@ -146,7 +147,7 @@ def test_values_of_a_young_agent_are_on_their_way(spec: Spec) -> None:
 def test_a_wide_spread_that_costs_nothing_is_only_reported(spec: Spec) -> None:
     found = judged(spec, {"policy_std": 7.0})["policy"]
     assert found.level == "ok"
-    assert "its spread is 7 of at most 7.4" in found.found
+    assert "its spread is 7 of at most 7.4" in found.what
 
 
 def test_a_policy_is_not_judged_before_planning_is_better_than_chance(spec: Spec) -> None:
@@ -169,11 +170,11 @@ def test_ends_one_step_ahead_are_judged_where_they_are_learned(spec: Spec) -> No
     assert judged(spec, {"termination_recall_1": 0.0})["termination"].level == "ok"
     past = dataclasses.replace(spec, train=dataclasses.replace(spec.train, past_ends=True))
     assert judged(past, {"termination_recall_1": 0.0})["termination"].level == "warning"
-    assert "80% one step ahead" in judged(past, {"termination_recall_1": 0.8})["termination"].found
+    assert "80% one step ahead" in judged(past, {"termination_recall_1": 0.8})["termination"].what
 
 
 def test_planning_is_told_with_the_games_won_both_ways(spec: Spec) -> None:
-    assert "won 80% and 70%" in judged(spec, {})["planner"].found
+    assert "won 80% and 70%" in judged(spec, {})["planner"].what
 
 
 def test_the_newest_figures_count_with_the_newest_losses() -> None:

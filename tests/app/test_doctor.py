@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from tdmpc_lab.app.health import installation as doctor
-from tdmpc_lab.app.health.installation import Point, examine
+from tdmpc_lab.app.health.installation import examine
 from tdmpc_lab.cli.main import main
-from tdmpc_lab.errors import ExternalError
+from tdmpc_lab.errors import ExternalError, Finding
 from tdmpc_lab.jobs.paths import Project
 from tdmpc_lab.launch import commands
 from tdmpc_lab.launch.nodes import ask_nodes
@@ -24,16 +24,16 @@ def alone(project: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Pro
     return Project(project)
 
 
-def by_name(project: Project) -> dict[str, Point]:
-    return {point.name: point for point in examine(project)}
+def by_name(project: Project) -> dict[str, Finding]:
+    return {point.check: point for point in examine(project)}
 
 
 def test_a_machine_without_slurm_is_fine(alone: Project, capsys: pytest.CaptureFixture[str]) -> None:
     found = by_name(alone)
     assert found["python"].level == found["packages"].level == found["torch"].level == "ok"
-    assert "mlflow " in found["packages"].found
-    assert " threads, " in found["torch"].found
-    assert found["slurm"].found.startswith("not on this machine")
+    assert "mlflow " in found["packages"].what
+    assert " threads, " in found["torch"].what
+    assert found["slurm"].what.startswith("not on this machine")
     assert found["git"].level == "warning"
     assert main(["doctor"]) == 0
     assert "→ install it" in capsys.readouterr().out
@@ -55,7 +55,7 @@ def test_slurm_that_does_not_answer_exits_with_3(
     assert "Unable to contact" in points["slurm"]["found"]
     assert points["slurm"]["fix"]
     (tmp_path / "bin" / "sinfo").unlink()
-    assert by_name(alone)["slurm"].found == "commands missing: sinfo"
+    assert by_name(alone)["slurm"].what == "commands missing: sinfo"
 
 
 @pytest.mark.parametrize(
@@ -79,10 +79,10 @@ def test_slurm_s_commands_without_a_configuration(
         script.chmod(0o755)
     point = by_name(alone)["slurm"]
     assert (point.level, point.outside) == ("error", True)
-    assert found in point.found
-    assert "\n" not in point.found
-    assert "_establish" not in point.found + point.fix
-    assert "again later" not in point.found + point.fix
+    assert found in point.what
+    assert "\n" not in point.what
+    assert "_establish" not in point.what + point.fix
+    assert "again later" not in point.what + point.fix
     assert "SLURM_CONF" in point.fix
     with pytest.raises(ExternalError, match="no configuration of a cluster"):
         ask_nodes()
@@ -92,7 +92,7 @@ def test_a_store_that_mlflow_does_not_know(alone: Project, monkeypatch: pytest.M
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "127.0.0.1:5000")
     point = by_name(alone)["mlflow"]
     assert (point.level, point.outside) == ("error", True)
-    assert "did you mean http://127.0.0.1:5000?" in point.found
+    assert "did you mean http://127.0.0.1:5000?" in point.what
 
 
 def test_what_is_broken_exits_with_1(

@@ -13,7 +13,10 @@ from tdmpc_lab.errors import ExternalError, UsageError
 from tdmpc_lab.jobs.find import require_jobs
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from tdmpc_lab.app.health.project import Made
+    from tdmpc_lab.errors import Finding
 
 
 def doctor(args: Namespace) -> int:
@@ -24,15 +27,20 @@ def doctor(args: Namespace) -> int:
 def _installation(args: Namespace) -> int:
     from tdmpc_lab.app.health.installation import examine
 
-    points = examine(project_here())
+    findings = examine(project_here())
     if args.json:
-        print_json([point.as_dict() for point in points])
+        print_json(
+            [
+                {"level": one.level, "name": one.check, "found": one.what, "fix": one.fix, "outside": one.outside}
+                for one in findings
+            ]
+        )
     else:
-        _show_findings([(point.level, point.name, point.found, point.fix) for point in points])
-    errors = [point for point in points if point.level == "error"]
+        _show_findings(findings)
+    errors = [one for one in findings if one.level == "error"]
     if not errors:
         return OK
-    return ExternalError.exit_code if all(point.outside for point in errors) else FAILED
+    return ExternalError.exit_code if all(one.outside for one in errors) else FAILED
 
 
 def _job(args: Namespace) -> int:
@@ -47,16 +55,16 @@ def _job(args: Namespace) -> int:
         print_json({"job": found[0].id, **as_dict(figures, signs)})
     else:
         print(f"job {found[0].id}, step {figures.step:,}; what the figures mean: docs/diagnostics.md")
-        _show_findings([(sign.level, sign.name, sign.found, sign.look_at) for sign in signs])
+        _show_findings(signs)
     return FAILED if any(sign.level == "warning" for sign in signs) else OK
 
 
-def _show_findings(rows: list[tuple[str, str, str, str]]) -> None:
-    width = max(len(name) for _, name, _, _ in rows)
-    for level, name, found, remedy in rows:
-        print(f"{level:7}  {name:{width}}  {found}")
-        if remedy:
-            print(f"{'':7}  {'':{width}}  → {remedy}")
+def _show_findings(findings: Sequence[Finding]) -> None:
+    width = max(len(one.check) for one in findings)
+    for one in findings:
+        print(f"{one.level:7}  {one.check:{width}}  {one.what}")
+        if one.fix:
+            print(f"{'':7}  {'':{width}}  → {one.fix}")
 
 
 _FILES_SHOWN = 5

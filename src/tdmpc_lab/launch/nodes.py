@@ -13,7 +13,7 @@ from datetime import timedelta
 
 from tdmpc_lab.config.durations import format_duration
 from tdmpc_lab.config.schema import SlurmConfig
-from tdmpc_lab.errors import Level
+from tdmpc_lab.errors import Finding, Level
 from tdmpc_lab.launch.commands import command
 from tdmpc_lab.launch.options import extra_options
 from tdmpc_lab.launch.sbatch import memory_asked_for
@@ -40,19 +40,6 @@ class NodeGroup:
     nodes: int = 1
     in_use: bool = True
     """Whether jobs can run on them at all: not down, not drained."""
-
-
-@dataclass(frozen=True)
-class Mismatch:
-    """Something that a job asks for and the cluster does not have."""
-
-    key: str
-    what: str
-    why: str
-    fix: str
-    level: Level = "error"
-    outside: bool = False
-    """The cluster is at fault, not the spec."""
 
 
 def ask_nodes() -> list[NodeGroup]:
@@ -109,7 +96,7 @@ def _gpus(gres: str) -> dict[str, int]:
     return found
 
 
-def mismatches(config: SlurmConfig, groups: Sequence[NodeGroup]) -> list[Mismatch]:
+def mismatches(config: SlurmConfig, groups: Sequence[NodeGroup]) -> list[Finding]:
     """What a job asks for that no node has, all of it."""
     names = config.partition.split(",") if config.partition else [g.partition for g in groups if g.is_default][:1]
     known = list(dict.fromkeys(group.partition for group in groups))
@@ -120,19 +107,24 @@ def mismatches(config: SlurmConfig, groups: Sequence[NodeGroup]) -> list[Mismatc
     return [*_of_partitions(config, mine, groups), *_of_nodes(config, mine, groups)]
 
 
-def _no_partition(name: str, known: Sequence[str]) -> Mismatch:
+def _mismatch(key: str, what: str, why: str, fix: str, level: Level = "error", *, outside: bool = False) -> Finding:
+    check = "partition-time" if key == "slurm.time" else "slurm"
+    return Finding(level, check, what, fix, why, key=key, outside=outside)
+
+
+def _no_partition(name: str, known: Sequence[str]) -> Finding:
     near = difflib.get_close_matches(name, known, n=1)
     fix = f"did you mean {near[0]!r}?" if near else "choose one of these"
-    return Mismatch("slurm.partition", f"there is no partition {name!r}", f"the cluster has {', '.join(known)}", fix)
+    return _mismatch("slurm.partition", f"there is no partition {name!r}", f"the cluster has {', '.join(known)}", fix)
 
 
-def _of_partitions(config: SlurmConfig, mine: Sequence[NodeGroup], groups: Sequence[NodeGroup]) -> Iterator[Mismatch]:
+def _of_partitions(config: SlurmConfig, mine: Sequence[NodeGroup], groups: Sequence[NodeGroup]) -> Iterator[Finding]:
     names = ", ".join(dict.fromkeys(group.partition for group in mine))
     if not any(group.up for group in mine):
         why = "no job of it is started until the administrators open it again"
         others = list(dict.fromkeys(group.partition for group in groups if group.up))
         fix = f"choose one that is up ({', '.join(others)}), or wait" if others else "ask the administrators"
-        yield Mismatch("slurm.partition", f"partition {names} is not up", why, fix, outside=True)
+        yield _mismatch("slurm.partition", f"partition {names} is not up", why, fix, outside=True)
     limits = [group.limit for group in mine]
     longest = None if None in limits else max(limit for limit in limits if limit is not None)
     if longest is not None and config.time > longest:
@@ -140,10 +132,10 @@ def _of_partitions(config: SlurmConfig, mine: Sequence[NodeGroup], groups: Seque
         room = [g.partition for g in groups if g.limit is None or g.limit >= config.time]
         less = f"ask for slurm.time={format_duration(longest)} or less"
         fix = f"{less}, or for partition {' or '.join(dict.fromkeys(room))}" if room else less
-        yield Mismatch("slurm.time", what, "SLURM takes such a job and never starts it", fix)
+        yield _mismatch("slurm.time", what, "SLURM takes such a job and never starts it", fix)
 
 
-def _of_nodes(config: SlurmConfig, mine: Sequence[NodeGroup], groups: Sequence[NodeGroup]) -> Iterator[Mismatch]:
+def _of_nodes(config: SlurmConfig, mine: Sequence[NodeGroup], groups: Sequence[NodeGroup]) -> Iterator[Finding]:
     """GPUs first, then memory and CPUs on the nodes that have these GPUs."""
     names = ", ".join(dict.fromkeys(group.partition for group in mine))
     kind, count = gpus_asked_for(config)
@@ -157,7 +149,7 @@ def _of_nodes(config: SlurmConfig, mine: Sequence[NodeGroup], groups: Sequence[N
             most = max(_count(g, kind) for g in typed)
             label = f"GPUs of type {kind}" if kind else "GPUs"
             what = f"found {count}, but no node of partition {names} has more than {most} {label}"
-            yield Mismatch("slurm.gpus", what, "a job runs on one node", f"ask for at most {most}")
+            yield _mismatch("slurm.gpus", what, "a job runs on one node", f"ask for at most {most}")
         if not fit:
             return
     memory = memory_mib(memory_asked_for(config))
@@ -165,14 +157,14 @@ def _of_nodes(config: SlurmConfig, mine: Sequence[NodeGroup], groups: Sequence[N
     where = f"no node of partition {names}" + (" with these GPUs" if count else "")
     if memory is not None and memory > most_memory:
         what = f"found {memory_asked_for(config)}, but {where} has more than {most_memory / 1024:.1f}G"
-        yield Mismatch("slurm.memory", what, "no node could ever take the job", f"ask for at most {most_memory}M")
+        yield _mismatch("slurm.memory", what, "no node could ever take the job", f"ask for at most {most_memory}M")
     if config.cpus > most_cpus:
         what = f"found {config.cpus}, but {where} has more than {most_cpus}"
-        yield Mismatch("slurm.cpus", what, "no node could ever take the job", f"ask for at most {most_cpus}")
+        yield _mismatch("slurm.cpus", what, "no node could ever take the job", f"ask for at most {most_cpus}")
     open_ones = [g for g in fit if g.up]
     if open_ones and not any(g.in_use for g in open_ones):
         what = f"all nodes of partition {names} that fit are down or drained now"
-        yield Mismatch("slurm.partition", what, "the job waits until one is back", "`sinfo -R` tells why", "warning")
+        yield _mismatch("slurm.partition", what, "the job waits until one is back", "`sinfo -R` tells why", "warning")
 
 
 def gpus_asked_for(config: SlurmConfig) -> tuple[str, int]:
@@ -198,7 +190,7 @@ def _count(group: NodeGroup, kind: str) -> int:
     return group.gpus.get(kind, 0) if kind else sum(group.gpus.values())
 
 
-def _no_gpu(kind: str, names: str, mine: Sequence[NodeGroup], groups: Sequence[NodeGroup]) -> Mismatch:
+def _no_gpu(kind: str, names: str, mine: Sequence[NodeGroup], groups: Sequence[NodeGroup]) -> Finding:
     types = sorted({name for group in mine for name in group.gpus})
     has = ", ".join(f"{name or 'GPUs without a type'}" for name in types) or "no GPUs"
     elsewhere = list(dict.fromkeys(group.partition for group in groups if _count(group, kind)))
@@ -209,7 +201,7 @@ def _no_gpu(kind: str, names: str, mine: Sequence[NodeGroup], groups: Sequence[N
     else:
         fix = f"partition {' or '.join(elsewhere)} has them" if elsewhere else "choose one of these"
     what = f"no node of partition {names} has a GPU" + (f" of type {kind!r}" if kind else "")
-    return Mismatch("slurm.gpus", what, f"they have {has}", fix)
+    return _mismatch("slurm.gpus", what, f"they have {has}", fix)
 
 
 # GiB of memory. Where a card comes in two sizes, the smaller one.

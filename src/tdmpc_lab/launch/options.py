@@ -4,18 +4,9 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Collection, Iterator
-from typing import NamedTuple
 
 from tdmpc_lab.config.schema import SlurmConfig
-
-
-class OptionProblem(NamedTuple):
-    """Something in the `slurm` section that can't be asked for."""
-
-    key: str  # dotted, as in the spec
-    message: str
-    hint: str
-
+from tdmpc_lab.errors import Problem
 
 # Options with a key of their own in the spec that always has a value.
 _OWN_KEYS = {"time": "slurm.time", "cpus-per-task": "slurm.cpus", "job-name": "name", "comment": "about"}
@@ -105,7 +96,11 @@ def is_abbreviated(name: str) -> bool:
     return any(known.startswith(name) for known in KNOWN_OPTIONS if known != name)
 
 
-def option_problems(config: SlurmConfig, known: Collection[str] = KNOWN_OPTIONS) -> list[OptionProblem]:
+def _problem(key: str, message: str, hint: str) -> Problem:
+    return Problem(file="spec", line=None, key=key, message=message, hint=hint)
+
+
+def option_problems(config: SlurmConfig, known: Collection[str] = KNOWN_OPTIONS) -> list[Problem]:
     """What is wrong between the keys of the `slurm` section and its `extra` options, all of it.
 
     An option that is not among `known` is refused: sbatch would, too, but only after everything else was done.
@@ -113,35 +108,35 @@ def option_problems(config: SlurmConfig, known: Collection[str] = KNOWN_OPTIONS)
     return list(_problems(config, known))
 
 
-def _problems(config: SlurmConfig, known: Collection[str]) -> Iterator[OptionProblem]:
+def _problems(config: SlurmConfig, known: Collection[str]) -> Iterator[Problem]:
     given: dict[str, str] = {}
     for option, value in config.extra.items():
         name, key = option.replace("_", "-"), f"slurm.extra.{option}"
         other = _ONE_OF_TWO.get(name)
         if not name.replace("-", "").isalnum() or not name.isascii() or name.startswith("-"):
-            yield OptionProblem(key, f"{option!r} is no sbatch option", "write its long name without the dashes")
+            yield _problem(key, f"{option!r} is no sbatch option", "write its long name without the dashes")
         elif "\n" in str(value) or "\r" in str(value):
             message = "a value of several lines can't stand in an sbatch script"
-            yield OptionProblem(key, message, "write it on one line")
+            yield _problem(key, message, "write it on one line")
         elif name in given:
-            yield OptionProblem(key, f"--{name} is given twice, also as {given[name]!r}", "leave one of them out")
+            yield _problem(key, f"--{name} is given twice, also as {given[name]!r}", "leave one of them out")
         elif name in _OWN_KEYS:
-            yield OptionProblem(key, f"--{name} has a key of its own", f"set {_OWN_KEYS[name]} instead")
+            yield _problem(key, f"--{name} has a key of its own", f"set {_OWN_KEYS[name]} instead")
         elif name in _TAKEN:
-            yield OptionProblem(key, f"--{name} is set by the submission itself", _TAKEN[name])
+            yield _problem(key, f"--{name} is set by the submission itself", _TAKEN[name])
         elif name not in known:
-            yield OptionProblem(key, f"sbatch has no option --{name}", _nearest(name, known))
+            yield _problem(key, f"sbatch has no option --{name}", _nearest(name, known))
         elif value is True and name in KNOWN_OPTIONS and name not in (*_SWITCHES, *_YES_NO):
             message = f"--{name} needs a value, found true, which is also how YAML reads yes and on"
-            yield OptionProblem(key, message, "write the value that `sbatch --help` tells of, a word in quotes")
+            yield _problem(key, message, "write the value that `sbatch --help` tells of, a word in quotes")
         elif other is not None and getattr(config, other) not in (None, ()):
             message = f"--{name} and slurm.{other} ask for the same twice"
-            yield OptionProblem(key, message, f"leave one of them out, or set slurm.{other}={_unset(other)}")
+            yield _problem(key, message, f"leave one of them out, or set slurm.{other}={_unset(other)}")
         elif name in MEMORY_INSTEAD and (clash := next((o for o in given if o in MEMORY_INSTEAD), None)):
-            yield OptionProblem(key, f"--{name} and --{clash} exclude each other", "leave one of them out")
+            yield _problem(key, f"--{name} and --{clash} exclude each other", "leave one of them out")
         given[name] = option
     if config.nodelist and config.nodelist == config.exclude:
-        yield OptionProblem("slurm.exclude", "the same nodes as slurm.nodelist: no node is left", "change one of them")
+        yield _problem("slurm.exclude", "the same nodes as slurm.nodelist: no node is left", "change one of them")
 
 
 def _unset(key: str) -> str:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from tdmpc_lab.config.schema import ContainerConfig, SlurmConfig
-from tdmpc_lab.errors import Problem, SpecError
+from tdmpc_lab.errors import SpecError
 from tdmpc_lab.jobs.paths import Project
 from tdmpc_lab.launch.options import KNOWN_OPTIONS, MEMORY_INSTEAD, extra_options, option_problems
 from tdmpc_lab.launch.process import Workplace
@@ -90,7 +90,7 @@ def slurm_parameters(config: SlurmConfig, job_name: str, comment: str) -> dict[s
     extra = extra_options(config)
     problems = option_problems(config, KNOWN_OPTIONS | set(extra))
     if problems:
-        raise SpecError([Problem(file="spec", line=None, key=p.key, message=p.message, hint=p.hint) for p in problems])
+        raise SpecError(problems)
     parameters: dict[str, Any] = {
         "job_name": job_name,
         "comment": " ".join(comment.split()) or None,

@@ -168,7 +168,7 @@ def disk_findings(project: Project, sizes: Sequence[int]) -> Iterator[Finding]:
                 what=problem,
                 why="a job's files go there",
                 fix="see to its permissions",
-                exit_code=3,
+                outside=True,
             )
     needed, free = sum(sizes), shutil.disk_usage(nearest(project.root)).free
     if needed <= free / 2:
@@ -180,7 +180,7 @@ def disk_findings(project: Project, sizes: Sequence[int]) -> Iterator[Finding]:
         what=f"{free / GIB:.1f} GiB are left on the disk of {project.root}",
         why=f"checkpoints of {len(sizes)} job{'s' * (len(sizes) > 1)} take about {needed / GIB:.1f} GiB",
         fix="make room, or lower train.replay_capacity, which lies there too",
-        exit_code=3,
+        outside=True,
     )
 
 

@@ -128,7 +128,7 @@ def _no_answer(text: str, level: Level) -> Finding:
         what=text,
         why=why,
         fix="try again when `sinfo` answers, or use --cluster local",
-        exit_code=3,
+        outside=True,
     )
 
 
@@ -173,9 +173,8 @@ def _try(
             except LabError as error:
                 if told and isinstance(error, EnvironmentSpecError):
                     continue
-                code = 3 if isinstance(error, ExternalError) else 2
-                where = str(item.path)
-                found.append(Finding(level="error", check="trial", where=where, what=str(error), exit_code=code))
+                outside = isinstance(error, ExternalError)
+                found.append(Finding("error", "trial", str(error), where=str(item.path), outside=outside))
     return trials
 
 
@@ -185,15 +184,7 @@ def _site_findings(
     from tdmpc_lab.launch.nodes import mismatches
 
     for found in mismatches(item.spec.slurm, groups) if groups else ():
-        yield Finding(
-            level=found.level,
-            check="partition-time" if found.key == "slurm.time" else "slurm",
-            where=place(item, found.key),
-            what=found.what,
-            why=found.why,
-            fix=found.fix,
-            exit_code=3 if found.outside else 2,
-        )
+        yield replace(found, where=place(item, found.key))
     if item.spec.slurm.container is not None:
         yield from _container_findings(project, item, item.spec.slurm.container)
     if trial is not None:
@@ -246,4 +237,4 @@ def _store_findings(project: Project) -> list[Finding]:
         return []
     why = "training continues without it, and metrics.jsonl holds everything"
     fix = "see to it before the job starts" + (", or unset MLFLOW_TRACKING_URI" * ("MLFLOW_TRACKING_URI" in os.environ))
-    return [Finding(level="warning", check="mlflow", what=problem, why=why, fix=fix, exit_code=3)]
+    return [Finding(level="warning", check="mlflow", what=problem, why=why, fix=fix, outside=True)]

@@ -13,14 +13,13 @@ import stat
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from tdmpc_lab.app.checks.memory import GIB, unwritable
 from tdmpc_lab.app.health.project import closed_above
 from tdmpc_lab.config.project import check_profiles, profile_files
-from tdmpc_lab.errors import ExternalError, LabError, SpecError, UsageError
+from tdmpc_lab.errors import ExternalError, Finding, LabError, SpecError, UsageError
 from tdmpc_lab.files import nearest
 from tdmpc_lab.jobs.find import folder_names
 from tdmpc_lab.jobs.git import GitError, NoRepositoryError, git
@@ -37,25 +36,9 @@ _LITTLE_DISK = 5 * GIB
 _TIMEOUT_S = 20
 
 
-@dataclass(frozen=True)
-class Point:
-    """One thing that was looked at."""
-
-    level: Level
-    name: str
-    found: str
-    fix: str = ""
-    outside: bool = False
-    """Not the installation is at fault, but what it relies on."""
-
-    def as_dict(self) -> dict[str, Any]:
-        """For scripts."""
-        return asdict(self)
-
-
-def examine(project: Project) -> list[Point]:
+def examine(project: Project) -> list[Finding]:
     """Look at everything; nothing is written, and nothing raises."""
-    parts: list[Callable[[], Iterator[Point]]] = [
+    parts: list[Callable[[], Iterator[Finding]]] = [
         _python,
         _packages,
         _torch,
@@ -71,37 +54,39 @@ def examine(project: Project) -> list[Point]:
         return [point for points in pool.map(_looked_at, parts) for point in points]
 
 
-def _looked_at(part: Callable[[], Iterator[Point]]) -> list[Point]:
+def _looked_at(part: Callable[[], Iterator[Finding]]) -> list[Finding]:
     """The points of one part; what can't be looked at is one, too."""
-    points: list[Point] = []
+    points: list[Finding] = []
     try:
         points.extend(part())
     except OSError as error:
-        points.append(Point("error", "files", reason(error), "see to its permissions", outside=True))
+        points.append(Finding("error", "files", reason(error), "see to its permissions", outside=True))
     return points
 
 
-def _python() -> Iterator[Point]:
+def _python() -> Iterator[Finding]:
     found = f"{platform.python_version()} ({sys.executable})"
     if sys.version_info < OLDEST:
         needed = ".".join(map(str, OLDEST))
-        yield Point("error", "python", found, f"install Python {needed} or newer, then `make venv PYTHON=/path/to/it`")
+        yield Finding(
+            "error", "python", found, f"install Python {needed} or newer, then `make venv PYTHON=/path/to/it`"
+        )
     else:
-        yield Point("ok", "python", found)
+        yield Finding("ok", "python", found)
 
 
-def _packages() -> Iterator[Point]:
+def _packages() -> Iterator[Finding]:
     versions = {name: _version(name) for name in NEEDED}
     missing = [name for name, version in versions.items() if version is None]
     if missing:
-        yield Point("error", "packages", f"missing: {', '.join(missing)}", "run `make venv` in the project's folder")
+        yield Finding("error", "packages", f"missing: {', '.join(missing)}", "run `make venv` in the project's folder")
     else:
-        yield Point("ok", "packages", ", ".join(f"{name} {version}" for name, version in versions.items()))
+        yield Finding("ok", "packages", ", ".join(f"{name} {version}" for name, version in versions.items()))
     if importlib.util.find_spec(HOCKEY) is None:
         fix = "run `make venv`; without it `env: {id: hockey}` can't be used, all else can"
-        yield Point("warning", "hockey", "Box2D is missing", fix)
+        yield Finding("warning", "hockey", "Box2D is missing", fix)
     else:
-        yield Point("ok", "hockey", "built in, with Box2D")
+        yield Finding("ok", "hockey", "built in, with Box2D")
 
 
 def _version(package: str) -> str | None:
@@ -111,7 +96,7 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _torch() -> Iterator[Point]:
+def _torch() -> Iterator[Finding]:
     if importlib.util.find_spec("torch") is None:
         return  # `packages` says so
     try:
@@ -119,19 +104,19 @@ def _torch() -> Iterator[Point]:
 
         found = describe_torch()
     except (ImportError, OSError, RuntimeError) as error:
-        yield Point("error", "torch", f"can't be loaded: {error}", "run `make clean` and `make venv`")
+        yield Finding("error", "torch", f"can't be loaded: {error}", "run `make clean` and `make venv`")
         return
-    yield Point("ok", "torch", found)
+    yield Finding("ok", "torch", found)
 
 
-def _slurm() -> Iterator[Point]:
+def _slurm() -> Iterator[Finding]:
     missing = [name for name in ("sbatch", "srun", "squeue", "sinfo", "scontrol", "scancel") if not shutil.which(name)]
     if len(missing) == 6:
-        yield Point("ok", "slurm", "not on this machine: jobs run here (--cluster local)")
+        yield Finding("ok", "slurm", "not on this machine: jobs run here (--cluster local)")
         return
     if missing:
         fix = "ask the administrators, or submit from the login node"
-        yield Point("error", "slurm", f"commands missing: {', '.join(missing)}", fix, outside=True)
+        yield Finding("error", "slurm", f"commands missing: {', '.join(missing)}", fix, outside=True)
         return
     from tdmpc_lab.launch.commands import missing_configuration
     from tdmpc_lab.launch.nodes import ask_nodes
@@ -142,69 +127,69 @@ def _slurm() -> Iterator[Point]:
         fix = "`scontrol ping` tells which controller is asked; --cluster local runs jobs here"
         if unconfigured := missing_configuration():
             what, _, fix = unconfigured.partition(". ")
-        yield Point("error", "slurm", what if unconfigured else str(error), fix, outside=True)
+        yield Finding("error", "slurm", what if unconfigured else str(error), fix, outside=True)
         return
     partitions = dict.fromkeys(group.partition + ("" if group.up else " (down)") for group in groups)
     nodes = sum(group.nodes for group in groups if group.partition == groups[0].partition) if groups else 0
     types = sorted({kind or "without a type" for group in groups for kind in group.gpus})
     gpus = f"; GPUs: {', '.join(types)}" if types else "; no GPUs"
     first = f" ({nodes} nodes in the first)" if nodes else ""
-    yield Point("ok", "slurm", f"answers; partitions: {', '.join(partitions)}{first}{gpus}")
+    yield Finding("ok", "slurm", f"answers; partitions: {', '.join(partitions)}{first}{gpus}")
     yield _accounting()
 
 
-def _accounting() -> Point:
+def _accounting() -> Finding:
     from tdmpc_lab.launch.commands import run
 
     try:
         done = run(["sacct", "--noheader", "--format=JobID", "--starttime=now"], _TIMEOUT_S)
     except ExternalError as error:
-        return Point("warning", "accounting", str(error), "ends of jobs are told by their own files alone")
+        return Finding("warning", "accounting", str(error), "ends of jobs are told by their own files alone")
     if done.returncode:
         fix = "nothing: how jobs ended is told by their own files"
-        return Point("warning", "accounting", f"off: {one_line(done.stderr) or 'no reason given'}", fix)
-    return Point("ok", "accounting", "on")
+        return Finding("warning", "accounting", f"off: {one_line(done.stderr) or 'no reason given'}", fix)
+    return Finding("ok", "accounting", "on")
 
 
-def _profiles(project: Project) -> Iterator[Point]:
+def _profiles(project: Project) -> Iterator[Finding]:
     files = profile_files(project.root)
     there = [str(path) for path in files if path.exists()]
     if not there:
-        yield Point("ok", "profiles", f"none ({' and '.join(str(path) for path in files)} are not there)")
+        yield Finding("ok", "profiles", f"none ({' and '.join(str(path) for path in files)} are not there)")
         return
     try:
         names = check_profiles(files)
     except SpecError as error:
         for problem in error.problems:
-            yield Point("error", "profiles", str(problem), "correct the file")
+            yield Finding("error", "profiles", str(problem), "correct the file")
         return
-    yield Point("ok", "profiles", f"{', '.join(names) or 'none'} in {' and '.join(there)}")
+    yield Finding("ok", "profiles", f"{', '.join(names) or 'none'} in {' and '.join(there)}")
 
 
-def _store(project: Project) -> Iterator[Point]:
+def _store(project: Project) -> Iterator[Finding]:
     from tdmpc_lab.tracking.store import public_uri, refused_by_mlflow, store_problem, store_uri
 
     if problem := store_problem(project.root) or refused_by_mlflow(store_uri(project.root)):
         fix = "jobs run without it; start the server, or name another in MLFLOW_TRACKING_URI or tdmpc-lab.yaml"
-        yield Point("error", "mlflow", problem, fix, outside=True)
+        yield Finding("error", "mlflow", problem, fix, outside=True)
         return
     try:
-        yield Point("ok", "mlflow", public_uri(store_uri(project.root)))
+        yield Finding("ok", "mlflow", public_uri(store_uri(project.root)))
     except LabError as error:
-        yield Point("error", "mlflow", str(error), "change MLFLOW_TRACKING_URI")
+        yield Finding("error", "mlflow", str(error), "change MLFLOW_TRACKING_URI")
 
 
-def look_at_git(project: Project) -> Iterator[Point]:
+def look_at_git(project: Project) -> Iterator[Finding]:
     if shutil.which("git") is None:
-        yield Point("warning", "git", "not installed", "install it: jobs are recorded with the commit they ran")
+        yield Finding("warning", "git", "not installed", "install it: jobs are recorded with the commit they ran")
         return
     try:
-        yield Point("ok", "git", f"commit {git(project.root, 'rev-parse', '--short', 'HEAD').strip()}")
+        yield Finding("ok", "git", f"commit {git(project.root, 'rev-parse', '--short', 'HEAD').strip()}")
     except NoRepositoryError as error:
         fix = "run `git init` and commit: the code of a job is kept from git's files"
-        yield Point("warning", "git", str(error), fix)
+        yield Finding("warning", "git", str(error), fix)
     except GitError as error:
-        yield Point("warning", "git", *_why_no_commit(project, error))
+        yield Finding("warning", "git", *_why_no_commit(project, error))
 
 
 def _why_no_commit(project: Project, error: GitError) -> tuple[str, str]:
@@ -216,25 +201,25 @@ def _why_no_commit(project: Project, error: GitError) -> tuple[str, str]:
     return f"{project.root} is in a repository without a commit", "commit: jobs are recorded with the commit they ran"
 
 
-def look_at_sharing(project: Project) -> Iterator[Point]:
+def look_at_sharing(project: Project) -> Iterator[Finding]:
     """Whether those who use the project can all use all of it, and nobody else."""
     root = project.root
     status = root.stat()
     if not is_shared(root):
         users = sorted({user_name(uid) for uid in {status.st_uid, os.getuid(), *_owners(project)}})
         if len(users) == 1:
-            yield Point("ok", "sharing", f"of {users[0]} alone; for a group: tdmpc-lab init --shared")
+            yield Finding("ok", "sharing", f"of {users[0]} alone; for a group: tdmpc-lab init --shared")
         else:
             found = f"{', '.join(users)} use it, and it is not set up for several users"
-            yield Point("warning", "sharing", found, _by_owner(status.st_uid))
+            yield Finding("warning", "sharing", found, _by_owner(status.st_uid))
         return
     group = group_name(status.st_gid)
     if not is_member(status.st_gid):
         found = f"shared with group {group}, which you are not in"
-        yield Point("error", "sharing", found, "ask who looks after the machine to add you to it", outside=True)
+        yield Finding("error", "sharing", found, "ask who looks after the machine to add you to it", outside=True)
         return
     points = [*_open_to_others(root, status), *_closed_above(root, status.st_gid), *_not_shared(root, status.st_gid)]
-    yield from points or [Point("ok", "sharing", f"shared with group {group}, closed to others")]
+    yield from points or [Finding("ok", "sharing", f"shared with group {group}, closed to others")]
 
 
 def _owners(project: Project) -> set[int]:
@@ -247,19 +232,19 @@ def _by_owner(uid: int) -> str:
     return f"tdmpc-lab init --shared{who}"
 
 
-def _open_to_others(root: Path, status: os.stat_result) -> Iterator[Point]:
+def _open_to_others(root: Path, status: os.stat_result) -> Iterator[Finding]:
     if status.st_mode & stat.S_IRWXO:
         found = f"users outside of group {group_name(status.st_gid)} can look into {root}"
-        yield Point("warning", "sharing", found, _by_owner(status.st_uid))
+        yield Finding("warning", "sharing", found, _by_owner(status.st_uid))
 
 
-def _closed_above(root: Path, gid: int) -> Iterator[Point]:
+def _closed_above(root: Path, gid: int) -> Iterator[Finding]:
     for folder in closed_above(root, gid):
         fix = f"chmod o+x {shlex.quote(str(folder))}, or move the project"
-        yield Point("warning", "sharing", f"{folder} keeps group {group_name(gid)} out", fix, outside=True)
+        yield Finding("warning", "sharing", f"{folder} keeps group {group_name(gid)} out", fix, outside=True)
 
 
-def _not_shared(root: Path, gid: int) -> Iterator[Point]:
+def _not_shared(root: Path, gid: int) -> Iterator[Finding]:
     """One point for each user who owns what the others can't use."""
     found: dict[int, list[Closed]] = {}
     for closed in not_shared(root, gid):
@@ -268,26 +253,26 @@ def _not_shared(root: Path, gid: int) -> Iterator[Point]:
         first = of_owner[0]
         more = f" and {len(of_owner) - 1:,} more" if len(of_owner) > 1 else ""
         told = f"the group can't use {first.path} ({first.why}){more}, of {user_name(owner)}"
-        yield Point("error", "sharing", told, _by_owner(owner), outside=True)
+        yield Finding("error", "sharing", told, _by_owner(owner), outside=True)
 
 
-def _disk(project: Project) -> Iterator[Point]:
+def _disk(project: Project) -> Iterator[Finding]:
     for folder in (project.jobs, project.notes, project.mlruns):
         if problem := unwritable(folder):
-            yield Point("error", "folders", problem, "see to its permissions", outside=True)
+            yield Finding("error", "folders", problem, "see to its permissions", outside=True)
     free = shutil.disk_usage(nearest(project.root)).free
     level: Level = "ok" if free > _LITTLE_DISK else "warning"
     fix = "" if level == "ok" else "remove old job folders; a full-size checkpoint takes some 250 MB"
-    yield Point(level, "disk", f"{free / GIB:.1f} GiB left at {project.root}; a quota can't be seen here", fix)
+    yield Finding(level, "disk", f"{free / GIB:.1f} GiB left at {project.root}; a quota can't be seen here", fix)
 
 
-def _schema(project: Project) -> Iterator[Point]:
+def _schema(project: Project) -> Iterator[Finding]:
     """Whether an editor completes specs: a comment in them that names a schema which is there."""
     named = re.compile(r"^# yaml-language-server: \$schema=(\S+)", re.MULTILINE)
     for spec in sorted(project.experiments.glob("*.yaml")):
         match = named.search(spec.read_text(encoding="utf-8", errors="replace"))
         if match and "://" not in match[1] and not (spec.parent / match[1]).exists():
             fix = f"tdmpc-lab schema > {os.path.relpath((spec.parent / match[1]).resolve(), Path.cwd())}"
-            yield Point("warning", "editor", f"{spec} names the schema {match[1]}, which is not there", fix)
+            yield Finding("warning", "editor", f"{spec} names the schema {match[1]}, which is not there", fix)
             return
-    yield Point("ok", "editor", "`tdmpc-lab schema` prints the schema for completion")
+    yield Finding("ok", "editor", "`tdmpc-lab schema` prints the schema for completion")

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from tdmpc_lab.config.loader import load_resolved
 from tdmpc_lab.config.schema import Spec
-from tdmpc_lab.errors import UsageError
+from tdmpc_lab.errors import Finding, UsageError
 from tdmpc_lab.files import read_jsonl
 from tdmpc_lab.jobs.events import read_events
 from tdmpc_lab.jobs.metrics import Row, as_float, as_int
@@ -61,18 +61,6 @@ GRADIENTS_CLIPPED = 5.0
 
 
 @dataclass(frozen=True)
-class Sign:
-    """One thing that was looked at."""
-
-    level: Level
-    name: str
-    found: str
-    """The figure, in words."""
-    look_at: str = ""
-    """Settings, and what they would do."""
-
-
-@dataclass(frozen=True)
 class Figures:
     """The last value of every figure that the rows hold: diagnostics, gradients, updates, evaluation (`eval/…`)."""
 
@@ -85,7 +73,7 @@ class Figures:
         return self.values.get(name)
 
 
-def diagnose_job(paths: JobPaths) -> tuple[Figures, list[Sign]]:
+def diagnose_job(paths: JobPaths) -> tuple[Figures, list[Finding]]:
     """Read a job's figures and judge them.
 
     Raises:
@@ -128,7 +116,7 @@ def _random_play(rows: list[Row]) -> dict[str, float]:
     return {"random/return": statistics.fmean(returns)} if returns else {}
 
 
-def signs(figures: Figures, spec: Spec) -> Iterator[Sign]:
+def signs(figures: Figures, spec: Spec) -> Iterator[Finding]:
     """Judge every figure that is there, the world model first."""
     yield from _model(figures, spec)
     yield from _value(figures, spec)
@@ -141,7 +129,7 @@ def signs(figures: Figures, spec: Spec) -> Iterator[Sign]:
     yield from _gradients(figures, spec)
 
 
-def _model(figures: Figures, spec: Spec) -> Iterator[Sign]:
+def _model(figures: Figures, spec: Spec) -> Iterator[Finding]:
     variance = figures.get("diag/latent_variance")
     first, last = figures.get("diag/model_error_1"), figures.get(f"diag/model_error_{figures.horizon}")
     if first is None or last is None:
@@ -150,29 +138,29 @@ def _model(figures: Figures, spec: Spec) -> Iterator[Sign]:
     if variance is not None and variance < ALIKE:
         norm = "" if spec.agent.encoder_norm else "agent.encoder_norm: on; "
         said = f"{found}; latents of different states differ by a variance of {variance:.2g} only: all look alike to it"
-        yield Sign("warning", "world model", said, f"{norm}agent.lr (lower), agent.consistency_weight (lower)")
+        yield Finding("warning", "world model", said, f"{norm}agent.lr (lower), agent.consistency_weight (lower)")
     elif first > BLOWN_UP:
         remedy = "agent.lr (lower): training longer will not mend it"
-        yield Sign("warning", "world model", f"{found}: the latents have collapsed or blown up", remedy)
+        yield Finding("warning", "world model", f"{found}: the latents have collapsed or blown up", remedy)
     elif first > MODEL_ERROR:
-        yield Sign(
+        yield Finding(
             "warning",
             "world model",
             f"{found}: it hardly predicts better than the mean latent",
             "train longer; agent.lr (lower when the losses jump), agent.consistency_weight, agent.latent_dim",
         )
     elif figures.horizon > 1 and last > GROWTH * first and last > MODEL_ERROR:
-        yield Sign(
+        yield Finding(
             "warning",
             "world model",
             f"{found}: the end of a plan is guesswork",
             f"agent.horizon below {figures.horizon}; agent.rho nearer to 1 gives late steps more weight",
         )
     else:
-        yield Sign("ok", "world model", found)
+        yield Finding("ok", "world model", found)
 
 
-def _value(figures: Figures, spec: Spec) -> Iterator[Sign]:
+def _value(figures: Figures, spec: Spec) -> Iterator[Finding]:
     bias, spread = figures.get("diag/value_bias"), figures.get("diag/value_spread")
     predicted, realised = figures.get("diag/value_predicted"), figures.get("diag/value_realised")
     if bias is None or spread is None or predicted is None or realised is None:
@@ -180,43 +168,43 @@ def _value(figures: Figures, spec: Spec) -> Iterator[Sign]:
     found = f"predicted {predicted:.3g}, realised {realised:.3g} (spread of the returns {spread:.2g})"
     unit = max(spread, 0.01 * abs(realised), 1e-6)
     if -LAG * unit <= bias <= BIAS * unit:
-        yield Sign("ok", "value", found)
+        yield Finding("ok", "value", found)
     elif min(0.0, realised) <= predicted <= max(0.0, realised):  # values begin at 0 and move by the targets' steps
         young = figures.step < spec.train.steps / 2
         remedy = "" if young else "train longer; agent.tau (higher), train.updates_per_step (higher)"
-        yield Sign("ok" if young else "warning", "value", f"{found}: still on its way from 0", remedy)
+        yield Finding("ok" if young else "warning", "value", f"{found}: still on its way from 0", remedy)
     elif bias > 0:
         remedy = "train.updates_per_step (lower), agent.tau (lower), agent.discount (lower)"
-        yield Sign("warning", "value", f"{found}: overestimated", remedy)
+        yield Finding("warning", "value", f"{found}: overestimated", remedy)
     else:
         remedy = "train longer; agent.discount (lower learns faster), agent.tau (higher)"
-        yield Sign("warning", "value", f"{found}: underestimated", remedy)
+        yield Finding("warning", "value", f"{found}: underestimated", remedy)
 
 
-def _bins(figures: Figures, spec: Spec) -> Iterator[Sign]:
+def _bins(figures: Figures, spec: Spec) -> Iterator[Finding]:
     rewards, values = figures.get("diag/reward_clipped"), figures.get("diag/value_clipped")
     if rewards is None or values is None:
         return
     found = f"{rewards:.2%} of the rewards and {values:.2%} of the returns lie outside"
     if max(rewards, values) > CLIPPED:
         reach = f"[{spec.agent.bin_low:g}, {spec.agent.bin_high:g}]"
-        yield Sign(
+        yield Finding(
             "warning",
             "bins",
             f"{found} {reach} in symlog space",
             "reward.scale (lower), or wider agent.bin_low, agent.bin_high",
         )
     else:
-        yield Sign("ok", "bins", found)
+        yield Finding("ok", "bins", found)
 
 
-def _ends(figures: Figures, *, past_ends: bool) -> Iterator[Sign]:
+def _ends(figures: Figures, *, past_ends: bool) -> Iterator[Finding]:
     recall, precision = figures.get("diag/termination_recall"), figures.get("diag/termination_precision")
     share = figures.get("diag/terminated")
     if not share:
         if precision is not None:  # it says so, and nothing ever ended
             found = "foretells ends, and no episode ended by itself"
-            yield Sign("warning", "termination", found, "agent.termination_weight (higher); train longer")
+            yield Finding("warning", "termination", found, "agent.termination_weight (higher); train longer")
         return
     parts = [f"{share:.2%} of the steps end an episode"]
     parts += [] if recall is None else [f"{recall:.0%} of these foreseen {figures.horizon} steps ahead"]
@@ -225,10 +213,10 @@ def _ends(figures: Figures, *, past_ends: bool) -> Iterator[Sign]:
     parts += [] if near is None else [f"{near:.0%} one step ahead"]
     poor = any(x is not None and x < least for x, least in ((recall, RECALL), (near, RECALL), (precision, PRECISION)))
     remedy = "agent.termination_weight (higher); rare ends take long to learn" if poor else ""
-    yield Sign("warning" if poor else "ok", "termination", ", ".join(parts), remedy)
+    yield Finding("warning" if poor else "ok", "termination", ", ".join(parts), remedy)
 
 
-def _actions(figures: Figures) -> Iterator[Sign]:
+def _actions(figures: Figures) -> Iterator[Finding]:
     taken, policy = figures.get("diag/action_saturation"), figures.get("diag/policy_saturation")
     stuck = figures.get("diag/action_stuck")
     if taken is None or policy is None:
@@ -237,12 +225,12 @@ def _actions(figures: Figures) -> Iterator[Sign]:
     if stuck is not None and stuck > SATURATION:
         # of both: a policy that is sure of itself is no trouble where planning corrects it
         remedy = "agent.entropy_weight (higher); fine where the best play is full throttle"
-        yield Sign("warning", "actions", f"{found}, {stuck:.0%} of both in one entry: stuck at the ends", remedy)
+        yield Finding("warning", "actions", f"{found}, {stuck:.0%} of both in one entry: stuck at the ends", remedy)
     else:
-        yield Sign("ok", "actions", found)
+        yield Finding("ok", "actions", found)
 
 
-def _policy(figures: Figures, spec: Spec) -> Iterator[Sign]:
+def _policy(figures: Figures, spec: Spec) -> Iterator[Finding]:
     """The policy without the planner, on the scale from random play (0) to planning (1); and its spread."""
     std, limit = figures.get("diag/policy_std"), math.exp(spec.agent.log_std_max)
     kept = _kept(figures)
@@ -253,22 +241,22 @@ def _policy(figures: Figures, spec: Spec) -> Iterator[Sign]:
     found = f"its spread is {std:.2g} of at most {limit:.2g}"
     found += "" if kept is None else f"; alone it keeps {max(kept, 0):.0%} of what planning gains over random play"
     if kept is None or kept >= KEPT:
-        yield Sign("ok", "policy", found)
+        yield Finding("ok", "policy", found)
         return
     found += f" (return {alone:.3g})"
     gaussian = spec.agent.entropy == "gaussian"
     squashed = "agent.entropy: squashed" + ("" if spec.agent.entropy_weight > 0 else " with agent.entropy_weight 1e-4")
     if pinned and gaussian:
-        yield Sign("warning", "policy", f"{found}: it acts by chance, since wider always pays", squashed)
+        yield Finding("warning", "policy", f"{found}: it acts by chance, since wider always pays", squashed)
     elif at_ends > AT_THE_ENDS:
         gradient = figures.get("grad_norm/policy")
         flat = "" if gradient is None else f" and hardly passes a gradient on ({gradient:.2g})"
         remedy = f"{squashed}; a new job: this one does not come back" if gaussian else "agent.entropy_weight (higher)"
         said = f"{found}: {at_ends:.0%} of its means are at the ends, where tanh is flat{flat}"
-        yield Sign("warning", "policy", said, remedy)
+        yield Finding("warning", "policy", said, remedy)
     else:
         remedy = "agent.policy_prior: cloned (it learns from the planner's actions); train longer"
-        yield Sign("warning", "policy", f"{found}: it has learned little of what the planner finds", remedy)
+        yield Finding("warning", "policy", f"{found}: it has learned little of what the planner finds", remedy)
 
 
 def _kept(figures: Figures) -> float | None:
@@ -281,7 +269,7 @@ def _kept(figures: Figures) -> float | None:
     return None if gained <= GAINED * max(spread, 1e-6) else (alone - random) / gained
 
 
-def _planner(figures: Figures) -> Iterator[Sign]:
+def _planner(figures: Figures) -> Iterator[Finding]:
     """By the newest evaluation, which plays its episodes both ways."""
     planned, alone = figures.get("eval/return_mean"), figures.get("eval/policy_return_mean")
     spread, distance = figures.get("eval/return_std"), figures.get("diag/planner_distance")
@@ -293,12 +281,12 @@ def _planner(figures: Figures) -> Iterator[Sign]:
     found += "" if distance is None else f" (actions {distance:.2f} apart)"
     if alone - planned > WORSE * max(spread, 1e-6):
         remedy = "the model misleads it (see world model), or too few planner.samples, planner.iterations"
-        yield Sign("warning", "planner", f"{found}: planning makes it worse", remedy)
+        yield Finding("warning", "planner", f"{found}: planning makes it worse", remedy)
     else:
-        yield Sign("ok", "planner", found)
+        yield Finding("ok", "planner", found)
 
 
-def _replay(figures: Figures, spec: Spec) -> Iterator[Sign]:
+def _replay(figures: Figures, spec: Spec) -> Iterator[Finding]:
     age, never = figures.get("diag/replay_age_mean"), figures.get("diag/never_sampled")
     if age is None or never is None:
         return
@@ -309,18 +297,18 @@ def _replay(figures: Figures, spec: Spec) -> Iterator[Sign]:
             f"agent.horizon below {spec.agent.horizon}: shorter episodes than that can't be learned from; "
             "train.replay_capacity (higher), where they are dropped too soon"
         )
-        yield Sign("warning", "replay", found, remedy)
+        yield Finding("warning", "replay", found, remedy)
     elif held is not None and held < min(HELD * figures.step, ENOUGH_HELD):
         found += f"; it holds the newest {held:,.0f} steps only"
-        yield Sign("warning", "replay", found, "train.replay_capacity (higher)")
+        yield Finding("warning", "replay", found, "train.replay_capacity (higher)")
     elif updates is not None and updates < UPDATES * (figures.step - (spec.train.seed_steps or 0)):
         found += f"; {updates:,.0f} updates in {figures.step:,} steps"
-        yield Sign("warning", "replay", found, "train.updates_per_step (higher): little is made of what is there")
+        yield Finding("warning", "replay", found, "train.updates_per_step (higher): little is made of what is there")
     else:
-        yield Sign("ok", "replay", found)
+        yield Finding("ok", "replay", found)
 
 
-def _gradients(figures: Figures, spec: Spec) -> Iterator[Sign]:
+def _gradients(figures: Figures, spec: Spec) -> Iterator[Finding]:
     norms = {k.partition("/")[2]: v for k, v in figures.values.items() if k.startswith("grad_norm/")}
     if not norms:
         return
@@ -329,20 +317,18 @@ def _gradients(figures: Figures, spec: Spec) -> Iterator[Sign]:
     dead = [part for part in ("encoder", "dynamics", "reward", "q", "policy") if norms.get(part, 1.0) < DEAD]
     if dead:
         remedy = "agent.lr (lower): such a part does not come back by itself"
-        yield Sign("warning", "gradients", f"{found}: none reaches {', '.join(dead)}", remedy)
+        yield Finding("warning", "gradients", f"{found}: none reaches {', '.join(dead)}", remedy)
     elif norms[largest] > GRADIENTS_CLIPPED * spec.agent.grad_clip:
         remedy = f"agent.lr (lower), reward.scale (lower); agent.grad_clip is {spec.agent.grad_clip:g}"
-        yield Sign("warning", "gradients", f"{found}: most of {largest}'s is clipped away", remedy)
+        yield Finding("warning", "gradients", f"{found}: most of {largest}'s is clipped away", remedy)
     else:
-        yield Sign("ok", "gradients", found)
+        yield Finding("ok", "gradients", found)
 
 
-def as_dict(figures: Figures, found: list[Sign]) -> dict[str, Any]:
+def as_dict(figures: Figures, found: list[Finding]) -> dict[str, Any]:
     """For scripts."""
     return {
         "step": figures.step,
         "figures": dict(figures.values),
-        "signs": [
-            {"level": sign.level, "name": sign.name, "found": sign.found, "look_at": sign.look_at} for sign in found
-        ],
+        "signs": [{"level": sign.level, "name": sign.check, "found": sign.what, "look_at": sign.fix} for sign in found],
     }

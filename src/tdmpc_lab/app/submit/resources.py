@@ -92,10 +92,7 @@ def _problems(item: LoadedSpec) -> list[Problem]:
         # Nor does the help tell of all that there is.
         known |= {n for n in asked.keys() - known if not is_abbreviated(n) and sbatch_takes(n, asked[n])}
     places = [(found, item.origin(found.key)) for found in option_problems(config, known)]
-    return [
-        Problem(file=origin.source, line=origin.line, key=found.key, message=found.message, hint=found.hint)
-        for found, origin in places
-    ]
+    return [replace(found, file=origin.source, line=origin.line) for found, origin in places]
 
 
 def settle_dependencies(project: Project, item: LoadedSpec) -> tuple[LoadedSpec, list[str]]:
