@@ -42,7 +42,7 @@ class EventLog:
     | `resumed` | step, attempt |
     | `preempted` | signal, why, step, attempt: stopped to continue when the scheduler starts it again |
     | `finished` | step |
-    | `failed` | cause (one line), error, traceback, step |
+    | `failed` | cause (one line), why (its kind, see `jobs.state.Why`), error, traceback, step |
     | `stopped` | reason, step |
     | `timeout` | reason, step: the time limit, and it is not to be started again |
     | `tracking` | run_id, experiment_id, store |

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from functools import partial
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar
 
 from tdmpc_lab.jobs.events import OUTCOMES, read_events
 from tdmpc_lab.jobs.metrics import as_float, as_int, last_step, latest_rows
@@ -27,6 +27,22 @@ T = TypeVar("T")
 _CAUSE_WIDTH = 300
 FAREWELLS = OUTCOMES | {"preempted"}
 """The events with which an attempt says that it ends."""
+
+
+class Why(StrEnum):
+    """Kinds of causes for which something can be done. The event `failed` has one as its `why`."""
+
+    GPU_MEMORY = "gpu memory"
+    HOST_MEMORY = "host memory"
+    ALLOCATION = "allocation"
+    """More memory than the job had asked SLURM for."""
+    DISK = "disk"
+    NODE = "node"
+    KILLED = "killed"
+    """From outside, without a word."""
+
+
+_WHY_OF_ERROR = {"OutOfMemoryError": Why.GPU_MEMORY, "MemoryError": Why.HOST_MEMORY}
 
 
 class State(StrEnum):
@@ -83,6 +99,10 @@ class JobStatus:
     """When the last attempt began."""
     ended_at: datetime | None = None
     """When the outcome was written."""
+    why: Why | None = None
+    """Of which kind the cause is, where that tells what to do about it."""
+    names_command: bool = False
+    """Whether the cause names the command that continues the job."""
     step: int | None = None
     """Environment steps done."""
     steps: int
@@ -101,17 +121,26 @@ class JobStatus:
     """The MLflow run."""
 
 
+class _Seen(NamedTuple):
+    """A state, and what is said of it; see `JobStatus`."""
+
+    state: State
+    cause: str | None = None
+    why: Why | None = None
+    names_command: bool = False
+
+
 _EVENTS_WITH_STEP = ("resumed", "warm_up", "checkpoint", "preempted")  # told at the step that was just done
-# How SLURM says a job ended → the state and the cause in words.
+# How SLURM says a job ended → the state and the cause.
 _SLURM_ENDS = {
-    "TIMEOUT": (State.TIMEOUT, "SLURM ended it at its time limit"),
-    "DEADLINE": (State.TIMEOUT, "SLURM ended it at its deadline"),
-    "CANCELLED": (State.CANCELLED, "cancelled in SLURM"),
-    "PREEMPTED": (State.CANCELLED, "a job of a higher partition took its place, and SLURM did not start it again"),
-    "OUT_OF_MEMORY": (State.FAILED, "SLURM ended it: it used more host memory than it asked for"),
-    "NODE_FAIL": (State.FAILED, "its node failed"),
-    "BOOT_FAIL": (State.FAILED, "its node did not come up"),
-    "FAILED": (State.FAILED, "SLURM says it failed and it left no outcome"),
+    "TIMEOUT": _Seen(State.TIMEOUT, "SLURM ended it at its time limit"),
+    "DEADLINE": _Seen(State.TIMEOUT, "SLURM ended it at its deadline"),
+    "CANCELLED": _Seen(State.CANCELLED, "cancelled in SLURM"),
+    "PREEMPTED": _Seen(State.CANCELLED, "a job of a higher partition took its place, and SLURM did not start it again"),
+    "OUT_OF_MEMORY": _Seen(State.FAILED, "SLURM ended it: it used more host memory than it asked for", Why.ALLOCATION),
+    "NODE_FAIL": _Seen(State.FAILED, "its node failed", Why.NODE),
+    "BOOT_FAIL": _Seen(State.FAILED, "its node did not come up", Why.NODE),
+    "FAILED": _Seen(State.FAILED, "SLURM says it failed and it left no outcome"),
 }
 END_WORDS = frozenset({*_SLURM_ENDS, "COMPLETED"})
 """SLURM's words for a job that is over. No other word says so: newer versions have more of them."""
@@ -140,9 +169,9 @@ def derive_status(
     attempt = _attempt_number(start, len(attempts))
     outcome = _outcome(current, attempt)
     if outcome is not None:
-        state, cause = _from_outcome(record, outcome)
+        state, cause, why, names_command = _from_outcome(record, outcome)
     else:
-        state, cause = _from_scheduler(record, start, current, scheduler)
+        state, cause, why, names_command = _from_scheduler(record, start, current, scheduler)
     step = _step(outcome, current, last_rows, attempt)
     rate = _rate(last_rows, attempt)
     running = state is State.RUNNING
@@ -152,6 +181,8 @@ def derive_status(
     return JobStatus(
         state=state,
         cause=shorten(cause, _CAUSE_WIDTH) if cause else None,
+        why=why,
+        names_command=names_command,
         attempt=attempt,
         node=_text(here.get("host")) or None,
         pid=as_int(here.get("pid")),
@@ -205,29 +236,31 @@ def _outcome(current: Sequence[Event], attempt: int) -> Event | None:
     return None
 
 
-def _from_outcome(record: JobRecord, outcome: Event) -> tuple[State, str | None]:
+def _from_outcome(record: JobRecord, outcome: Event) -> _Seen:
     kind = outcome["event"]
     if kind == "finished":
-        return State.COMPLETED, None
+        return _Seen(State.COMPLETED)
     if kind == "failed":
-        cause = _text(outcome.get("cause")) or _text(outcome.get("error"))
-        return State.FAILED, cause or f"it gave no cause; log: {_log(record)}"
+        error, stated = _text(outcome.get("error")), _text(outcome.get("why"))
+        cause = _text(outcome.get("cause")) or error or f"it gave no cause; log: {_log(record)}"
+        why = Why(stated) if stated in list(Why) else _WHY_OF_ERROR.get(error)  # the latter: as before there were codes
+        return _Seen(State.FAILED, cause, why, names_command=why is Why.DISK)
     reason = _text(outcome.get("reason")) or "no reason given"
-    if kind == "timeout":
-        return State.TIMEOUT, reason
-    return State.CANCELLED, f"stopped by {reason}" if reason.startswith("SIG") else reason
+    if kind == "timeout":  # which the job only writes where it is not started again: its reason says how to
+        return _Seen(State.TIMEOUT, reason, names_command=True)
+    return _Seen(State.CANCELLED, f"stopped by {reason}" if reason.startswith("SIG") else reason)
 
 
 def _from_scheduler(
     record: JobRecord, start: Event | None, current: Sequence[Event], scheduler: SchedulerState | None
-) -> tuple[State, str | None]:
+) -> _Seen:
     if scheduler is None:
-        return State.UNKNOWN, f"{_vanished(start, 'not known to the scheduler')}; log: {_log(record)}"
+        return _Seen(State.UNKNOWN, f"{_vanished(start, 'not known to the scheduler')}; log: {_log(record)}")
     reason = shorten(scheduler.reason, _CAUSE_WIDTH // 2)
     if scheduler.state == "PENDING":
-        return State.PENDING, reason or _waits_for(record)
+        return _Seen(State.PENDING, reason or _waits_for(record))
     if scheduler.state == "RUNNING":
-        return State.RUNNING, None if start is not None else "starting, nothing reported yet"
+        return _Seen(State.RUNNING, None if start is not None else "starting, nothing reported yet")
     if scheduler.state == "UNREACHABLE":
         return _unreachable(record, start, current, scheduler, reason)
     return _gone(record, start, current, scheduler, reason)
@@ -239,26 +272,26 @@ def _beats(scheduler: SchedulerState) -> bool:
 
 def _unreachable(
     record: JobRecord, start: Event | None, current: Sequence[Event], scheduler: SchedulerState, reason: str
-) -> tuple[State, str | None]:
+) -> _Seen:
     away = f"the scheduler can't be reached{f' ({reason})' if reason else ''}"
     if start is None or _last_preemption(current) is not None:
-        return State.PENDING, f"{away}: this is what was last known"
+        return _Seen(State.PENDING, f"{away}: this is what was last known")
     if scheduler.heartbeat_s is not None and not _beats(scheduler):
         ended = math.isinf(scheduler.heartbeat_s)
         silent = "has ended" if ended else f"has sent no heartbeat for {duration(scheduler.heartbeat_s)}"
-        return State.UNKNOWN, f"{away}, and its process {silent}; log: {_log(record)}"
-    return State.RUNNING, f"{away}: this is what was last known"
+        return _Seen(State.UNKNOWN, f"{away}, and its process {silent}; log: {_log(record)}")
+    return _Seen(State.RUNNING, f"{away}: this is what was last known")
 
 
 def _gone(
     record: JobRecord, start: Event | None, current: Sequence[Event], scheduler: SchedulerState, reason: str
-) -> tuple[State, str | None]:
+) -> _Seen:
     word, _, more = reason.partition(" ")
     word = word.rstrip("+")
     known_end = record.cluster == "slurm" and word in END_WORDS
     if _beats(scheduler) and (not known_end or word in _LOST_NODE):
         says = f" ({reason})" if reason else ""
-        return State.RUNNING, f"the scheduler does not say that it runs{says}, but its process sends heartbeats"
+        return _Seen(State.RUNNING, f"the scheduler does not say that it runs{says}, but its process sends heartbeats")
     if known_end and word in _SLURM_ENDS:
         return _slurm_end(record, word, more.strip(), current)
     cause = _vanished(start, "gone")
@@ -267,21 +300,21 @@ def _gone(
         at = as_int(preemption.get("step"))
         cause += f" after {_text(preemption.get('signal')) or 'a preemption'}"
         cause += f" at step {number(at)}" if at is not None else ""
-    return State.UNKNOWN, f"{cause}{f' ({reason})' if reason else ''}; log: {_log(record)}"
+    return _Seen(State.UNKNOWN, f"{cause}{f' ({reason})' if reason else ''}; log: {_log(record)}")
 
 
-def _slurm_end(record: JobRecord, word: str, more: str, current: Sequence[Event]) -> tuple[State, str | None]:
+def _slurm_end(record: JobRecord, word: str, more: str, current: Sequence[Event]) -> _Seen:
     """What SLURM's word for the end means; `more` is who cancelled it, or its exit code."""
-    state, cause = _SLURM_ENDS[word]
+    state, cause, why, _ = _SLURM_ENDS[word]
     preemption = _last_preemption(current)
     if word == "FAILED" and preemption is not None and preemption.get("signal") == "SIGUSR2":
         state = State.TIMEOUT if preemption.get("why") == "time limit" else State.CANCELLED
         cause = f"it saved and stopped ({_text(preemption.get('why'))}), and SLURM did not start it again"
     elif more.startswith(("by ", "(")):
-        cause += f" {more}"
+        cause = f"{cause} {more}"
     saved = any(event.get("event") in ("checkpoint", "resumed") for event in current)
     remedy = f"; continue with: tdmpc-lab resume {record.id}" if saved and word != "CANCELLED" else ""
-    return state, f"{cause}{remedy}; log: {_log(record)}"
+    return _Seen(state, f"{cause}{remedy}; log: {_log(record)}", why, names_command=bool(remedy))
 
 
 def _vanished(start: Event | None, what: str) -> str:

@@ -33,7 +33,7 @@ from tdmpc_lab.files import file_lock
 from tdmpc_lab.jobs.events import OUTCOMES, EventLog, read_events
 from tdmpc_lab.jobs.ids import is_job_id, natural_key
 from tdmpc_lab.jobs.paths import JobPaths, Project
-from tdmpc_lab.jobs.state import SchedulerState
+from tdmpc_lab.jobs.state import SchedulerState, Why
 from tdmpc_lab.launch.lease import LEASE_VARIABLE, Lease, read_holder
 from tdmpc_lab.launch.process import Workplace, clean_environment, clean_process_environment, last_start, live_pid
 from tdmpc_lab.streams import UTF8_STREAMS
@@ -207,7 +207,7 @@ def _conclude(job: LocalJob[object], paths: JobPaths, known: int, stops: Sequenc
         log.append("failed", cause=f"the job's process raised {error}", error=error, traceback=trace, step=None)
     else:
         cause = "the process ended without an outcome: killed from outside, or out of memory; see log.err"
-        log.append("failed", cause=cause, error="", traceback="", step=None)
+        log.append("failed", cause=cause, error="", why=Why.KILLED.value, traceback="", step=None)
     return 1
 
 

@@ -17,7 +17,7 @@ from urllib.parse import quote
 
 from tdmpc_lab.jobs.metrics import as_int, without_superseded
 from tdmpc_lab.jobs.record import NO_SNAPSHOT, JobRecord
-from tdmpc_lab.jobs.state import JobStatus, State
+from tdmpc_lab.jobs.state import JobStatus, State, Why
 from tdmpc_lab.jobs.variants import overrides_text, place_text, point_of, point_text
 from tdmpc_lab.notes.curve import curves_of, spark_line
 from tdmpc_lab.notes.note import END
@@ -346,14 +346,13 @@ _SPEAKING = {
     *("CheckpointError", "ConfigError", "EnvironmentSpecError", "ExternalError", "LabError", "RecordError"),
     *("SpecError", "UsageError", "KeyboardInterrupt", "SystemExit"),
 }
-_TOLD = ("tdmpc-lab resume", "--steps")  # the cause says itself how it continues
 
 
 @dataclass(frozen=True)
 class Ending:
     """How a job ended, as far as its files tell."""
 
-    cause: str
+    why: Why | None
     error: str
     """Name of the Python error, empty where there was none."""
     resume: str
@@ -372,25 +371,24 @@ def remedy(record: JobRecord, status: JobStatus, error: str, *, saved: bool, aga
     if status.state is State.COMPLETED or not ended:
         return ""
     resume = f"`tdmpc-lab resume {record.id}`" if saved else ""
-    ending = Ending(status.cause or "", error, resume, again)
-    if any(words in ending.cause for words in _TOLD) and not _of_memory(ending):
+    ending = Ending(status.why, error, resume, again)
+    if status.names_command and not _of_memory(ending):
         return ""
     return _of_memory(ending, record) or _of_training(ending) or _of_end(record, status, ending)
 
 
 def _of_memory(ending: Ending, record: JobRecord | None = None) -> str:
     """Memory of the GPU, of the machine, of the job's allocation."""
-    cause = ending.cause
-    if ending.error == "OutOfMemoryError" or "CUDA out of memory" in cause:
+    if ending.why is Why.GPU_MEMORY:
         return (
             "the GPU's memory is full: a smaller train.batch_size, planner.samples, train.envs or agent.hidden_dim, "
             "train.replay_device=host, or a larger GPU; `tdmpc-lab check` shows what each takes"
         )
-    if "more host memory than it asked for" in cause:
+    if ending.why is Why.ALLOCATION:
         had = record.resources.get("memory") if record is not None else None
         asked = f" (it had {had})" if had else ""
         return f"a larger slurm.memory{asked}, or a smaller train.replay_capacity{_then(ending)}"
-    if ending.error == "MemoryError":
+    if ending.why is Why.HOST_MEMORY:
         return "the machine's memory is full: a smaller train.replay_capacity, or fewer jobs at once (--max-local)"
     return ""
 
@@ -400,7 +398,7 @@ def _of_training(ending: Ending) -> str:
     if ending.error == "NonFiniteError":
         on = f"; from its last good checkpoint: {ending.resume[:-1]} agent.lr=…`" if ending.resume else ""
         return f"a smaller agent.lr or agent.grad_clip, or a smaller reward.scale{on}"
-    if ending.error and ending.error not in _SPEAKING and "disk is full" not in ending.cause:
+    if ending.error and ending.error not in _SPEAKING and ending.why is not Why.DISK:
         return f"once the code is mended: {ending.resume or ending.again}"
     return ""
 
@@ -410,12 +408,12 @@ def _of_end(record: JobRecord, status: JobStatus, ending: Ending) -> str:
     on = ending.resume or ending.again
     if status.state is State.TIMEOUT:
         return f"a longer slurm.time, or a larger slurm.max_requeues; then {on}"
-    if "its node failed" in ending.cause or "its node did not come up" in ending.cause:
+    if ending.why is Why.NODE:
         off = f"; to keep off that node: slurm.extra.exclude={status.node}" if status.node else ""
         return f"{on}{off}"
     if status.state is State.CANCELLED:
         return f"if it was a mistake: {on}"
-    if "killed from outside" in ending.cause or status.state is State.UNKNOWN:
+    if ending.why is Why.KILLED or status.state is State.UNKNOWN:
         return f"the end of `jobs/{record.id}/log.err` may say why; then {on}"
     return ""
 

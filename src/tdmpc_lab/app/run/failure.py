@@ -12,6 +12,7 @@ from typing import TextIO
 
 from tdmpc_lab.errors import LabError, RecordError
 from tdmpc_lab.jobs.paths import JobPaths
+from tdmpc_lab.jobs.state import Why
 from tdmpc_lab.text import shorten
 
 RESERVE_BYTES = 256 * 1024
@@ -39,6 +40,15 @@ def disk_is_full(error: BaseException | None) -> bool:
             return True
         error = error.__cause__ or error.__context__
     return False
+
+
+def why_of(error: BaseException) -> Why | None:
+    """Of which kind the cause is; None for those about which nothing general can be said."""
+    if disk_is_full(error):
+        return Why.DISK
+    if type(error).__name__ == "OutOfMemoryError":  # torch's, which is not loaded here
+        return Why.GPU_MEMORY
+    return Why.HOST_MEMORY if _memory_is_out(error) else None
 
 
 def cause_of(error: BaseException) -> str:

@@ -20,7 +20,15 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from tdmpc_lab.app.joblog.write import mlflow_description, refresh_rollup, write_array_note, write_note
 from tdmpc_lab.app.mlflow.mirror import RUN_STATUS, run_end, run_files, start_mirror
-from tdmpc_lab.app.run.failure import cannot_begin, cause_of, disk_is_full, free_reserve, keep_reserve, let_go_of
+from tdmpc_lab.app.run.failure import (
+    cannot_begin,
+    cause_of,
+    disk_is_full,
+    free_reserve,
+    keep_reserve,
+    let_go_of,
+    why_of,
+)
 from tdmpc_lab.app.run.stopping import TERMINATED_CODE, ending, signals_to
 from tdmpc_lab.app.run.watchdog import Watchdog
 from tdmpc_lab.config.loader import load_resolved
@@ -156,6 +164,7 @@ class _Run:
                 "failed",
                 cause=cause_of(error),
                 error=type(error).__name__,
+                **({} if (why := why_of(error)) is None else {"why": why.value}),
                 traceback="".join(traceback.format_exception(error)),
                 step=None if self.trainer is None else self.trainer.step,
                 attempt=self.attempt,
