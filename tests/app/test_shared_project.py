@@ -196,7 +196,7 @@ def test_a_supervisor_that_can_not_wait_for_its_turn_says_so(project: Path) -> N
     paths = lab.job("local-20260203-091422-123")
     paths.folder.mkdir(parents=True)
     (lab.jobs / ".local").write_text("in the way of the queue's folder")
-    command = [sys.executable, "-m", "tdmpc_lab.app.run.supervisor", str(project), paths.id, "1"]
+    command = [sys.executable, "-m", "tdmpc_lab.app.supervisor", str(project), paths.id, "1"]
     done = subprocess.run(command, env={**os.environ, "PYTHONPATH": str(SOURCE)}, capture_output=True, check=False)
     assert done.returncode == 1
     (event,) = read_events(paths.events)

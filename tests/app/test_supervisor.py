@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 from app_fixtures import write_specs
 
-from tdmpc_lab.app.run.supervisor import close_books
 from tdmpc_lab.app.submit.submit import SUPERVISOR
+from tdmpc_lab.app.supervisor import close_books
 from tdmpc_lab.config.loader import load_spec
 from tdmpc_lab.config.serialize import dump_yaml
 from tdmpc_lab.jobs.events import EventLog, read_events

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from launch_fixtures import install, kinds, new_job, none_left, wait_for_end, wait_until
 
+from tdmpc_lab.app.submit.submit import SUPERVISOR
 from tdmpc_lab.app.worker import run_job
 from tdmpc_lab.errors import UsageError
 from tdmpc_lab.jobs.events import EventLog, read_events
@@ -319,3 +320,4 @@ def test_a_pickled_job_names_its_code_as_ever() -> None:
     """Jobs that were submitted before an update name it so, and so does a snapshot that `rerun` starts."""
     assert (run_job.__module__, run_job.__qualname__) == ("tdmpc_lab.app.worker", "run_job")
     assert list(inspect.signature(run_job).parameters) == ["root", "job_id"]
+    assert SUPERVISOR == "tdmpc_lab.app.supervisor"

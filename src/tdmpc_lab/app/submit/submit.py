@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 
 Cluster = Literal["local", "slurm", "debug"]
-SUPERVISOR = "tdmpc_lab.app.run.supervisor"
+SUPERVISOR = "tdmpc_lab.app.supervisor"
 PENDING = SchedulerState("PENDING")
 
 

@@ -1,4 +1,7 @@
-"""`python -m tdmpc_lab.app.run.supervisor ROOT ID MAX_LOCAL`: waits for a free place and runs one local job."""
+"""`python -m tdmpc_lab.app.supervisor ROOT ID MAX_LOCAL`: waits for a free place and runs one local job.
+
+Like `app/worker.py` it must stay where it is: `rerun` starts it out of the package of an old snapshot.
+"""
 
 from __future__ import annotations
 
