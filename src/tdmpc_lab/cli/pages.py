@@ -68,7 +68,7 @@ def print_array(project: Project, array: str, views: Sequence[JobView]) -> None:
     console.print(Text(f"{array}  {counts}", "bold"))
     if records:
         _print(console, "what", Text(records[0].about or records[0].experiment))
-        _print(console, "", Text(what_line(records[0], seed=False)))
+        _print(console, "", Text(what_line(records[0], seed=False, links=False)))
         if records[0].why:
             _print(console, "why", Text(records[0].why))
     _print_tasks(console, views)
@@ -112,7 +112,7 @@ def _what(page: JobPage) -> Lines:
         yield "why", Text(r.why)
     if r.sweep:
         yield "sweep", Text(place_text(r))
-    yield "", Text(what_line(r))
+    yield "", Text(what_line(r, links=False))
     if r.starts_from:
         yield "starts from", Text(r.starts_from)
     if r.compare_to:

@@ -190,8 +190,9 @@ def _code_difference(record: JobRecord) -> str:
     return f"code vs {record.code_against}: {more}{count} file{'' if count == 1 else 's'}: {', '.join(shown)}"
 
 
-def what_line(record: JobRecord, *, seed: bool = True) -> str:
-    """Experiment, seed, environment, steps, resources and code on one line."""
+def what_line(record: JobRecord, *, seed: bool = True, links: bool = True) -> str:
+    """Experiment, seed, environment, steps, resources and code on one line; in a note with a link to the parent's."""
+    parent = f"[{record.parent}]({record.parent}.md)" if links else record.parent
     asked = ", ".join(f"{key} {value}" for key, value in record.resources.items() if value not in (None, "", [], {}))
     parts = [
         record.experiment,
@@ -200,7 +201,7 @@ def what_line(record: JobRecord, *, seed: bool = True) -> str:
         count(record.steps_total, "step"),
         f"{record.cluster} ({asked})" if asked else record.cluster,
         f"code {record.code}" if record.code else "",
-        f"continues from [{record.parent}]({record.parent}.md)" if record.parent else "",
+        f"continues from {parent}" if record.parent else "",
         f"rerun of {record.rerun_of}" if record.rerun_of else "",
     ]
     return " · ".join(part for part in parts if part)
