@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from test_cancel import job, lab  # noqa: F401 - `lab` is a fixture
 
-from tdmpc_lab.app.health.learning import Figures, last_figures, signs
+from tdmpc_lab.app.health.learning import LearningFigures, last_figures, signs
 from tdmpc_lab.cli.main import main
 from tdmpc_lab.config.loader import spec_from_dict
 from tdmpc_lab.config.schema import Spec
@@ -64,7 +64,7 @@ def judged(spec: Spec, changed: dict[str, float], step: int = STEP) -> dict[str,
     values = HEALTHY | {
         (name if "/" in name or name == "updates" else f"diag/{name}"): v for name, v in changed.items()
     }
-    return {sign.check: sign for sign in signs(Figures(step, values, 3), spec)}
+    return {sign.check: sign for sign in signs(LearningFigures(step, values, 3), spec)}
 
 
 def test_a_healthy_agent(spec: Spec) -> None:

@@ -14,7 +14,7 @@ from tdmpc_lab.app.checks import blamed as guard
 from tdmpc_lab.app.checks.blamed import find_blamed
 from tdmpc_lab.app.submit import submit
 from tdmpc_lab.app.submit.code import JobCode
-from tdmpc_lab.app.submit.submit import Plan, prepare
+from tdmpc_lab.app.submit.submit import JobPlan, prepare
 from tdmpc_lab.cli import submit as commands
 from tdmpc_lab.cli.main import main
 from tdmpc_lab.config.loader import load_spec
@@ -107,7 +107,7 @@ def test_a_good_job_with_the_setting_ends_the_warning(seed: Project, capsys: pyt
 def test_of_a_sweep_it_is_said_once_and_kept_for_its_points(
     seed: Project, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plans: list[Plan] = []
+    plans: list[JobPlan] = []
     monkeypatch.setattr(commands, "_launch", lambda _project, given, *_: plans.extend(given) or 0)
     sweep = ["sweep.agent.horizon=[5, 18]", "sweep.train.seed=[0, 1, 2]", *QUIET]
     assert main(["submit", QUICK, "--cluster", "local", *sweep]) == 0
@@ -119,7 +119,7 @@ def test_of_a_sweep_it_is_said_once_and_kept_for_its_points(
 
 
 def test_the_warning_stands_in_record_and_note(seed: Project, monkeypatch: pytest.MonkeyPatch) -> None:
-    plans: list[Plan] = []
+    plans: list[JobPlan] = []
     monkeypatch.setattr(commands, "_launch", lambda _project, given, *_: plans.extend(given) or 0)
     assert main(["submit", QUICK, "--cluster", "local", "--yes", "agent.horizon=18", *QUIET]) == 0
     paths = prepare(seed, plans[0], "local", JobCode(commit=None, dirty=None, diff=None, snapshot=None), None, 1)

@@ -15,7 +15,7 @@ from tdmpc_lab.app.checks.estimate import RunTimeEstimate
 from tdmpc_lab.app.checks.lint import LOOKING_RULES, RULES, check_rules, lint, out_of_range, with_advice
 from tdmpc_lab.app.checks.preflight import SILENCEABLE
 from tdmpc_lab.app.submit import submit
-from tdmpc_lab.app.submit.submit import Cluster, Plan
+from tdmpc_lab.app.submit.submit import Cluster, JobPlan
 from tdmpc_lab.cli.main import main
 from tdmpc_lab.config.loader import load_spec
 from tdmpc_lab.config.schema import LintRule
@@ -32,11 +32,11 @@ def lab(project: Path) -> Project:
     return Project(project)
 
 
-def plan(lab: Project, *overrides: str, changes: int = 0) -> Plan:
-    return Plan(load_spec(lab.root / QUICK, overrides), tuple(f"key{n} 1 → 2" for n in range(changes)))
+def plan(lab: Project, *overrides: str, changes: int = 0) -> JobPlan:
+    return JobPlan(load_spec(lab.root / QUICK, overrides), tuple(f"key{n} 1 → 2" for n in range(changes)))
 
 
-def said(lab: Project, plans: list[Plan], cluster: Cluster = "local", *off: str) -> list[str]:
+def said(lab: Project, plans: list[JobPlan], cluster: Cluster = "local", *off: str) -> list[str]:
     return [finding.check for finding, _ in lint(lab, plans, cluster, off)]
 
 

@@ -11,7 +11,7 @@ from app_fixtures import QUICK
 
 from tdmpc_lab.app.checks import memory as needs
 from tdmpc_lab.app.checks import preflight, trial
-from tdmpc_lab.app.checks.preflight import Report, check_jobs
+from tdmpc_lab.app.checks.preflight import CheckReport, check_jobs
 from tdmpc_lab.app.submit.specs import load_all
 from tdmpc_lab.config.loader import LoadedSpec
 from tdmpc_lab.errors import ExternalError, Finding, PreflightError
@@ -69,12 +69,12 @@ def test_everything_comes_at_once_with_its_place(lab: Project) -> None:
         *([("disk", "")] if errors[-1].check == "disk" else []),
     ]
     with pytest.raises(PreflightError) as caught:
-        Report(tuple(errors)).raise_errors()
+        CheckReport(tuple(errors)).raise_errors()
     assert caught.value.exit_code == 2
     assert caught.value.problems == tuple(errors)
     assert "did you mean 'day'?" in str(caught.value)
     with pytest.raises(PreflightError) as outside:
-        Report(tuple(f for f in errors if f.exit_code == 3)).raise_errors()
+        CheckReport(tuple(f for f in errors if f.exit_code == 3)).raise_errors()
     assert outside.value.exit_code == 3
 
 

@@ -19,7 +19,7 @@ from tdmpc_lab.app.agents import opponents
 from tdmpc_lab.app.agents.opponents import freeze_opponents, frozen_opponents
 from tdmpc_lab.app.checks.repeats import Repeats, find_repeats
 from tdmpc_lab.app.submit.code import JobCode
-from tdmpc_lab.app.submit.submit import Plan
+from tdmpc_lab.app.submit.submit import JobPlan
 from tdmpc_lab.cli import submit as commands
 from tdmpc_lab.cli.main import main
 from tdmpc_lab.config.diff import config_hash
@@ -48,8 +48,8 @@ def lab(project: Path) -> Project:
     return Project(project)
 
 
-def plan(lab: Project, *overrides: str) -> Plan:
-    return Plan(load_spec(lab.root / QUICK, overrides), ())
+def plan(lab: Project, *overrides: str) -> JobPlan:
+    return JobPlan(load_spec(lab.root / QUICK, overrides), ())
 
 
 def code(snapshot: str | None = "aaaa") -> Callable[[], JobCode]:
@@ -86,7 +86,7 @@ def add_job(lab: Project, number: int, state: str, *overrides: str, snapshot: st
     return paths
 
 
-def found(lab: Project, *plans: Plan) -> Repeats:
+def found(lab: Project, *plans: JobPlan) -> Repeats:
     return find_repeats(lab, plans, code())
 
 
@@ -174,7 +174,7 @@ def test_of_a_sweep_the_missing_points_can_be_submitted(
     first, last = (add_job(lab, number, "COMPLETED", f"train.seed={number}") for number in (1, 3))
     launched: list[list[int]] = []
 
-    def launch(_project: Project, plans: list[Plan], *_: object) -> int:
+    def launch(_project: Project, plans: list[JobPlan], *_: object) -> int:
         launched.append([plan.item.spec.train.seed for plan in plans])
         return 0
 

@@ -19,7 +19,7 @@ from memory_sink import MemorySink
 from tdmpc_lab.agent.world_model import WorldModel
 from tdmpc_lab.app.submit.code import JobCode
 from tdmpc_lab.app.submit.restart import plan_rerun, plan_resume
-from tdmpc_lab.app.submit.submit import Plan, plan, prepare
+from tdmpc_lab.app.submit.submit import JobPlan, plan, prepare
 from tdmpc_lab.cli import submit as commands
 from tdmpc_lab.cli.main import main
 from tdmpc_lab.config.diff import config_hash, group_hash
@@ -88,12 +88,12 @@ def lab(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Proje
     return Project(root)
 
 
-def planned(lab: Project, source: str, *overrides: str) -> Plan:
+def planned(lab: Project, source: str, *overrides: str) -> JobPlan:
     (ready,) = plan(lab, [SPEC], [f"train.start_from={source}", *overrides])
     return ready
 
 
-def prepared(lab: Project, ready: Plan) -> JobPaths:
+def prepared(lab: Project, ready: JobPlan) -> JobPaths:
     return prepare(lab, ready, "local", CODE, None, 1)
 
 

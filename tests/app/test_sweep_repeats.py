@@ -10,7 +10,7 @@ from app_fixtures import write_specs
 
 from tdmpc_lab.app.submit.code import JobCode
 from tdmpc_lab.app.submit.restart import plan_rerun, plan_resume
-from tdmpc_lab.app.submit.submit import Plan, plan, prepare
+from tdmpc_lab.app.submit.submit import JobPlan, plan, prepare
 from tdmpc_lab.config.loader import load_sweep
 from tdmpc_lab.errors import SpecError, UsageError
 from tdmpc_lab.jobs.events import EventLog
@@ -31,10 +31,10 @@ def lab(project: Path) -> Project:
 def old(lab: Project) -> JobPaths:
     """The second of two jobs of a sweep, stopped at step 40."""
     points = load_sweep(lab.experiments / "quick.yaml", ["sweep={agent.horizon: [3, 4]}"])
-    return stopped(lab, Plan(points[1], ()))
+    return stopped(lab, JobPlan(points[1], ()))
 
 
-def sweep_of(lab: Project, ready: Plan) -> object:
+def sweep_of(lab: Project, ready: JobPlan) -> object:
     return json.loads(prepare(lab, ready, "local", CODE, None, 1).record.read_text())["sweep"]
 
 
@@ -54,7 +54,7 @@ def test_one_job_can_t_become_several(lab: Project, old: JobPaths) -> None:
         plan_resume(lab, old.id, ["sweep.train.seed=[1, 2]"], 200)
 
 
-def stopped(lab: Project, ready: Plan) -> JobPaths:
+def stopped(lab: Project, ready: JobPlan) -> JobPaths:
     """A job that was stopped at step 40."""
     paths = prepare(lab, ready, "local", CODE, None, 1)
     for kind in ("started", "stopped"):

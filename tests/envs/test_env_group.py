@@ -9,7 +9,7 @@ import pytest
 from sample_envs import Counting
 
 from tdmpc_lab.config.schema import EnvConfig
-from tdmpc_lab.envs import ControlEnv, EnvGroup, Setting, make_env, training_seed
+from tdmpc_lab.envs import ControlEnv, EnvGroup, EpisodeSetting, make_env, training_seed
 from tdmpc_lab.errors import CheckpointError, TrainingError
 
 
@@ -206,7 +206,7 @@ def test_the_environments_made_so_far_are_closed_when_one_fails(register: Any) -
     config = register(Tracked)
     made: list[ControlEnv] = []
 
-    def make(setting: Setting) -> ControlEnv:
+    def make(setting: EpisodeSetting) -> ControlEnv:
         if len(made) == 2:
             raise TrainingError("no third one")
         made.append(make_env(config))

@@ -22,7 +22,7 @@ from tdmpc_lab.notes.adopt import (
     skeleton,
 )
 from tdmpc_lab.notes.entries import parse_entry
-from tdmpc_lab.notes.handwritten import QueueLine, doubtful_lines, heading_id, queue_lines, split_log
+from tdmpc_lab.notes.handwritten import PastedJob, doubtful_lines, heading_id, queue_lines, split_log
 from tdmpc_lab.notes.note import put_verdict, replace_machine_part
 
 SEED = (Path(__file__).parent / "fixtures" / "hand_written_log.md").read_bytes()
@@ -172,16 +172,16 @@ QUEUE = """\
 
 def test_pasted_squeue_lines() -> None:
     assert queue_lines(QUEUE.encode()) == [
-        QueueLine("1971498", "day hockey_s stud421 R 3:12:05 1 tcml-node37", "without shaping"),
-        QueueLine("1971525_3", "week hockey_s stud421 PD 0:00 1 (Priority)", "horizon 5"),
-        QueueLine("1971600", "week hockey_s stud421 PD 0:00 1 (Resources)", ""),
-        QueueLine("1971601", "day bash stud421 CG 1-02:03:04 1 tcml-node1", ""),
+        PastedJob("1971498", "day hockey_s stud421 R 3:12:05 1 tcml-node37", "without shaping"),
+        PastedJob("1971525_3", "week hockey_s stud421 PD 0:00 1 (Priority)", "horizon 5"),
+        PastedJob("1971600", "week hockey_s stud421 PD 0:00 1 (Resources)", ""),
+        PastedJob("1971601", "day bash stud421 CG 1-02:03:04 1 tcml-node1", ""),
     ]
     assert b"".join(piece.content for piece in split_log(QUEUE.encode())) == QUEUE.encode()
 
 
 def test_a_queue_line_makes_an_entry_or_adds_what_it_says() -> None:
-    line = QueueLine("1971498", "day hockey_s stud421 R 3:12:05 1 tcml-node37", "without shaping")
+    line = PastedJob("1971498", "day hockey_s stud421 R 3:12:05 1 tcml-node37", "without shaping")
     new = merge_queue_line(b"", line, "n")
     assert new == b"##### 1971498\n- without shaping\n- squeue: day hockey_s stud421 R 3:12:05 1 tcml-node37\n"
     assert merge_queue_line(new, line, "n") == new

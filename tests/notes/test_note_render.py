@@ -14,7 +14,7 @@ from tdmpc_lab.jobs.record import JobRecord
 from tdmpc_lab.jobs.state import JobStatus, State
 from tdmpc_lab.jobs.variants import overrides_text
 from tdmpc_lab.notes.note import BEGIN, END, replace_machine_part
-from tdmpc_lab.notes.render import Places, describe_for_mlflow, markdown_line, outcome_line, render_note
+from tdmpc_lab.notes.render import NotePlaces, describe_for_mlflow, markdown_line, outcome_line, render_note
 from tdmpc_lab.notes.results import evenly
 
 RECORD = JobRecord(
@@ -43,7 +43,7 @@ DONE = JobStatus(
     state=State.COMPLETED, attempt=1, node="node7", step=5000, steps=5000, elapsed_s=192.4, run_id="abc123"
 )
 
-PLACES = Places(
+PLACES = NotePlaces(
     checkpoint="step_000005000.pt",
     plot="plots/local-20260203-091422-123.svg",
     run="http://127.0.0.1:5000/#/experiments/1/runs/abc123",
@@ -297,7 +297,7 @@ def test_nothing_from_outside_breaks_the_block(
         env_id=why,
     )
     status = dataclasses.replace(FAILED, cause=cause, node=about, run_id=why)
-    text = render_note(record, status, [eval_row(5000)], traceback, Places(cause, cause, cause, cause), error=cause)
+    text = render_note(record, status, [eval_row(5000)], traceback, NotePlaces(cause, cause, cause, cause), error=cause)
     head, _, rest = text.partition("\n\n")
     told = overrides_text(record)
     assert len([line for line in head.splitlines() if not line.startswith("- fix: ")]) == 7 + bool(why) + bool(told)

@@ -14,7 +14,7 @@ from slurm_fixtures import Lab
 from tdmpc_lab.app.queue.status import job_views, unrecorded_views
 from tdmpc_lab.app.submit import submit as arrays
 from tdmpc_lab.app.submit.code import JobCode
-from tdmpc_lab.app.submit.submit import Plan
+from tdmpc_lab.app.submit.submit import JobPlan
 from tdmpc_lab.cli.main import main
 from tdmpc_lab.jobs.find import job_ids
 from tdmpc_lab.jobs.paths import JobPaths, Project
@@ -186,7 +186,7 @@ def test_a_submit_that_is_killed_before_the_release_can_be_released(lab: Lab) ->
 def test_a_record_that_can_t_be_written_takes_the_whole_array_back(
     lab: Lab, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def full_disk(project: Project, ready: Plan, code: JobCode, job_id: str) -> JobPaths:
+    def full_disk(project: Project, ready: JobPlan, code: JobCode, job_id: str) -> JobPaths:
         if job_id.endswith("_1"):
             raise OSError(28, "No space left on device", str(project.jobs / job_id))
         return record(project, ready, code, job_id)

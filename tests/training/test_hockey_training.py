@@ -13,7 +13,7 @@ from training_fixtures import comparable, run, with_train
 from memory_sink import MemorySink
 from tdmpc_lab.config.loader import spec_from_dict
 from tdmpc_lab.config.schema import Spec
-from tdmpc_lab.envs import Setting
+from tdmpc_lab.envs import EpisodeSetting
 from tdmpc_lab.errors import AttemptLostError, EnvironmentSpecError
 from tdmpc_lab.training.build import Places, build_trainer
 from tdmpc_lab.training.checkpoints import CheckpointStore, load_checkpoint, load_training
@@ -128,7 +128,7 @@ def test_the_agent_meets_its_past_copies(tmp_path: Path):
     assert set(opponents[5:]) == {"self"}
     # Nothing was saved to continue from, so nothing tells which copies are not needed any more.
     assert [path.name for path in sorted(tmp_path.iterdir())] == [f"copy_00000{n}.pt" for n in (1, 2, 3, 4, 5)]
-    assert trainer.curriculum.setting == Setting(0, 5)
+    assert trainer.curriculum.setting == EpisodeSetting(0, 5)
 
 
 @pytest.mark.parametrize(("every", "kill_at", "newest"), [(10, 190, 1), (10, 190, 2), (25, 238, 1)])
@@ -186,7 +186,7 @@ def test_self_play_without_a_folder_is_refused():
     trainer, result, _ = run(with_train(self_play(), steps=130))
     assert result.step == 130 and trainer.curriculum.pool is None  # nobody asks for a copy
     with pytest.raises(EnvironmentSpecError, match="no folder"):
-        trainer.envs._make(Setting(0, 1))
+        trainer.envs._make(EpisodeSetting(0, 1))
 
 
 @pytest.mark.parametrize("stop_at", [40, 126, 167, 215])

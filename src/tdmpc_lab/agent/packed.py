@@ -24,7 +24,7 @@ from tdmpc_lab.agent.world_model import WorldModel
 
 
 @dataclass(frozen=True)
-class Layer:
+class PackedLayer:
     """One Linear and, in hidden layers and at the end of the dynamics, its LayerNorm. All heads of an ensemble
     are stacked in the first dimension."""
 
@@ -33,12 +33,12 @@ class Layer:
     norm_weight: Tensor | None = None  # (out,) float32, negated in hidden layers
     norm_bias: Tensor | None = None
 
-    def head(self, index: int | Tensor) -> Layer:
+    def head(self, index: int | Tensor) -> PackedLayer:
         """One head of a stack; a tensor (1,) is read on the device."""
         parts = (self.weight, self.bias, self.norm_weight, self.norm_bias)
         if isinstance(index, int):
-            return Layer(*(p if p is None else p[index] for p in parts))  # type: ignore[arg-type]
-        return Layer(*(p if p is None else p.index_select(0, index).squeeze(0) for p in parts))  # type: ignore[arg-type]
+            return PackedLayer(*(p if p is None else p[index] for p in parts))  # type: ignore[arg-type]
+        return PackedLayer(*(p if p is None else p.index_select(0, index).squeeze(0) for p in parts))  # type: ignore[arg-type]
 
 
 class PackedModel:
@@ -118,20 +118,20 @@ class PackedModel:
         self._negated.append(copy)
         return copy
 
-    def _layers(self, net: nn.Sequential) -> list[Layer]:
+    def _layers(self, net: nn.Sequential) -> list[PackedLayer]:
         """The Linears of a network that reads latents, each with the LayerNorm that follows it."""
         modules = list(net)
-        layers: list[Layer] = []
+        layers: list[PackedLayer] = []
         for i, linear in enumerate(modules):
             if not isinstance(linear, nn.Linear):
                 continue
             weight = self._copy(linear.weight, self.dtype) if layers else self._reading(linear.weight, 1)
             norm = modules[i + 1] if i + 1 < len(modules) else None
             norms = (self._norm(norm.weight), self._norm(norm.bias)) if isinstance(norm, nn.LayerNorm) else ()
-            layers.append(Layer(weight.t(), self._copy(linear.bias, self.dtype), *norms))
+            layers.append(PackedLayer(weight.t(), self._copy(linear.bias, self.dtype), *norms))
         return layers
 
-    def _to_latent(self, linear: nn.Module, norm: nn.Module) -> Layer:
+    def _to_latent(self, linear: nn.Module, norm: nn.Module) -> PackedLayer:
         """The last layer of the dynamics, which makes latents; its norm is not negated, no Mish follows."""
         parts = []
         for original, dtype in (
@@ -144,15 +144,15 @@ class PackedModel:
             copy = self._new(original, dtype)
             self._copies.append((copy.unflatten(0, (self.group, -1)), self.grouped(original.detach(), 0)))  # type: ignore[no-untyped-call]
             parts.append(copy)
-        return Layer(parts[0].t(), *parts[1:])
+        return PackedLayer(parts[0].t(), *parts[1:])
 
-    def _ensemble(self) -> list[Layer]:
+    def _ensemble(self) -> list[PackedLayer]:
         q = self.model.q
-        layers: list[Layer] = []
+        layers: list[PackedLayer] = []
         for i, (weight, bias) in enumerate(zip(q.weights, q.biases, strict=True)):
             norms: tuple[Tensor, ...] = ()
             if i < len(q.norm_weights):
                 norms = (self._norm(q.norm_weights[i].squeeze(1)), self._norm(q.norm_biases[i].squeeze(1)))
             copy = self._copy(weight, self.dtype) if i else self._reading(weight, 1)
-            layers.append(Layer(copy, self._copy(bias.squeeze(1), self.dtype), *norms))
+            layers.append(PackedLayer(copy, self._copy(bias.squeeze(1), self.dtype), *norms))
         return layers

@@ -13,7 +13,7 @@ import torch.nn.functional as F  # noqa: N812 - torch's own convention
 from torch import Tensor
 
 from tdmpc_lab.agent.networks import mish_of_negative_
-from tdmpc_lab.agent.packed import Layer, PackedModel
+from tdmpc_lab.agent.packed import PackedLayer, PackedModel
 from tdmpc_lab.agent.policy import drawn_action
 from tdmpc_lab.agent.rollouts import Rolled
 from tdmpc_lab.agent.world_model import WorldModel
@@ -180,14 +180,14 @@ class PackedRollouts:
         before = torch.cat([torch.ones_like(alive[:1]), alive[:-1]])
         return (self._factors * before * reward).sum(0), alive[-1]
 
-    def _first_at_start(self, at_start: Tensor, layer: Layer, x: Tensor) -> Tensor:
+    def _first_at_start(self, at_start: Tensor, layer: PackedLayer, x: Tensor) -> Tensor:
         """The first layer where the latent is the plan's own: only the action's part differs between sequences."""
         envs = at_start.shape[0]
         actions = x[:, self.latent_dim :].view(envs, -1, self.action_dim)  # (E, N, A)
         weight = layer.weight[self.latent_dim :].expand(envs, -1, -1)
         return torch.baddbmm(at_start, actions, weight).flatten(0, 1)
 
-    def _hidden(self, h: Tensor, layers: list[Layer]) -> Tensor:
+    def _hidden(self, h: Tensor, layers: list[PackedLayer]) -> Tensor:
         """The hidden layers, `h` being the first one's product with its bias."""
         for i, layer in enumerate(layers):
             if i > 0:
@@ -223,6 +223,6 @@ class PackedRollouts:
         h = self._hidden(torch.addmm(layers[0].bias, x, layers[0].weight), layers[:-1])
         return self._decoded(h, layers[-1])
 
-    def _decoded(self, h: Tensor, layer: Layer) -> Tensor:
+    def _decoded(self, h: Tensor, layer: PackedLayer) -> Tensor:
         logits = torch.addmm(layer.bias, h, layer.weight).float()
         return self.packed.model.regression.decode(logits)

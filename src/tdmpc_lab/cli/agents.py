@@ -25,7 +25,7 @@ from tdmpc_lab.streams import as_typed
 from tdmpc_lab.text import count, size_text
 
 if TYPE_CHECKING:
-    from tdmpc_lab.app.agents.evaluate import Report
+    from tdmpc_lab.app.agents.evaluate import EvalReport
     from tdmpc_lab.report.comparison import Comparison
 
 
@@ -68,7 +68,7 @@ class _Progress:
             print(f"{done}/{count(of, 'episode')}", file=sys.stderr, flush=True)
 
 
-def _show_games(report: Report, *, policy: bool) -> None:
+def _show_games(report: EvalReport, *, policy: bool) -> None:
     from tdmpc_lab.cli.tables import print_evaluation
 
     how = "policy only" if policy else "planning"

@@ -31,7 +31,7 @@ from tdmpc_lab.text import count, duration
 if TYPE_CHECKING:
     from tdmpc_lab.app.checks.estimate import RunTimeEstimate
     from tdmpc_lab.app.submit.code import JobCode
-    from tdmpc_lab.app.submit.submit import Cluster, Plan, Submitted
+    from tdmpc_lab.app.submit.submit import Cluster, JobPlan, Submitted
     from tdmpc_lab.jobs.paths import Project
 
 
@@ -116,7 +116,7 @@ def rerun(args: Namespace) -> int:
 
 def _launch(
     project: Project,
-    plans: Sequence[Plan],
+    plans: Sequence[JobPlan],
     cluster: Cluster,
     args: Namespace,
     code: JobCode | None = None,
@@ -152,14 +152,14 @@ def _launch(
 
 
 def _submit_groups(
-    project: Project, plans: Sequence[Plan], cluster: Cluster, args: Namespace, code: JobCode, done: list[Submitted]
+    project: Project, plans: Sequence[JobPlan], cluster: Cluster, args: Namespace, code: JobCode, done: list[Submitted]
 ) -> None:
     """Record and start every job, told one after the other; `done` gets them. Raises as `submit_group`."""
     from tdmpc_lab.app.submit.submit import groups, submit_group
 
     for group in groups(plans, cluster):
 
-        def on_recorded(jobs: Sequence[Submitted], group: Sequence[Plan] = group) -> None:
+        def on_recorded(jobs: Sequence[Submitted], group: Sequence[JobPlan] = group) -> None:
             done.extend(jobs)
             with outlives_its_reader():  # a recorded job is to be started, whoever still reads
                 _announce(project, group, jobs, args)
@@ -176,7 +176,7 @@ def _submit_groups(
             traceback.print_exc()  # the point of debug is the whole traceback; the job's files have it too
 
 
-def _announce(project: Project, group: Sequence[Plan], jobs: Sequence[Submitted], args: Namespace) -> None:
+def _announce(project: Project, group: Sequence[JobPlan], jobs: Sequence[Submitted], args: Namespace) -> None:
     for array, of_array in itertools.groupby(zip(group, jobs, strict=True), key=lambda pair: pair[1].array):
         pairs = list(of_array)
         ready, job = pairs[0]
@@ -186,7 +186,7 @@ def _announce(project: Project, group: Sequence[Plan], jobs: Sequence[Submitted]
         say("\n".join(lines), args.json)
 
 
-def _job_lines(project: Project, ready: Plan, job: Submitted) -> list[str]:
+def _job_lines(project: Project, ready: JobPlan, job: Submitted) -> list[str]:
     from tdmpc_lab.jobs.record import read_record
 
     spec = ready.item.spec
@@ -203,7 +203,7 @@ def _job_lines(project: Project, ready: Plan, job: Submitted) -> list[str]:
     ]
 
 
-def _array_lines(project: Project, array: str, pairs: Sequence[tuple[Plan, Submitted]]) -> list[str]:
+def _array_lines(project: Project, array: str, pairs: Sequence[tuple[JobPlan, Submitted]]) -> list[str]:
     from tdmpc_lab.jobs.record import read_record
 
     spec, job = pairs[0][0].item.spec, pairs[0][1]
@@ -220,7 +220,7 @@ def _array_lines(project: Project, array: str, pairs: Sequence[tuple[Plan, Submi
 
 def _dry_run(
     project: Project,
-    plans: Sequence[Plan],
+    plans: Sequence[JobPlan],
     cluster: Cluster,
     args: Namespace,
     code: JobCode | None = None,
@@ -242,7 +242,7 @@ def _dry_run(
     return OK
 
 
-def _show_dry_run(group: Sequence[Plan], reports: Sequence[dict[str, Any]]) -> None:
+def _show_dry_run(group: Sequence[JobPlan], reports: Sequence[dict[str, Any]]) -> None:
     """The jobs, then once what they have in common: the script, and what the spec sets."""
     last = reports[-1]
     what = f"{count(len(group), 'job')} would run" if len(group) > 1 else "would run"
@@ -280,7 +280,7 @@ def _estimate(report: dict[str, Any]) -> str:
 
 
 def stop_on_errors(
-    project: Project, plans: Sequence[Plan], cluster: Cluster, args: Namespace, *, try_agents: bool = True
+    project: Project, plans: Sequence[JobPlan], cluster: Cluster, args: Namespace, *, try_agents: bool = True
 ) -> None:
     """Check jobs for SLURM; warnings are told. A dry run needs no SLURM, so its absence is only told.
 
@@ -408,7 +408,7 @@ def _add_dry_run(p: ArgumentParser) -> None:
     p.add_argument("--dry-run", action="store_true", help="check everything, show what would be done, do nothing")
 
 
-def warn_of_mistakes(project: Project, plans: Sequence[Plan], cluster: Cluster, args: Namespace) -> list[Plan]:
+def warn_of_mistakes(project: Project, plans: Sequence[JobPlan], cluster: Cluster, args: Namespace) -> list[JobPlan]:
     """The plans with their warnings, which go into the jobs' records and notes; those of `lint` are only told.
 
     At a terminal it asks about the others, unless told `--yes`, on a dry run or for debug.
@@ -443,7 +443,9 @@ def warn_of_mistakes(project: Project, plans: Sequence[Plan], cluster: Cluster, 
     return warned
 
 
-def without_repeats(project: Project, plans: Sequence[Plan], args: Namespace) -> tuple[list[Plan], frozenset[str]]:
+def without_repeats(
+    project: Project, plans: Sequence[JobPlan], args: Namespace
+) -> tuple[list[JobPlan], frozenset[str]]:
     """The plans that are to be submitted, and the jobs like them that are known of.
 
     Those that run or ran already are left out with `--skip-existing`, or where that is the answer at the terminal.

@@ -38,9 +38,9 @@ from tdmpc_lab.config.rules import Rule, broken_rules
 from tdmpc_lab.config.schema import Spec
 from tdmpc_lab.config.serialize import to_dict
 from tdmpc_lab.config.sweep import (
-    Setting,
     Sweep,
     SweepPoint,
+    SweptSetting,
     given_keys,
     layers_of,
     point_words,
@@ -204,7 +204,7 @@ def _points(sweep: Sweep, layers: list[Layer]) -> list[tuple[Spec, list[Layer], 
     if sweep.broken:
         _, more = _assemble([layers[0], sweep.stand_in(), *layers[1:]])
         raise _error(layers, problems + more)
-    made: dict[str, tuple[Spec, list[Layer], list[Setting]]] = {}
+    made: dict[str, tuple[Spec, list[Layer], list[SweptSetting]]] = {}
     found = []
     for settings in sweep.points():
         stack = [layers[0], *layers_of(settings), *layers[1:]]

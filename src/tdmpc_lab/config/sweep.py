@@ -55,7 +55,7 @@ class SweepPoint:
 
 
 @dataclass(eq=False)
-class Setting:
+class SweptSetting:
     """One key with one of its values, and the place in the sweep where it stands."""
 
     key: KeyPath
@@ -67,7 +67,7 @@ class Setting:
     """The value as it stands in the file."""
 
     @classmethod
-    def at(cls, home: Layer, key: KeyPath, place: YamlPath, value: Any) -> Setting:
+    def at(cls, home: Layer, key: KeyPath, place: YamlPath, value: Any) -> SweptSetting:
         depth = len(place)
         lines = {key + path[depth:]: line for path, line in home.lines.items() if path[:depth] == place}
         raw = {key + path[depth:]: text for path, text in home.raw.items() if path[:depth] == place}
@@ -89,12 +89,12 @@ class Setting:
         return replace(problem, key=".".join(str(part) for part in self.place) + inside)
 
 
-class Row(NamedTuple):
+class SweepRow(NamedTuple):
     """Settings that belong together."""
 
     place: YamlPath
     home: Layer
-    settings: tuple[Setting, ...]
+    settings: tuple[SweptSetting, ...]
 
     @property
     def canonical(self) -> str:
@@ -108,7 +108,7 @@ class Row(NamedTuple):
 class Sweep:
     """Axes of rows; none for a spec without a sweep."""
 
-    axes: list[list[Row]] = field(default_factory=list)
+    axes: list[list[SweepRow]] = field(default_factory=list)
     home: Layer | None = None
     """Where the sweep is written."""
     pinned: bool = False
@@ -117,7 +117,7 @@ class Sweep:
     """Its form is wrong, so that its points are not known."""
 
     @property
-    def settings(self) -> list[Setting]:
+    def settings(self) -> list[SweptSetting]:
         return [setting for axis in self.axes for row in axis for setting in row.settings]
 
     def finish(self) -> None:
@@ -131,9 +131,9 @@ class Sweep:
             self.home.report(_AT, message, "split it into several specs")
         self.broken |= not 0 < count <= MOST_POINTS
 
-    def _without_twins(self, axis: list[Row]) -> list[Row]:
+    def _without_twins(self, axis: list[SweepRow]) -> list[SweepRow]:
         """The rows that differ; reports the others, unless they differed before a key was pinned."""
-        first: dict[str, Row] = {}
+        first: dict[str, SweepRow] = {}
         kept = []
         for row in axis:
             twin = first.setdefault(row.canonical, row)
@@ -144,12 +144,12 @@ class Sweep:
                 row.home.report(row.place, f"says the same as {place}", "keep one of them")
         return kept
 
-    def points(self) -> Iterator[list[Setting]]:
+    def points(self) -> Iterator[list[SweptSetting]]:
         """The settings of every point, the last axis running fastest."""
         for rows in itertools.product(*self.axes):
             yield [setting for row in rows for setting in row.settings]
 
-    def twin_problem(self, one: Sequence[Setting], other: Sequence[Setting]) -> Problem:
+    def twin_problem(self, one: Sequence[SweptSetting], other: Sequence[SweptSetting]) -> Problem:
         """Two points come to the same spec although they are written differently."""
         assert self.home is not None  # there are points
         message = f"the points {words_of(one)} and {words_of(other)} are the same job"
@@ -172,7 +172,7 @@ def _readable(written: Any, fitted: Any) -> Any:
     return written if isinstance(fitted, dict | list) else fitted
 
 
-def layers_of(settings: Sequence[Setting]) -> list[Layer]:
+def layers_of(settings: Sequence[SweptSetting]) -> list[Layer]:
     """A point's settings as layers, one for each place they were written in."""
     layers: dict[int, Layer] = {}
     for setting in settings:
@@ -195,7 +195,7 @@ def take_sweep(overrides: Layer, given: Sequence[KeyPath], files: Sequence[Layer
         layer.data.pop(KEY, None)
         layer.problems[:] = [p for p in layer.problems if p.key != KEY and not p.key.startswith(f"{KEY}.")]
     before = {id(layer): len(layer.broken) for layer, _ in written}
-    axes: list[list[Row]] = []
+    axes: list[list[SweepRow]] = []
     for layer, value in written:  # the strongest first
         swept = {key for axis in axes for key in _keys(axis)}
         axes += [axis for axis in _read(layer, value) if not axis or not set(_keys(axis)) <= swept]
@@ -208,7 +208,7 @@ def take_sweep(overrides: Layer, given: Sequence[KeyPath], files: Sequence[Layer
     return sweep
 
 
-def _read(layer: Layer, value: Any) -> list[list[Row]]:
+def _read(layer: Layer, value: Any) -> list[list[SweepRow]]:
     """The axes of one layer's sweep."""
     if value is False or layer.is_broken(_AT):
         return []
@@ -223,18 +223,18 @@ def _read(layer: Layer, value: Any) -> list[list[Row]]:
     return []
 
 
-def _mapping_axes(layer: Layer, key: str, value: Any) -> list[list[Row]]:
+def _mapping_axes(layer: Layer, key: str, value: Any) -> list[list[SweepRow]]:
     place = (KEY, key)
     if key == "zip":
         return _zipped(layer, value)
     path = _known(layer, key, place)
     if path is None or not _is_list(layer, key, place, value):
         return []
-    settings = [Setting.at(layer, path, (*place, index), item) for index, item in enumerate(value)]
-    return [[Row(setting.place, layer, (setting,)) for setting in settings]]
+    settings = [SweptSetting.at(layer, path, (*place, index), item) for index, item in enumerate(value)]
+    return [[SweepRow(setting.place, layer, (setting,)) for setting in settings]]
 
 
-def _zipped(layer: Layer, value: Any) -> list[list[Row]]:
+def _zipped(layer: Layer, value: Any) -> list[list[SweepRow]]:
     place = (KEY, "zip")
     if not isinstance(value, dict) or not value:
         found = found_text(value, layer.raw.get(place)) if value not in ({}, None) else "nothing"
@@ -244,25 +244,25 @@ def _zipped(layer: Layer, value: Any) -> list[list[Row]]:
     for key, items in value.items():
         path = _known(layer, key, (*place, key))
         if path is not None and _is_list(layer, key, (*place, key), items):
-            columns.append([Setting.at(layer, path, (*place, key, i), item) for i, item in enumerate(items)])
+            columns.append([SweptSetting.at(layer, path, (*place, key, i), item) for i, item in enumerate(items)])
     if len({len(column) for column in columns}) > 1:
         lengths = ", ".join(f"{column[0].dotted} has {len(column)}" for column in columns)
         layer.report(place, f"{lengths}; allowed: lists of one length", "without `zip`, all combinations are made")
         return []
-    rows = [Row(settings[0].place, layer, settings) for settings in zip(*columns, strict=True)]
+    rows = [SweepRow(settings[0].place, layer, settings) for settings in zip(*columns, strict=True)]
     _refuse_overlap_within(rows[:1])
     return [rows] if rows else []
 
 
-def _row(layer: Layer, index: int, value: Any) -> Row | None:
+def _row(layer: Layer, index: int, value: Any) -> SweepRow | None:
     place = (KEY, index)
     if not isinstance(value, dict):
         found = found_text(value, layer.raw.get(place))
         layer.report(place, f"found {found}; allowed: keys with values, as in {{agent.horizon: 4}}")
         return None
     known = [(path, key) for key in value if (path := _known(layer, key, (*place, key))) is not None]
-    settings = tuple(Setting.at(layer, path, (*place, key), value[key]) for path, key in known)
-    row = Row(place, layer, settings)
+    settings = tuple(SweptSetting.at(layer, path, (*place, key), value[key]) for path, key in known)
+    row = SweepRow(place, layer, settings)
     _refuse_overlap_within([row])
     return row
 
@@ -300,7 +300,7 @@ def _known(layer: Layer, key: str, place: YamlPath) -> KeyPath | None:
     return path
 
 
-def _keys(axis: Sequence[Row]) -> list[KeyPath]:
+def _keys(axis: Sequence[SweepRow]) -> list[KeyPath]:
     return list(dict.fromkeys(setting.key for row in axis for setting in row.settings))
 
 
@@ -309,7 +309,7 @@ def _overlap(one: KeyPath, other: KeyPath) -> bool:
     return one[:common] == other[:common]
 
 
-def _refuse_overlap_within(rows: Sequence[Row]) -> None:
+def _refuse_overlap_within(rows: Sequence[SweepRow]) -> None:
     """Report settings of one row that would set the same."""
     for row in rows:
         for one, other in itertools.combinations(row.settings, 2):
@@ -317,7 +317,7 @@ def _refuse_overlap_within(rows: Sequence[Row]) -> None:
                 row.home.report(other.place, f"{one.dotted} is set beside it", "keep one of them")
 
 
-def _refuse_overlaps(axes: Sequence[Sequence[Row]]) -> None:
+def _refuse_overlaps(axes: Sequence[Sequence[SweepRow]]) -> None:
     """Report keys that two axes would set."""
     seen: list[KeyPath] = []
     for axis in axes:
@@ -328,7 +328,7 @@ def _refuse_overlaps(axes: Sequence[Sequence[Row]]) -> None:
         seen += first
 
 
-def _without_pinned(axes: Sequence[list[Row]], overrides: Layer, given: Sequence[KeyPath]) -> list[list[Row]]:
+def _without_pinned(axes: Sequence[list[SweepRow]], overrides: Layer, given: Sequence[KeyPath]) -> list[list[SweepRow]]:
     """The axes without the keys that the command line sets; reports overrides inside a swept section."""
     pinned: set[KeyPath] = set()
     for key in dict.fromkeys(key for axis in axes for key in _keys(axis)):
@@ -369,17 +369,17 @@ def point_words(overrides: Sequence[str], point: SweepPoint) -> tuple[str, ...]:
     return (*kept, *(key_word(key, value) for key, value in point.values.items()), f"{KEY}=off")
 
 
-def words_of(settings: Sequence[Setting]) -> str:
+def words_of(settings: Sequence[SweptSetting]) -> str:
     """A point for a message: `agent.horizon=4, train.seed=1`."""
     return ", ".join(key_word(s.dotted, s.value) for s in settings) or "(nothing changed)"
 
 
-def told_of_points(found: Sequence[tuple[str, Sequence[Setting], Problem]], count: int) -> list[Problem]:
+def told_of_points(found: Sequence[tuple[str, Sequence[SweptSetting], Problem]], count: int) -> list[Problem]:
     """Problems that only the points' merged values show: one for all points, or naming the point.
 
     The same problem at the same place is told once, for the first point, with the number of the others.
     """
-    groups: dict[Problem, list[tuple[str, Sequence[Setting]]]] = {}
+    groups: dict[Problem, list[tuple[str, Sequence[SweptSetting]]]] = {}
     for words, settings, problem in found:
         groups.setdefault(problem, []).append((words, settings))
     told = []

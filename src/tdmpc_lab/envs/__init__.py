@@ -7,15 +7,15 @@ Any gymnasium environment with continuous actions and vector observations become
 from __future__ import annotations
 
 from tdmpc_lab.envs.control import ControlEnv, GymnasiumEnv, MirrorSigns, StepResult
-from tdmpc_lab.envs.group import EnvGroup, Setting, evaluation_seeds, training_seed
+from tdmpc_lab.envs.group import EnvGroup, EpisodeSetting, evaluation_seeds, training_seed
 from tdmpc_lab.envs.make import has_opponents, make_env
 
 __all__ = [
     "ControlEnv",
     "EnvGroup",
+    "EpisodeSetting",
     "GymnasiumEnv",
     "MirrorSigns",
-    "Setting",
     "StepResult",
     "evaluation_seeds",
     "has_opponents",

@@ -16,7 +16,7 @@ from tdmpc_lab.errors import CheckpointError, EnvironmentSpecError, TrainingErro
 _NOT_STARTED = -1
 
 
-class Setting(NamedTuple):
+class EpisodeSetting(NamedTuple):
     """What an episode is played in, beside its seed. It is fixed when the episode begins."""
 
     phase: int = 0
@@ -31,14 +31,14 @@ class EnvGroup:
     An environment that ended its episode waits for `reset_one`; nothing is reset behind the trainer's back.
     """
 
-    def __init__(self, make: Callable[[Setting], ControlEnv], count: int, seed: int) -> None:
+    def __init__(self, make: Callable[[EpisodeSetting], ControlEnv], count: int, seed: int) -> None:
         """Make `count` environments (≥ 1). `seed` is the experiment's; see `seeds.training_seed`.
 
         `make` is called again for an environment whose next episode has another `setting`.
         """
         self._seed = seed
         self._make = make
-        self.setting = Setting()
+        self.setting = EpisodeSetting()
         """What episodes that begin from now on are played in."""
         self._settings = [self.setting] * count
         self._envs: list[ControlEnv] = []
@@ -69,7 +69,7 @@ class EnvGroup:
         """Number of the running episode of environment `index`, from 0; −1 before the first reset."""
         return self._episodes[index]
 
-    def episode_setting(self, index: int) -> Setting:
+    def episode_setting(self, index: int) -> EpisodeSetting:
         """What the running episode of environment `index` is played in."""
         return self._settings[index]
 
@@ -134,12 +134,14 @@ class EnvGroup:
                 self._episodes[index] = _NOT_STARTED
                 self._actions[index] = []
                 self._obs[index] = 0.0
-            elif not self._replay(index, episode, Setting(*saved["setting"]), saved["actions"], saved["observation"]):
+            elif not self._replay(
+                index, episode, EpisodeSetting(*saved["setting"]), saved["actions"], saved["observation"]
+            ):
                 self._start(index, episode + 1, self.setting)
                 differing.append(index)
         return differing
 
-    def _start(self, index: int, episode: int, setting: Setting) -> FloatArray:
+    def _start(self, index: int, episode: int, setting: EpisodeSetting) -> FloatArray:
         if setting != self._settings[index]:
             self._envs[index].close()
             self._envs[index] = self._make(setting)
@@ -156,7 +158,9 @@ class EnvGroup:
         self._obs[index] = result.obs
         return result
 
-    def _replay(self, index: int, episode: int, setting: Setting, actions: FloatArray, observation: FloatArray) -> bool:
+    def _replay(
+        self, index: int, episode: int, setting: EpisodeSetting, actions: FloatArray, observation: FloatArray
+    ) -> bool:
         """Run a stored episode again; whether it ended where it had, to the last bit."""
         try:
             self._start(index, episode, setting)

@@ -40,14 +40,14 @@ _POLL_S = 0.3
 _SIZE = 512  # a sign is always written whole and in one piece
 _NAME = re.compile(r"(\d{1,9})\.json")
 
-Phase = Literal["alive", "released", "yielded"]
+AttemptPhase = Literal["alive", "released", "yielded"]
 
 
 @dataclass(frozen=True)
-class Sign:
+class Heartbeat:
     """What an attempt says in its file."""
 
-    phase: Phase
+    phase: AttemptPhase
     beat: int
     """Rises with every sign."""
     host: str
@@ -69,7 +69,7 @@ class AttemptLease:
         self.number = number
         self.lost_to: int | None = None
         self._folder, self._beat_s, self._dead_s = folder, beat_s, dead_s
-        self._sign = Sign("alive", 0, socket.gethostname(), os.getpid(), _place())
+        self._sign = Heartbeat("alive", 0, socket.gethostname(), os.getpid(), _place())
         self._writing = threading.RLock()  # held while the job's files are written
         self._wake = threading.Event()
         self._closed = False
@@ -101,7 +101,7 @@ class AttemptLease:
         False when `give_up()` became true or a later attempt came.
         """
         began = time.monotonic()
-        seen: dict[int, tuple[Sign | None, float]] = {}  # each one's last sign, and since when it is known
+        seen: dict[int, tuple[Heartbeat | None, float]] = {}  # each one's last sign, and since when it is known
         while self.lost_to is None and not give_up():
             earlier = [number for number in _numbers(self._folder) if number < self.number]
             now = time.monotonic()
@@ -185,7 +185,7 @@ class AttemptLease:
         finally:
             self._writing.release()
 
-    def _say(self, phase: Phase) -> None:
+    def _say(self, phase: AttemptPhase) -> None:
         now = datetime.now().astimezone().isoformat(timespec="seconds")
         self._sign = replace(self._sign, phase=phase, beat=self._sign.beat + 1, time=now)
         fd = os.open(sign_file(self._folder, self.number), os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o666)
@@ -231,11 +231,11 @@ def _numbers(folder: Path) -> list[int]:
     return [int(match[1]) for entry in os.scandir(folder) if (match := _NAME.fullmatch(entry.name))]
 
 
-def _read(folder: Path, number: int) -> Sign | None:
+def _read(folder: Path, number: int) -> Heartbeat | None:
     """An attempt's last sign; None while it has given none."""
     try:
         data = json.loads(sign_file(folder, number).read_bytes())
-        return Sign(
+        return Heartbeat(
             data["phase"],
             int(data["beat"]),
             str(data["host"]),
@@ -247,7 +247,7 @@ def _read(folder: Path, number: int) -> Sign | None:
         return None
 
 
-def _over(sign: Sign | None) -> bool:
+def _over(sign: Heartbeat | None) -> bool:
     """Whether an attempt is sure to write no more: it said so, or its process was of this machine and is gone."""
     if sign is None:
         return False

@@ -15,7 +15,7 @@ from typing import Literal, Self
 from tdmpc_lab.errors import UsageError
 from tdmpc_lab.jobs.paths import JobPaths
 
-Phase = Literal["waiting", "running"]
+HolderPhase = Literal["waiting", "running"]
 
 LEASE_VARIABLE = "TDMPC_LAB_LEASE_FD"
 _SIZE = 512  # always written whole and in one piece, so that a reader never sees half of it
@@ -29,7 +29,7 @@ class Holder:
     pid: int
     """0 while the supervisor is being started."""
     host: str
-    phase: Phase
+    phase: HolderPhase
     events: int
     """Events that the job had when this phase began."""
 
@@ -71,7 +71,7 @@ class Lease:
                 return cls.take(paths)
         return cls.take(paths)
 
-    def note(self, phase: Phase, events: int, *, starting: bool = False) -> None:
+    def note(self, phase: HolderPhase, events: int, *, starting: bool = False) -> None:
         """Say in the file that this process holds it and for what; `starting`: for one that is to come."""
         holder = Holder(0 if starting else os.getpid(), socket.gethostname(), phase, events)
         os.pwrite(self.fd, json.dumps(asdict(holder)).encode().ljust(_SIZE), 0)

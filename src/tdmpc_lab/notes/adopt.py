@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from tdmpc_lab.errors import NoteError
-from tdmpc_lab.notes.handwritten import Piece, QueueLine
+from tdmpc_lab.notes.handwritten import PastedJob, Piece
 from tdmpc_lab.notes.note import add_bullet, has_markers, take_apart
 
 LOG_HEAD = (
@@ -141,7 +141,7 @@ def known_key(note: bytes, content: bytes) -> str | None:
     return None
 
 
-def merge_queue_line(note: bytes, line: QueueLine, name: str) -> bytes:
+def merge_queue_line(note: bytes, line: PastedJob, name: str) -> bytes:
     """The note with what a pasted table says of its job: an entry of its own where there is no note yet, else what
     somebody wrote behind the line, unless it says so already."""
     if not note:

@@ -26,7 +26,7 @@ _COLOURS = ("#3572b0", "#c8553d", "#2a9d4a", "#8e5bb5", "#b8860b")  # readable o
 
 
 @dataclass(frozen=True)
-class Curve:
+class NoteCurve:
     """One quantity over the steps of a job; at least one point."""
 
     name: str
@@ -38,12 +38,12 @@ class Curve:
     high: tuple[float | None, ...]
 
 
-def curves_of(rows: Sequence[Row]) -> list[Curve]:
+def curves_of(rows: Sequence[Row]) -> list[NoteCurve]:
     """Of games the win rate against each opponent, else the return; rows without a number are left out."""
     games = opponents_of(rows[-1]) if rows else []
     if not games:
         return _curve("return", [(row, *_around_mean(row)) for row in rows])
-    found: list[Curve] = []
+    found: list[NoteCurve] = []
     for name, suffix in games:
         share, low, high = (f"{key}{suffix}" for key in ("win", "win_low", "win_high"))
         points = [(row, as_float(row.get(share)), as_float(row.get(low)), as_float(row.get(high))) for row in rows]
@@ -51,7 +51,7 @@ def curves_of(rows: Sequence[Row]) -> list[Curve]:
     return found
 
 
-def curves_in(note: str) -> list[Curve]:
+def curves_in(note: str) -> list[NoteCurve]:
     """The curves that the table of evaluations in a note holds, thinned out as it is: what a page can draw where there
     is no job folder any more. As `curves_of`; none where there is no such table."""
     lines = iter(note.split("\n"))
@@ -65,14 +65,14 @@ def curves_in(note: str) -> list[Curve]:
     points = [(step, *_mean_in(row[1])) for step, row in whole]
     if not wins:
         return _curve_through("return", points)
-    found: list[Curve] = []
+    found: list[NoteCurve] = []
     for column in wins:
         shares = [(step, *_share_in(row[column])) for step, row in whole]
         found += _curve_through(f"win rate {head[column].removeprefix('win ')}", shares)
     return found
 
 
-def spark_line(curve: Curve) -> str:
+def spark_line(curve: NoteCurve) -> str:
     """`▁▂▄▆█ −1,200.5 → −135.8, best −120.1 at step 4,000`; at most forty bars, lowest to highest value."""
     shown = [curve.values[index] for index in evenly(len(curve.values), _MOST_BARS)]
     low, high = min(curve.values), max(curve.values)
@@ -83,7 +83,7 @@ def spark_line(curve: Curve) -> str:
     return f"{bars} {ends}, best {number(high)} at step {number(curve.steps[best])}"
 
 
-def svg(curves: Sequence[Curve], title: str) -> str:
+def svg(curves: Sequence[NoteCurve], title: str) -> str:
     """The curves as one small picture, the first and last step and the lowest and highest value at its edges.
 
     It refers to nothing outside of itself, and takes its text colour from where it is shown.
@@ -117,17 +117,17 @@ def svg(curves: Sequence[Curve], title: str) -> str:
     )
 
 
-def _curve(name: str, points: Sequence[tuple[Row, Number, Number, Number]]) -> list[Curve]:
+def _curve(name: str, points: Sequence[tuple[Row, Number, Number, Number]]) -> list[NoteCurve]:
     return _curve_through(name, [(as_int(row.get("step")), value, low, high) for row, value, low, high in points])
 
 
-def _curve_through(name: str, points: Sequence[tuple[int | None, Number, Number, Number]]) -> list[Curve]:
+def _curve_through(name: str, points: Sequence[tuple[int | None, Number, Number, Number]]) -> list[NoteCurve]:
     """The curve through the points that have a step and a value; none without any."""
     whole = [(step, value, low, high) for step, value, low, high in points if step is not None and value is not None]
     if not whole:
         return []
     steps, values, low, high = zip(*whole, strict=True)
-    return [Curve(name, steps, values, low, high)]
+    return [NoteCurve(name, steps, values, low, high)]
 
 
 def _cells(line: str) -> list[str]:
@@ -164,13 +164,13 @@ def _around_mean(row: Row) -> tuple[float | None, float | None, float | None]:
     return mean, mean - std, mean + std
 
 
-def _thinned(curve: Curve) -> Curve:
+def _thinned(curve: NoteCurve) -> NoteCurve:
     kept = evenly(len(curve.values), _MOST_POINTS)
 
     def of(column: Sequence[Any]) -> tuple[Any, ...]:
         return tuple(column[index] for index in kept)
 
-    return Curve(curve.name, of(curve.steps), of(curve.values), of(curve.low), of(curve.high))
+    return NoteCurve(curve.name, of(curve.steps), of(curve.values), of(curve.low), of(curve.high))
 
 
 def _scale(low: float, high: float, begin: float, end: float) -> Scale:
@@ -181,7 +181,7 @@ def _scale(low: float, high: float, begin: float, end: float) -> Scale:
     return lambda value: begin + (value - low) / span * (end - begin)
 
 
-def _band(curve: Curve, x: Scale, y: Scale, colour: str) -> str:
+def _band(curve: NoteCurve, x: Scale, y: Scale, colour: str) -> str:
     around = [
         (s, a, b) for s, a, b in zip(curve.steps, curve.low, curve.high, strict=True) if a is not None and b is not None
     ]
@@ -192,7 +192,7 @@ def _band(curve: Curve, x: Scale, y: Scale, colour: str) -> str:
     return f'<polygon points="{" ".join([*above, *below])}" fill="{colour}" fill-opacity="0.15"/>'
 
 
-def _line(curve: Curve, x: Scale, y: Scale, colour: str) -> str:
+def _line(curve: NoteCurve, x: Scale, y: Scale, colour: str) -> str:
     places = [(x(step), y(value)) for step, value in zip(curve.steps, curve.values, strict=True)]
     points = " ".join(f"{left:.1f},{top:.1f}" for left, top in places)
     line = f'<polyline points="{points}" fill="none" stroke="{colour}" stroke-width="1.5"/>'

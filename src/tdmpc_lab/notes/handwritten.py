@@ -74,7 +74,7 @@ class Doubt:
 
 
 @dataclass(frozen=True)
-class QueueLine:
+class PastedJob:
     """A job in a pasted table of `squeue`."""
 
     job_id: str
@@ -148,15 +148,15 @@ def _is_new_id(text: str, headings: Collection[str], lengths: Collection[int]) -
     return text.startswith("local-") or ((not lengths or len(number) in lengths) and not number.endswith("000"))
 
 
-def queue_lines(data: bytes) -> list[QueueLine]:
+def queue_lines(data: bytes) -> list[PastedJob]:
     """The jobs in pasted tables of `squeue`, each once, also where a table stands in a code fence."""
-    found: dict[str, QueueLine] = {}
+    found: dict[str, PastedJob] = {}
     for raw in data.split(b"\n"):
         match = _QUEUE.fullmatch(raw.decode(errors="replace"))
         if match is None:
             continue
         job_id = match["array"] + (match["task"] or "")
-        line = QueueLine(job_id, " ".join(match["facts"].split()), match["what"] or "")
+        line = PastedJob(job_id, " ".join(match["facts"].split()), match["what"] or "")
         if is_job_id(job_id) and not (job_id in found and found[job_id].what):
             found[job_id] = line
     return list(found.values())

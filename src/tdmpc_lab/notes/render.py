@@ -38,7 +38,7 @@ EvalRow = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Places:
+class NotePlaces:
     """Where what a job made is found."""
 
     checkpoint: str | None = None
@@ -56,7 +56,7 @@ def render_note(
     status: JobStatus,
     evals: Sequence[EvalRow],
     traceback: str | None = None,
-    places: Places = Places(),
+    places: NotePlaces = NotePlaces(),
     *,
     error: str = "",
     warnings: Sequence[str] = (),
@@ -207,7 +207,7 @@ def what_line(record: JobRecord, *, seed: bool = True, links: bool = True) -> st
     return " · ".join(part for part in parts if part)
 
 
-def _where(record: JobRecord, status: JobStatus, places: Places) -> str:
+def _where(record: JobRecord, status: JobStatus, places: NotePlaces) -> str:
     parts = [f"again: {code_span(_again(record))}", f"folder {code_span(f'jobs/{record.id}')}"]
     if places.checkpoint:
         parts.append(f"checkpoint {code_span(f'jobs/{record.id}/checkpoints/{places.checkpoint}')}")
@@ -350,7 +350,7 @@ _SPEAKING = {
 
 
 @dataclass(frozen=True)
-class Ending:
+class EndOfJob:
     """How a job ended, as far as its files tell."""
 
     why: Why | None
@@ -372,13 +372,13 @@ def remedy(record: JobRecord, status: JobStatus, error: str, *, saved: bool, aga
     if status.state is State.COMPLETED or not ended:
         return ""
     resume = f"`tdmpc-lab resume {record.id}`" if saved else ""
-    ending = Ending(status.why, error, resume, again)
+    ending = EndOfJob(status.why, error, resume, again)
     if status.names_command and not _of_memory(ending):
         return ""
     return _of_memory(ending, record) or _of_training(ending) or _of_end(record, status, ending)
 
 
-def _of_memory(ending: Ending, record: JobRecord | None = None) -> str:
+def _of_memory(ending: EndOfJob, record: JobRecord | None = None) -> str:
     """Memory of the GPU, of the machine, of the job's allocation."""
     if ending.why is Why.GPU_MEMORY:
         return (
@@ -394,7 +394,7 @@ def _of_memory(ending: Ending, record: JobRecord | None = None) -> str:
     return ""
 
 
-def _of_training(ending: Ending) -> str:
+def _of_training(ending: EndOfJob) -> str:
     """NaN, and errors of Python."""
     if ending.error == "NonFiniteError":
         on = f"; from its last good checkpoint: {ending.resume[:-1]} agent.lr=…`" if ending.resume else ""
@@ -404,7 +404,7 @@ def _of_training(ending: Ending) -> str:
     return ""
 
 
-def _of_end(record: JobRecord, status: JobStatus, ending: Ending) -> str:
+def _of_end(record: JobRecord, status: JobStatus, ending: EndOfJob) -> str:
     """Ended from outside."""
     on = ending.resume or ending.again
     if status.state is State.TIMEOUT:
@@ -419,5 +419,5 @@ def _of_end(record: JobRecord, status: JobStatus, ending: Ending) -> str:
     return ""
 
 
-def _then(ending: Ending) -> str:
+def _then(ending: EndOfJob) -> str:
     return f"; then {ending.resume or ending.again}"

@@ -8,7 +8,7 @@ from typing import Any
 from tdmpc_lab.agent import Agent, Episode
 from tdmpc_lab.config.phases import Phase
 from tdmpc_lab.config.schema import EnvConfig, RewardConfig
-from tdmpc_lab.envs import Setting
+from tdmpc_lab.envs import EpisodeSetting
 from tdmpc_lab.training.metrics import Row
 from tdmpc_lab.training.opponents import SelfPlayPool
 from tdmpc_lab.training.recorder import EpisodeRecorder
@@ -26,7 +26,7 @@ class Curriculum:
 
     def __init__(self, phases: Sequence[Phase] = ONE_PHASE, pool: SelfPlayPool | None = None) -> None:
         self.phases, self.pool = tuple(phases), pool
-        self.setting = Setting()
+        self.setting = EpisodeSetting()
         """What episodes that begin now are played in."""
         self._ramps_from = [0]  # per phase begun: the training episode that its reward's ramps count from
         self._first_needed: list[int] = []  # per checkpoint that is kept: the oldest copy it can ask for
@@ -46,7 +46,7 @@ class Curriculum:
             begun.append(self.phases[index])
         return begun
 
-    def finish(self, recorder: EpisodeRecorder, setting: Setting, episodes: int) -> tuple[Episode, Row]:
+    def finish(self, recorder: EpisodeRecorder, setting: EpisodeSetting, episodes: int) -> tuple[Episode, Row]:
         """A finished episode as the replay takes it, and what the metrics say of it.
 
         `setting` is what it was played in, `episodes` are those finished before it.
@@ -73,7 +73,7 @@ class Curriculum:
         self.setting = self.setting._replace(copies=number)
         return number
 
-    def state_dict(self, running: Sequence[Setting]) -> dict[str, Any]:
+    def state_dict(self, running: Sequence[EpisodeSetting]) -> dict[str, Any]:
         """For a checkpoint, while episodes of these settings are running."""
         return {
             "setting": list(self.setting),
@@ -81,13 +81,13 @@ class Curriculum:
             "first_needed": self._needed_with(running),
         }
 
-    def saved(self, running: Sequence[Setting], kept: int) -> None:
+    def saved(self, running: Sequence[EpisodeSetting], kept: int) -> None:
         """A checkpoint was written, and the newest `kept` ones are there: copies that none of them needs go."""
         self._first_needed = self._needed_with(running)[-kept:]
         if self.pool is not None and len(self._first_needed) == kept:
             self.pool.prune(min(self._first_needed))
 
-    def _needed_with(self, running: Sequence[Setting]) -> list[int]:
+    def _needed_with(self, running: Sequence[EpisodeSetting]) -> list[int]:
         if self.pool is None:
             return []
         copies = min([self.setting.copies, *(setting.copies for setting in running)])
@@ -95,6 +95,6 @@ class Curriculum:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take over what `state_dict` gave."""
-        self.setting = Setting(*state["setting"])
+        self.setting = EpisodeSetting(*state["setting"])
         self._ramps_from = [int(first) for first in state["ramps_from"]]
         self._first_needed = [int(first) for first in state["first_needed"]]

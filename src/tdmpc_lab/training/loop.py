@@ -16,7 +16,7 @@ from tdmpc_lab.agent.diagnostics import diagnose
 from tdmpc_lab.agent.replay import FloatArray
 from tdmpc_lab.config.phases import Phase
 from tdmpc_lab.config.schema import EvalConfig, TrainConfig
-from tdmpc_lab.envs import EnvGroup, Setting
+from tdmpc_lab.envs import EnvGroup, EpisodeSetting
 from tdmpc_lab.errors import CheckpointError, NonFiniteError, TrainingError
 from tdmpc_lab.training.checkpoints import CheckpointStore, arrays_to_tensors, reading_state, tensors_to_arrays
 from tdmpc_lab.training.curriculum import Curriculum
@@ -341,7 +341,7 @@ class Trainer:
         self._meter.check(self._saver.last)
         self._saver.begin(self.step, self._small_state, self.replay, self._running_settings())
 
-    def _running_settings(self) -> list[Setting]:
+    def _running_settings(self) -> list[EpisodeSetting]:
         return [self.envs.episode_setting(i) for i in range(self.config.envs)]
 
     def _log(self, split: str, values: Mapping[str, Any]) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from tdmpc_lab.config.schema import RewardConfig, Spec
-from tdmpc_lab.envs import ControlEnv, Setting, evaluation_seeds, has_opponents
+from tdmpc_lab.envs import ControlEnv, EpisodeSetting, evaluation_seeds, has_opponents
 from tdmpc_lab.envs.hockey.opponents import Opponent, make_opponent
 from tdmpc_lab.training.opponents import OpponentFiles
 from tdmpc_lab.training.recorder import EpisodeRecorder
@@ -57,7 +57,7 @@ def play_episodes(
     """
     bot = make_opponent(player) if has_opponents(spec.env.id) else None
     worlds = Worlds(spec, opponents)
-    env = worlds.make(Setting(phase=phase))
+    env = worlds.make(EpisodeSetting(phase=phase))
     episodes: list[PlayedEpisode] = []
     try:
         check_reward_terms(env, spec.env.id, worlds.phases[phase].reward)

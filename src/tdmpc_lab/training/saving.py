@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from tdmpc_lab.agent import Replay
-from tdmpc_lab.envs import Setting
+from tdmpc_lab.envs import EpisodeSetting
 from tdmpc_lab.errors import CheckpointError
 from tdmpc_lab.training.checkpoints import CheckpointStore, Saved, reading_state
 from tdmpc_lab.training.curriculum import Curriculum
@@ -31,10 +31,12 @@ class Saver:
         tell: Callable[[str, Mapping[str, Any]], None],
     ) -> None:
         self._store, self._sink, self._curriculum, self._tell = store, sink, curriculum, tell
-        self._running: Sequence[Setting] = ()
+        self._running: Sequence[EpisodeSetting] = ()
         self._held_s = 0.0
 
-    def begin(self, step: int, state: Callable[[], dict[str, Any]], replay: Replay, running: Sequence[Setting]) -> None:
+    def begin(
+        self, step: int, state: Callable[[], dict[str, Any]], replay: Replay, running: Sequence[EpisodeSetting]
+    ) -> None:
         """Have the training's `state()` and its replay written; an earlier write is waited for.
 
         Raises what that one met: OSError, and what the store's guard raises.

@@ -11,7 +11,7 @@ from typing import Any
 from tdmpc_lab.config.phases import SELF, Mode, opponent_weights, phases_of, split_mode
 from tdmpc_lab.config.schema import EnvConfig, EvalConfig, Spec
 from tdmpc_lab.config.serialize import dump_yaml
-from tdmpc_lab.envs import ControlEnv, Setting, evaluation_seeds, has_opponents, make_env
+from tdmpc_lab.envs import ControlEnv, EpisodeSetting, evaluation_seeds, has_opponents, make_env
 from tdmpc_lab.envs.hockey.opponents import MixedOpponent, Opponent
 from tdmpc_lab.errors import EnvironmentSpecError
 from tdmpc_lab.files import Guard
@@ -91,7 +91,7 @@ class Worlds:
         config = self._spec.env.self_play
         return None if SELF not in named or config is None else SelfPlayPool(config, folder, self.made_of, guard)
 
-    def make(self, setting: Setting) -> ControlEnv:
+    def make(self, setting: EpisodeSetting) -> ControlEnv:
         """The environment for training episodes of a setting. Raises EnvironmentSpecError."""
         env = env_with_pool(self.phases[setting.phase].env, setting.copies)
         return make_env(env, find_opponent=lambda name: self._find(name, setting.copies))

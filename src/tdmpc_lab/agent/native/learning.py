@@ -35,14 +35,14 @@ class NativeRegression(DiscreteRegression):
         if value.shape != logits.shape[missing:-1]:
             value = value.expand(logits.shape[:-1])
         lower, share = self._neighbours(value)
-        return _TwoHotLoss.apply(self, logits, lower, share)  # type: ignore[no-any-return, no-untyped-call]
+        return _NativeTwoHotLoss.apply(self, logits, lower, share)  # type: ignore[no-any-return, no-untyped-call]
 
     def decode(self, logits: Tensor) -> Tensor:
         """Logits (..., bins) to numbers (...): symexp of the expected bin."""
         return _Decoded.apply(self, logits)  # type: ignore[no-any-return, no-untyped-call]
 
 
-class _TwoHotLoss(torch.autograd.Function):
+class _NativeTwoHotLoss(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, regression: NativeRegression, logits: Tensor, lower: Tensor, share: Tensor) -> Tensor:
         logits, lower, share = logits.contiguous(), lower.contiguous(), share.contiguous()

@@ -36,7 +36,7 @@ class Part:
 
 
 @dataclass
-class Layer:
+class TiledLayer:
     """A Linear in one or more parts, with the LayerNorm that follows it."""
 
     parts: list[Part]
@@ -93,7 +93,7 @@ class Packer:
         self._memory.append(tensor)
         return tensor.data_ptr()
 
-    def linear(self, layer: Layer) -> Linear:
+    def linear(self, layer: TiledLayer) -> Linear:
         """Memory for one layer, and what has to be copied there."""
         width = padded(layer.outputs)
         linear = Linear()
@@ -124,7 +124,7 @@ class Packer:
             at += count
         return linear
 
-    def turned(self, layer: Layer) -> int:
+    def turned(self, layer: TiledLayer) -> int:
         """Address of a layer's weights packed the other way round, for the gradient by its inputs: a row of outputs
         times this is a row of inputs, every piece of which begins a tile."""
         (part,) = layer.parts
@@ -145,7 +145,7 @@ class Packer:
         return job
 
 
-class PackedModel:
+class TiledModel:
     """All that planning uses. The structures that the kernels read are in `model`.
 
     Raises:
@@ -199,7 +199,7 @@ class PackedModel:
         self.model = model
         packer.end()
 
-    def _net(self, layers: list[Layer]) -> Net:
+    def _net(self, layers: list[TiledLayer]) -> Net:
         net = Net()
         net.count = len(layers)
         for i, layer in enumerate(layers):
@@ -207,13 +207,13 @@ class PackedModel:
         return net
 
 
-def sequential(net: nn.Sequential, pieces: tuple[int, ...], *, fill: float = 0.0) -> list[Layer]:
+def sequential(net: nn.Sequential, pieces: tuple[int, ...], *, fill: float = 0.0) -> list[TiledLayer]:
     """Linear layers with the norms that follow them. The last one's bias is `fill` beyond its outputs."""
-    layers: list[Layer] = []
+    layers: list[TiledLayer] = []
     for module in net:
         if isinstance(module, nn.Linear):
             size = pieces if not layers else (module.in_features,)
-            layers.append(Layer([Part(module.weight.detach(), module.bias.detach())], size))
+            layers.append(TiledLayer([Part(module.weight.detach(), module.bias.detach())], size))
         elif isinstance(module, nn.LayerNorm):
             part = layers[-1].parts[0]
             part.gain, part.shift = module.weight.detach(), module.bias.detach()
@@ -221,14 +221,14 @@ def sequential(net: nn.Sequential, pieces: tuple[int, ...], *, fill: float = 0.0
     return layers
 
 
-def _policy(policy: Policy, pieces: tuple[int, ...]) -> list[Layer]:
+def _policy(policy: Policy, pieces: tuple[int, ...]) -> list[TiledLayer]:
     """The policy's two heads are one last layer: means, then raw log standard deviations."""
     heads = (policy.mean_head, policy.log_std_head)
     parts = [Part(head.weight.detach(), head.bias.detach()) for head in heads]
-    return [*sequential(policy.net, pieces), Layer(parts, (heads[0].in_features,))]
+    return [*sequential(policy.net, pieces), TiledLayer(parts, (heads[0].in_features,))]
 
 
-def q_head(q: QEnsemble, head: int, pieces: tuple[int, ...]) -> list[Layer]:
+def q_head(q: QEnsemble, head: int, pieces: tuple[int, ...]) -> list[TiledLayer]:
     """One head of the ensemble, whose weights lie as (inputs, outputs)."""
     layers = []
     for i, (weight, bias) in enumerate(zip(q.weights, q.biases, strict=True)):
@@ -236,6 +236,6 @@ def q_head(q: QEnsemble, head: int, pieces: tuple[int, ...]) -> list[Layer]:
         if i < len(q.norm_weights):
             part.gain = q.norm_weights[i].detach()[head, 0]
             part.shift = q.norm_biases[i].detach()[head, 0]
-        layers.append(Layer([part], pieces if i == 0 else (weight.shape[1],)))
+        layers.append(TiledLayer([part], pieces if i == 0 else (weight.shape[1],)))
     layers[-1].fill = NEVER
     return layers

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from tdmpc_lab.agent.native.library import Backend, Library, RollJob, TerminalJob
-from tdmpc_lab.agent.native.packed import TILE, PackedModel
+from tdmpc_lab.agent.native.packed import TILE, TiledModel
 from tdmpc_lab.agent.rollouts import Rolled
 from tdmpc_lab.agent.world_model import WorldModel
 
@@ -44,7 +44,7 @@ class NativeRollouts:
         self.q_heads = model.q.heads
         self.pessimism = pessimism
         self._library = library
-        self._packed = PackedModel(library, backend, model)
+        self._packed = TiledModel(library, backend, model)
         self._width = self._packed.model.latent_tiles * TILE
         self._discounts = torch.tensor([discount**t for t in range(horizon)], dtype=torch.float32)
         self._workspace = torch.empty(0, dtype=torch.uint8)

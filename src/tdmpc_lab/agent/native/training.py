@@ -18,7 +18,7 @@ from tdmpc_lab.agent.blocks import NORM_EPS
 from tdmpc_lab.agent.clipped_step import ClippedStep
 from tdmpc_lab.agent.native.learning import NativeClippedStep, NativeRegression
 from tdmpc_lab.agent.native.library import BACKENDS, Backend, Gradient, Library, TrainJob, TrainLayer, TrainNet
-from tdmpc_lab.agent.native.packed import TILE, Layer, Packer, padded, q_head, sequential
+from tdmpc_lab.agent.native.packed import TILE, Packer, TiledLayer, padded, q_head, sequential
 from tdmpc_lab.agent.networks import Mish, QEnsemble, SimNorm
 from tdmpc_lab.agent.training_model import TrainingModel
 from tdmpc_lab.agent.world_model import WorldModel
@@ -42,7 +42,7 @@ class TrainedNet:
         self,
         library: Library,
         backend: Backend,
-        describe: Callable[[], list[list[Layer]]],
+        describe: Callable[[], list[list[TiledLayer]]],
         parameters: Sequence[nn.Parameter],
         activations: Sequence[int],
         *,
@@ -324,11 +324,11 @@ def _apply(net: TrainedNet, state: Tensor, extra: Tensor | None = None) -> Tenso
     return net(state.reshape(-1, state.shape[-1]), more).view(*lead, net.outputs)
 
 
-def _one_head(modules: nn.Sequential, pieces: tuple[int, ...]) -> list[list[Layer]]:
+def _one_head(modules: nn.Sequential, pieces: tuple[int, ...]) -> list[list[TiledLayer]]:
     return [sequential(modules, pieces)]
 
 
-def _all_heads(q: QEnsemble, pieces: tuple[int, ...]) -> list[list[Layer]]:
+def _all_heads(q: QEnsemble, pieces: tuple[int, ...]) -> list[list[TiledLayer]]:
     return [q_head(q, head, pieces) for head in range(q.heads)]
 
 

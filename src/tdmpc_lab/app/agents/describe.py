@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from tdmpc_lab.app.checks.blamed import find_blamed, findings
 from tdmpc_lab.app.checks.lint import lint
-from tdmpc_lab.app.checks.preflight import Report, check_jobs, problem_finding
+from tdmpc_lab.app.checks.preflight import CheckReport, check_jobs, problem_finding
 from tdmpc_lab.app.submit.resources import check_resources
 from tdmpc_lab.app.submit.specs import Dimensions, differences, find_spec, load_all, resolve_dimensions
 from tdmpc_lab.app.submit.starts import find_starts
-from tdmpc_lab.app.submit.submit import Plan
+from tdmpc_lab.app.submit.submit import JobPlan
 from tdmpc_lab.config.loader import load_spec
 from tdmpc_lab.config.schema import Spec
 from tdmpc_lab.errors import SpecError
@@ -56,7 +56,7 @@ def check_spec(
     action_dim: int | None,
     *,
     slurm: bool,
-) -> tuple[dict[str, Any], Report]:
+) -> tuple[dict[str, Any], CheckReport]:
     """What a submit looks at before it starts a job, alone: facts about the spec, and everything that was found.
 
     Of a sweep every point is tried; the facts are those of the first. With the two sizes given, the environment
@@ -78,7 +78,7 @@ def check_spec(
     except SpecError as error:
         found = tuple(problem_finding(problem, "start") for problem in error.problems)
         report = replace(report, findings=report.findings + found)
-    plans = [Plan(item, changed) for item, changed in zip(items, differences(project, items), strict=True)]
+    plans = [JobPlan(item, changed) for item, changed in zip(items, differences(project, items), strict=True)]
     advice = lint(project, plans, "slurm" if slurm else "local", environments=sizes is None)
     warned = (*findings(items, find_blamed(project, items)), *(finding for finding, _ in advice))
     report = replace(report, findings=report.findings + warned)

@@ -49,7 +49,7 @@ class Target:
 
 
 @dataclass(frozen=True)
-class Report:
+class EvalReport:
     """What an evaluation found: one row per opponent."""
 
     target: Target
@@ -77,7 +77,7 @@ def evaluate(
     video: Path | None,
     device: str,
     progress: Callable[[int, int], None],
-) -> Report:
+) -> EvalReport:
     """Play `episodes` episodes with an agent (against each opponent, from both sides in turn) and report.
 
     The start states are by `seed`; without one by the seed of its training, whose evaluations were played from the
@@ -108,7 +108,7 @@ def evaluate(
         if problem:
             raise TrainingError(problem)
         _write_video(video, evaluation)
-    return Report(found, rows, video)
+    return EvalReport(found, rows, video)
 
 
 def load_target(project: Project, target: str, device: str, command: str = "eval") -> Target:

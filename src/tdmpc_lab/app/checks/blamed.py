@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
 
-from tdmpc_lab.app.submit.submit import Plan
+from tdmpc_lab.app.submit.submit import JobPlan
 from tdmpc_lab.config.causes import has_setting
 from tdmpc_lab.config.diff import NOT_COMPARED
 from tdmpc_lab.config.fieldtypes import KeyPath, spec_types
@@ -95,7 +95,7 @@ def blamed_settings(entry: Entry) -> list[str]:
     return [setting for setting in listed if _names(verdict.because, setting)] or listed
 
 
-def with_warnings(plans: Sequence[Plan], found: Sequence[Blamed]) -> list[Plan]:
+def with_warnings(plans: Sequence[JobPlan], found: Sequence[Blamed]) -> list[JobPlan]:
     """The plans with what the log has against each, for their records."""
     warnings: dict[int, list[str]] = {}
     for blamed in found:

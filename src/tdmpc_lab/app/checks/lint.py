@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from tdmpc_lab.app.agents.opponents import stand_in
 from tdmpc_lab.app.checks.preflight import SILENCEABLE
-from tdmpc_lab.app.submit.submit import Cluster, Plan, of_one_sweep
+from tdmpc_lab.app.submit.submit import Cluster, JobPlan, of_one_sweep
 from tdmpc_lab.config.schema import AgentConfig, Spec
 from tdmpc_lab.errors import Finding, LabError, UsageError
 from tdmpc_lab.jobs.paths import Project
@@ -27,11 +27,11 @@ if TYPE_CHECKING:
 _NO_WEIGHT = 1e-4
 _CHANGES = 3
 
-Rule = Callable[[Project, Plan, Cluster], Iterator[Finding]]
+AdviceRule = Callable[[Project, JobPlan, Cluster], Iterator[Finding]]
 
 
 def lint(
-    project: Project, plans: Sequence[Plan], cluster: Cluster, off: Sequence[str] = (), *, environments: bool = True
+    project: Project, plans: Sequence[JobPlan], cluster: Cluster, off: Sequence[str] = (), *, environments: bool = True
 ) -> list[tuple[Finding, list[int]]]:
     """What the rules say, each finding once with the numbers of the plans it is about.
 
@@ -73,7 +73,7 @@ def check_rules(off: Sequence[str]) -> None:
         raise UsageError(f"--no-lint {unknown[0]}: no such rule{meant}; there are: {', '.join(known)}")
 
 
-def with_advice(plans: Sequence[Plan], found: Sequence[tuple[Finding, list[int]]]) -> list[Plan]:
+def with_advice(plans: Sequence[JobPlan], found: Sequence[tuple[Finding, list[int]]]) -> list[JobPlan]:
     """The plans with what was said of each, for their records."""
     said: dict[int, list[str]] = {}
     for finding, indices in found:
@@ -82,7 +82,7 @@ def with_advice(plans: Sequence[Plan], found: Sequence[tuple[Finding, list[int]]
     return [replace(plan, warned=(*plan.warned, *said.get(index, ()))) for index, plan in enumerate(plans)]
 
 
-def _temporal_weight(_project: Project, plan: Plan, _cluster: Cluster) -> Iterator[Finding]:
+def _temporal_weight(_project: Project, plan: JobPlan, _cluster: Cluster) -> Iterator[Finding]:
     agent = plan.item.spec.agent
     weight = agent.rho ** (agent.horizon - 1)
     if weight < _NO_WEIGHT:
@@ -95,7 +95,7 @@ def _temporal_weight(_project: Project, plan: Plan, _cluster: Cluster) -> Iterat
         )
 
 
-def _run_time(project: Project, plan: Plan, cluster: Cluster) -> Iterator[Finding]:
+def _run_time(project: Project, plan: JobPlan, cluster: Cluster) -> Iterator[Finding]:
     from tdmpc_lab.app.checks.estimate import estimate_run_time
 
     if cluster != "slurm":
@@ -114,7 +114,7 @@ def _run_time(project: Project, plan: Plan, cluster: Cluster) -> Iterator[Findin
         )
 
 
-def _changes(_project: Project, plan: Plan, _cluster: Cluster) -> Iterator[Finding]:
+def _changes(_project: Project, plan: JobPlan, _cluster: Cluster) -> Iterator[Finding]:
     spec = plan.item.spec
     if plan.goes_on_from is None and plan.rerun_of is None and len(plan.diff) > _CHANGES:
         yield _advice(
@@ -180,7 +180,7 @@ def _symexp(x: float) -> float:
     return math.copysign(math.expm1(abs(x)), x)
 
 
-RULES: dict[str, Rule] = {"temporal-weight": _temporal_weight, "run-time": _run_time, "changes": _changes}
+RULES: dict[str, AdviceRule] = {"temporal-weight": _temporal_weight, "run-time": _run_time, "changes": _changes}
 """By the name that `--no-lint` takes."""
 ONCE_A_SWEEP = {"run-time"}
 """Its first point stands for all: an estimate reads the files of many jobs."""

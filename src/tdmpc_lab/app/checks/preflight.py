@@ -34,7 +34,7 @@ _NOT_INSTALLED = ("must be importable", "not installed")
 
 
 @dataclass(frozen=True)
-class Report:
+class CheckReport:
     """What was found, and what was learned of every spec that could be tried."""
 
     findings: tuple[Finding, ...]
@@ -66,7 +66,7 @@ def check_jobs(
     try_agents: bool = True,
     slurm_needed: bool = True,
     off: Sequence[str] = (),
-) -> Report:
+) -> CheckReport:
     """Look at everything that these jobs need; writes nothing. Points of a sweep that are alike are tried once.
 
     Args:
@@ -95,7 +95,7 @@ def check_jobs(
         if slurm:
             found += _told(_site_findings(project, item, groups, trials.get(number)), {*off, *item.spec.lint.silent})
     found += disk_findings(project, [checkpoints_size(items[n], trial) for n, trial in trials.items()])
-    return Report(tuple(dict.fromkeys(found)), trials)
+    return CheckReport(tuple(dict.fromkeys(found)), trials)
 
 
 def _told(findings: Iterable[Finding], off: Container[str]) -> Iterator[Finding]:

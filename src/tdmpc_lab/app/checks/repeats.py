@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from tdmpc_lab.app.queue.status import JobView, job_views
 from tdmpc_lab.app.submit.code import JobCode
-from tdmpc_lab.app.submit.submit import Plan
+from tdmpc_lab.app.submit.submit import JobPlan
 from tdmpc_lab.config.diff import config_hash
 from tdmpc_lab.errors import UsageError
 from tdmpc_lab.files import file_lock
@@ -38,7 +38,7 @@ class Repeats:
     """The numbers of the plans among `refused`: without these the others can be submitted."""
 
 
-def find_repeats(project: Project, plans: Sequence[Plan], code: Callable[[], JobCode]) -> Repeats:
+def find_repeats(project: Project, plans: Sequence[JobPlan], code: Callable[[], JobCode]) -> Repeats:
     """Earlier jobs of the project, and earlier plans of the same call, with the same config and seed.
 
     `code` gives what the new jobs would run: it is said whether an earlier job ran the same. Names and resources
@@ -74,7 +74,7 @@ def find_repeats(project: Project, plans: Sequence[Plan], code: Callable[[], Job
 
 @contextlib.contextmanager
 def recording(
-    project: Project, plans: Sequence[Plan], known: Collection[str], code: Callable[[], JobCode]
+    project: Project, plans: Sequence[JobPlan], known: Collection[str], code: Callable[[], JobCode]
 ) -> Iterator[None]:
     """Hold the project's submit lock while jobs are recorded and started: of two submits at the same moment the second
     sees the jobs of the first.
@@ -92,7 +92,7 @@ def recording(
         yield
 
 
-def _within_the_call(plans: Sequence[Plan], wanted: dict[str, list[int]]) -> tuple[list[str], list[str], set[int]]:
+def _within_the_call(plans: Sequence[JobPlan], wanted: dict[str, list[int]]) -> tuple[list[str], list[str], set[int]]:
     refused, said, numbers = [], [], set()
     for same in wanted.values():
         names: set[str] = set()
@@ -107,13 +107,13 @@ def _within_the_call(plans: Sequence[Plan], wanted: dict[str, list[int]]) -> tup
     return refused, said, numbers
 
 
-def _begins_alike(plan: Plan, record: JobRecord) -> bool:
+def _begins_alike(plan: JobPlan, record: JobRecord) -> bool:
     """Whether both begin with the same agent, as far as its step tells: behind one name there may be others in time."""
     before = record.start_from
     return plan.start is None or before is None or plan.start.told["step"] == before.get("step")
 
 
-def _told(plan: Plan, view: JobView, snapshot: str | None) -> str:
+def _told(plan: JobPlan, view: JobView, snapshot: str | None) -> str:
     assert view.record is not None
     assert view.status is not None
     record = view.record
@@ -124,6 +124,6 @@ def _told(plan: Plan, view: JobView, snapshot: str | None) -> str:
     return f"{_name(plan)}: job {view.id}{other}{code}: {outcome_line(view.status)}"
 
 
-def _name(plan: Plan) -> str:
+def _name(plan: JobPlan) -> str:
     point = plan.item.point
     return f"{plan.item.spec.name}, {point}" if point else f"{plan.item.spec.name}, seed {plan.item.spec.train.seed}"

@@ -14,12 +14,11 @@ import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Literal
 
 from tdmpc_lab.app.checks.memory import GIB, unwritable
 from tdmpc_lab.app.health.project import closed_above
 from tdmpc_lab.config.project import check_profiles, profile_files
-from tdmpc_lab.errors import ExternalError, Finding, LabError, SpecError, UsageError
+from tdmpc_lab.errors import ExternalError, Finding, LabError, Level, SpecError, UsageError
 from tdmpc_lab.files import nearest
 from tdmpc_lab.jobs.find import folder_names
 from tdmpc_lab.jobs.git import GitError, NoRepositoryError, git
@@ -27,7 +26,6 @@ from tdmpc_lab.jobs.paths import Project
 from tdmpc_lab.sharing import Closed, group_name, is_member, is_shared, not_shared, reason, user_name
 from tdmpc_lab.text import one_line
 
-Level = Literal["ok", "warning", "error"]
 OLDEST = (3, 11)
 # Without the first the package does nothing; the others are for some of its commands.
 NEEDED = ("torch", "numpy", "gymnasium", "pydantic", "PyYAML", "submitit", "mlflow", "rich", "pandas", "matplotlib")

@@ -10,7 +10,7 @@ import math
 import statistics
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from tdmpc_lab.config.loader import load_resolved
 from tdmpc_lab.config.schema import Spec
@@ -19,8 +19,6 @@ from tdmpc_lab.files import read_jsonl
 from tdmpc_lab.jobs.events import read_events
 from tdmpc_lab.jobs.metrics import Row, as_float, as_int
 from tdmpc_lab.jobs.paths import JobPaths
-
-Level = Literal["ok", "warning"]
 
 MODEL_ERROR = 0.5
 """Of the latent's variance, one step ahead: the model hardly predicts better than the mean."""
@@ -61,7 +59,7 @@ GRADIENTS_CLIPPED = 5.0
 
 
 @dataclass(frozen=True)
-class Figures:
+class LearningFigures:
     """The last value of every figure that the rows hold: diagnostics, gradients, updates, evaluation (`eval/…`)."""
 
     step: int
@@ -73,7 +71,7 @@ class Figures:
         return self.values.get(name)
 
 
-def diagnose_job(paths: JobPaths) -> tuple[Figures, list[Finding]]:
+def diagnose_job(paths: JobPaths) -> tuple[LearningFigures, list[Finding]]:
     """Read a job's figures and judge them.
 
     Raises:
@@ -93,7 +91,7 @@ def diagnose_job(paths: JobPaths) -> tuple[Figures, list[Finding]]:
     return figures, list(signs(figures, spec))
 
 
-def last_figures(rows: list[Row], horizon: int) -> Figures | None:
+def last_figures(rows: list[Row], horizon: int) -> LearningFigures | None:
     """The newest diagnostics with the newest losses and evaluation; None where no diagnostics were measured."""
 
     def newest(found: Callable[[Row], bool]) -> Row:
@@ -106,7 +104,7 @@ def last_figures(rows: list[Row], horizon: int) -> Figures | None:
     evaluation = newest(lambda row: row.get("split") == "eval")
     named = {**losses, **measured, **{f"eval/{key}": value for key, value in evaluation.items()}, **_random_play(rows)}
     values = {k: n for k, v in named.items() if (n := as_float(v)) is not None and (k == "updates" or "/" in k)}
-    return Figures(as_int(measured.get("step")) or 0, values, horizon)
+    return LearningFigures(as_int(measured.get("step")) or 0, values, horizon)
 
 
 def _random_play(rows: list[Row]) -> dict[str, float]:
@@ -116,7 +114,7 @@ def _random_play(rows: list[Row]) -> dict[str, float]:
     return {"random/return": statistics.fmean(returns)} if returns else {}
 
 
-def signs(figures: Figures, spec: Spec) -> Iterator[Finding]:
+def signs(figures: LearningFigures, spec: Spec) -> Iterator[Finding]:
     """Judge every figure that is there, the world model first."""
     yield from _model(figures, spec)
     yield from _value(figures, spec)
@@ -129,7 +127,7 @@ def signs(figures: Figures, spec: Spec) -> Iterator[Finding]:
     yield from _gradients(figures, spec)
 
 
-def _model(figures: Figures, spec: Spec) -> Iterator[Finding]:
+def _model(figures: LearningFigures, spec: Spec) -> Iterator[Finding]:
     variance = figures.get("diag/latent_variance")
     first, last = figures.get("diag/model_error_1"), figures.get(f"diag/model_error_{figures.horizon}")
     if first is None or last is None:
@@ -160,7 +158,7 @@ def _model(figures: Figures, spec: Spec) -> Iterator[Finding]:
         yield Finding("ok", "world model", found)
 
 
-def _value(figures: Figures, spec: Spec) -> Iterator[Finding]:
+def _value(figures: LearningFigures, spec: Spec) -> Iterator[Finding]:
     bias, spread = figures.get("diag/value_bias"), figures.get("diag/value_spread")
     predicted, realised = figures.get("diag/value_predicted"), figures.get("diag/value_realised")
     if bias is None or spread is None or predicted is None or realised is None:
@@ -181,7 +179,7 @@ def _value(figures: Figures, spec: Spec) -> Iterator[Finding]:
         yield Finding("warning", "value", f"{found}: underestimated", remedy)
 
 
-def _bins(figures: Figures, spec: Spec) -> Iterator[Finding]:
+def _bins(figures: LearningFigures, spec: Spec) -> Iterator[Finding]:
     rewards, values = figures.get("diag/reward_clipped"), figures.get("diag/value_clipped")
     if rewards is None or values is None:
         return
@@ -198,7 +196,7 @@ def _bins(figures: Figures, spec: Spec) -> Iterator[Finding]:
         yield Finding("ok", "bins", found)
 
 
-def _ends(figures: Figures, *, past_ends: bool) -> Iterator[Finding]:
+def _ends(figures: LearningFigures, *, past_ends: bool) -> Iterator[Finding]:
     recall, precision = figures.get("diag/termination_recall"), figures.get("diag/termination_precision")
     share = figures.get("diag/terminated")
     if not share:
@@ -216,7 +214,7 @@ def _ends(figures: Figures, *, past_ends: bool) -> Iterator[Finding]:
     yield Finding("warning" if poor else "ok", "termination", ", ".join(parts), remedy)
 
 
-def _actions(figures: Figures) -> Iterator[Finding]:
+def _actions(figures: LearningFigures) -> Iterator[Finding]:
     taken, policy = figures.get("diag/action_saturation"), figures.get("diag/policy_saturation")
     stuck = figures.get("diag/action_stuck")
     if taken is None or policy is None:
@@ -230,7 +228,7 @@ def _actions(figures: Figures) -> Iterator[Finding]:
         yield Finding("ok", "actions", found)
 
 
-def _policy(figures: Figures, spec: Spec) -> Iterator[Finding]:
+def _policy(figures: LearningFigures, spec: Spec) -> Iterator[Finding]:
     """The policy without the planner, on the scale from random play (0) to planning (1); and its spread."""
     std, limit = figures.get("diag/policy_std"), math.exp(spec.agent.log_std_max)
     kept = _kept(figures)
@@ -259,7 +257,7 @@ def _policy(figures: Figures, spec: Spec) -> Iterator[Finding]:
         yield Finding("warning", "policy", f"{found}: it has learned little of what the planner finds", remedy)
 
 
-def _kept(figures: Figures) -> float | None:
+def _kept(figures: LearningFigures) -> float | None:
     """See `KEPT`; None where that is not known, or planning is hardly better than random play."""
     planned, alone = figures.get("eval/return_mean"), figures.get("eval/policy_return_mean")
     random, spread = figures.get("random/return"), figures.get("eval/return_std")
@@ -269,7 +267,7 @@ def _kept(figures: Figures) -> float | None:
     return None if gained <= GAINED * max(spread, 1e-6) else (alone - random) / gained
 
 
-def _planner(figures: Figures) -> Iterator[Finding]:
+def _planner(figures: LearningFigures) -> Iterator[Finding]:
     """By the newest evaluation, which plays its episodes both ways."""
     planned, alone = figures.get("eval/return_mean"), figures.get("eval/policy_return_mean")
     spread, distance = figures.get("eval/return_std"), figures.get("diag/planner_distance")
@@ -286,7 +284,7 @@ def _planner(figures: Figures) -> Iterator[Finding]:
         yield Finding("ok", "planner", found)
 
 
-def _replay(figures: Figures, spec: Spec) -> Iterator[Finding]:
+def _replay(figures: LearningFigures, spec: Spec) -> Iterator[Finding]:
     age, never = figures.get("diag/replay_age_mean"), figures.get("diag/never_sampled")
     if age is None or never is None:
         return
@@ -308,7 +306,7 @@ def _replay(figures: Figures, spec: Spec) -> Iterator[Finding]:
         yield Finding("ok", "replay", found)
 
 
-def _gradients(figures: Figures, spec: Spec) -> Iterator[Finding]:
+def _gradients(figures: LearningFigures, spec: Spec) -> Iterator[Finding]:
     norms = {k.partition("/")[2]: v for k, v in figures.values.items() if k.startswith("grad_norm/")}
     if not norms:
         return
@@ -325,7 +323,7 @@ def _gradients(figures: Figures, spec: Spec) -> Iterator[Finding]:
         yield Finding("ok", "gradients", found)
 
 
-def as_dict(figures: Figures, found: list[Finding]) -> dict[str, Any]:
+def as_dict(figures: LearningFigures, found: list[Finding]) -> dict[str, Any]:
     """For scripts."""
     return {
         "step": figures.step,

@@ -20,7 +20,7 @@ from tdmpc_lab.jobs.state import JobStatus, SchedulerState, status_of, traceback
 from tdmpc_lab.notes.curve import curves_of, svg
 from tdmpc_lab.notes.entries import read_entry, read_log
 from tdmpc_lab.notes.note import update_note
-from tdmpc_lab.notes.render import Places, describe_for_mlflow, render_array_note, render_note
+from tdmpc_lab.notes.render import NotePlaces, describe_for_mlflow, render_array_note, render_note
 from tdmpc_lab.notes.rollup import RollupEditedError, check_unedited, rollup
 from tdmpc_lab.text import parse_time
 from tdmpc_lab.tracking.store import run_url, web_address
@@ -64,11 +64,11 @@ def _places(
     status: JobStatus,
     events: Sequence[Mapping[str, Any]],
     rows: Sequence[Mapping[str, Any]],
-) -> Places:
+) -> NotePlaces:
     checkpoints = sorted(path.name for path in paths.checkpoints.glob("step_*.pt"))
     tracking = [event for event in events if event.get("event") == "tracking"]
     store, *run = (tracking[-1].get(key) for key in ("store", "experiment_id", "run_id")) if tracking else [None]
-    return Places(
+    return NotePlaces(
         checkpoint=checkpoints[-1] if checkpoints else None,
         plot=_draw(project, record, rows) if status.state.ended else None,
         run=run_url(web_address(str(store)), *map(str, run)) if store and all(run) else None,

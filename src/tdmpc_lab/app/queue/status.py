@@ -197,7 +197,7 @@ def _slurm(line: QueueLine | None) -> dict[str, Any] | None:
 
 __all__ = ["JobView"]  # it is at home in jobview; who asks for views looks for it here
 
-Job = tuple[JobPaths, JobRecord | RecordError]
+RecordedJob = tuple[JobPaths, JobRecord | RecordError]
 
 POLL_S = 0.5
 ASK_S = 5.0  # between two questions to SLURM
@@ -267,7 +267,7 @@ def job_views(project: Project, ids: Sequence[str] | None = None, asked: Asked |
 
 
 def newest_and_active(
-    jobs: Sequence[Job], most: int, asked: Asked | None = None
+    jobs: Sequence[RecordedJob], most: int, asked: Asked | None = None
 ) -> tuple[list[JobView], list[JobView]]:
     """Of these jobs (oldest first) the last `most`, and before them those that wait or run; and of the others
     those that had to be looked at closely, because no outcome of theirs is on file.
@@ -295,7 +295,7 @@ def no_garbage() -> Iterator[None]:
             gc.enable()
 
 
-def views_of(jobs: Sequence[Job], asked: Asked) -> list[JobView]:
+def views_of(jobs: Sequence[RecordedJob], asked: Asked) -> list[JobView]:
     """These jobs, in their order; the schedulers are asked about those that left no outcome."""
     views: list[JobView | None] = []
     open_jobs: list[tuple[int, JobPaths, JobRecord]] = []
@@ -323,7 +323,7 @@ def _is_over(paths: JobPaths, record: JobRecord | RecordError) -> bool:
         return False
 
 
-def named_record(project: Project, job_id: str) -> Job:
+def named_record(project: Project, job_id: str) -> RecordedJob:
     """A job with its record, or with the reason why that can't be read."""
     paths = project.job(job_id)
     try:
@@ -583,7 +583,7 @@ def list_jobs(project: Project, wanted: Selection, most: int | None, asked: Aske
         asked = Asked(math.inf, _EarlyQueue(project) if with_foreign and shutil.which("squeue") else ask_queue)
     with no_garbage():
         ids = wanted.ids
-        jobs: Sequence[Job] = all_records(project) if ids is None else [named_record(project, i) for i in ids]
+        jobs: Sequence[RecordedJob] = all_records(project) if ids is None else [named_record(project, i) for i in ids]
         known = {paths.id for paths, _ in jobs}
         if wanted.filters:
             jobs = [job for job in jobs if wanted.takes_record(*job)]
@@ -600,7 +600,7 @@ def list_jobs(project: Project, wanted: Selection, most: int | None, asked: Aske
 
 
 def _chosen(
-    jobs: Sequence[Job], states: frozenset[State] | None, most: int | None, asked: Asked
+    jobs: Sequence[RecordedJob], states: frozenset[State] | None, most: int | None, asked: Asked
 ) -> tuple[list[JobView], int, list[JobView]]:
     """The views of these jobs that are in one of the states; how many older ones are left out; and all views
     that were made on the way."""

@@ -11,9 +11,9 @@ from dataclasses import replace
 from tdmpc_lab.app.queue.status import job_views
 from tdmpc_lab.app.submit.code import JobCode, code_of_job
 from tdmpc_lab.app.submit.resources import refuse_profile
-from tdmpc_lab.app.submit.specs import Comparison, check_environments, comparisons, differences, refuse_sweep
+from tdmpc_lab.app.submit.specs import SpecComparison, check_environments, comparisons, differences, refuse_sweep
 from tdmpc_lab.app.submit.starts import find_starts
-from tdmpc_lab.app.submit.submit import Plan
+from tdmpc_lab.app.submit.submit import JobPlan
 from tdmpc_lab.config.loader import LoadedSpec, load_resolved, load_stored
 from tdmpc_lab.config.rules import NETWORK_KEYS
 from tdmpc_lab.config.schema import Spec
@@ -37,7 +37,7 @@ FIXED = (
 )
 
 
-def plan_resume(project: Project, job: str, overrides: Sequence[str], steps: int | None) -> Plan:
+def plan_resume(project: Project, job: str, overrides: Sequence[str], steps: int | None) -> JobPlan:
     """What a job that continues `job` would be: the old one's config, with overrides and perhaps more steps.
 
     Raises:
@@ -74,10 +74,12 @@ def plan_resume(project: Project, job: str, overrides: Sequence[str], steps: int
     found, gone = _compared(project, loaded, old, overrides)
     text = old.spec.read_text(encoding="utf-8")
     item = replace(loaded, text=text, overrides=tuple(words))
-    return Plan(item, found.diff, found.job, gone, goes_on_from=old)
+    return JobPlan(item, found.diff, found.job, gone, goes_on_from=old)
 
 
-def _compared(project: Project, loaded: LoadedSpec, old: JobPaths, overrides: Sequence[str]) -> tuple[Comparison, bool]:
+def _compared(
+    project: Project, loaded: LoadedSpec, old: JobPaths, overrides: Sequence[str]
+) -> tuple[SpecComparison, bool]:
     """What differs from `compare_to`, and whether nothing is left of that: told then, and no reason not to continue.
 
     Raises SpecError where an override names what is not there.
@@ -88,7 +90,7 @@ def _compared(project: Project, loaded: LoadedSpec, old: JobPaths, overrides: Se
         if any(word.startswith("compare_to=") for word in overrides):
             raise
         print(f"the differences to {loaded.spec.compare_to} are not told: {error}", file=sys.stderr)
-        return Comparison(), True
+        return SpecComparison(), True
     return found, False
 
 
@@ -126,7 +128,7 @@ sys.stdout.write(dump_yaml(load_spec(sys.argv[1], sys.argv[2:]).spec))
 """
 
 
-def plan_rerun(project: Project, job: str, overrides: Sequence[str]) -> tuple[Plan, JobCode | None]:
+def plan_rerun(project: Project, job: str, overrides: Sequence[str]) -> tuple[JobPlan, JobCode | None]:
     """What a job that repeats `job` would be, and the code it runs; None where the old one ran the project's own
     files, so that those of now are all there is.
 
@@ -157,7 +159,7 @@ def plan_rerun(project: Project, job: str, overrides: Sequence[str]) -> tuple[Pl
     resolved = None
     if code is not None and code.package is None:
         resolved = _resolved(old, words, code)
-    return Plan(item, diff, rerun_of=old, start=start, resolved=resolved), code
+    return JobPlan(item, diff, rerun_of=old, start=start, resolved=resolved), code
 
 
 def _differences(project: Project, loaded: LoadedSpec, record: JobRecord, changed: bool) -> tuple[str, ...]:

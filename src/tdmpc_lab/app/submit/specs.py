@@ -33,7 +33,7 @@ class Dimensions:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class SpecComparison:
     """A spec against its `compare_to`; empty without one."""
 
     diff: tuple[str, ...] = ()
@@ -275,20 +275,22 @@ def differences(project: Project, loaded: Sequence[LoadedSpec]) -> list[tuple[st
     return [comparison.diff for comparison in comparisons(project, loaded)]
 
 
-def comparisons(project: Project, loaded: Sequence[LoadedSpec], *, leave_out: Collection[str] = ()) -> list[Comparison]:
+def comparisons(
+    project: Project, loaded: Sequence[LoadedSpec], *, leave_out: Collection[str] = ()
+) -> list[SpecComparison]:
     """Each spec against its `compare_to`; jobs that are `leave_out` do not stand for their experiment. Raises SpecError
     like `differences`."""
     known: dict[tuple[Path, str], tuple[Spec, str | None]] = {}  # shared by the points of a sweep: reads all records
-    found: list[Comparison] = []
+    found: list[SpecComparison] = []
     for item in loaded:
         wanted = item.spec.compare_to
         if wanted is None:
-            found.append(Comparison())
+            found.append(SpecComparison())
             continue
         if (item.path, wanted) not in known:
             known[item.path, wanted] = _comparison(project, item, wanted, leave_out)
         spec, job = known[item.path, wanted]
-        found.append(Comparison(tuple(str(change) for change in diff(spec, item.spec)), job))
+        found.append(SpecComparison(tuple(str(change) for change in diff(spec, item.spec)), job))
     return found
 
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 KEY = "train.start_from"
 
 
-class Start:
+class StartAgent:
     """An agent to begin with, read once: all jobs that are submitted together begin with the same, whatever becomes of
     the file in the meantime.
 
@@ -97,7 +97,7 @@ def find_starts(
     sizes: Dimensions | None = None,
     make_environments: bool = True,
     repeated: JobPaths | None = None,
-) -> list[Start | None]:
+) -> list[StartAgent | None]:
     """The agent that each spec's training begins with; None where it begins with a fresh one.
 
     The copy of a job that is `repeated` is taken before anything newer.
@@ -109,9 +109,9 @@ def find_starts(
     Raises:
         SpecError: with every agent that can't be found or read, and every key that does not fit.
     """
-    read: dict[str, Start | str] = {}
+    read: dict[str, StartAgent | str] = {}
     known: dict[str, Dimensions | None] = {}
-    found: list[Start | None] = []
+    found: list[StartAgent | None] = []
     problems: dict[Problem, None] = {}
     for item in items:
         if item.spec.train.start_from is None:
@@ -141,7 +141,7 @@ def start_of_record(job: JobPaths) -> dict[str, Any] | None:
     return read_record(job).start_from
 
 
-def _read(project: Project, name: str, repeated: JobPaths | None) -> Start | str:
+def _read(project: Project, name: str, repeated: JobPaths | None) -> StartAgent | str:
     """The agent, or why there is none."""
     from tdmpc_lab.training.load import load_agent
 
@@ -149,7 +149,7 @@ def _read(project: Project, name: str, repeated: JobPaths | None) -> Start | str
         if repeated is not None and repeated.start.is_file():
             told = start_of_record(repeated)
             if told is not None and told.get("agent") == name:
-                return Start(load_agent(repeated.start, device="cpu", training=True), told)
+                return StartAgent(load_agent(repeated.start, device="cpu", training=True), told)
         checkpoint = find_checkpoint(project, name)
         loaded = load_agent(checkpoint, device="cpu", training=True)
     except (UsageError, CheckpointError) as error:
@@ -161,7 +161,7 @@ def _read(project: Project, name: str, repeated: JobPaths | None) -> Start | str
         "step": loaded.step,
         "optimizers": loaded.trains_on,
     }
-    return Start(loaded, told)
+    return StartAgent(loaded, told)
 
 
 def _sizes(env: EnvConfig) -> Dimensions | None:

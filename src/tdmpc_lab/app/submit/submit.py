@@ -16,7 +16,7 @@ from tdmpc_lab.app.joblog.write import write_array_note, write_note
 from tdmpc_lab.app.submit.code import JobCode, code_changes
 from tdmpc_lab.app.submit.resources import check_resources, settle_dependencies
 from tdmpc_lab.app.submit.specs import check_environments, comparisons, environment_dimensions, load_all
-from tdmpc_lab.app.submit.starts import Start, find_starts, start_of_record
+from tdmpc_lab.app.submit.starts import StartAgent, find_starts, start_of_record
 from tdmpc_lab.config.diff import STEPS, config_hash, diff, group_hash
 from tdmpc_lab.config.loader import LoadedSpec, load_resolved
 from tdmpc_lab.config.schema import SlurmConfig, Spec
@@ -72,7 +72,7 @@ class Submitted:
 
 
 @dataclass(frozen=True)
-class Plan:
+class JobPlan:
     """A spec ready to be submitted, with everything that could be found wrong looked at."""
 
     item: LoadedSpec
@@ -85,7 +85,7 @@ class Plan:
     """The job whose metrics and checkpoints the new one begins with."""
     rerun_of: JobPaths | None = None
     """The job whose config and code the new one begins with."""
-    start: Start | None = None
+    start: StartAgent | None = None
     """The agent that its training begins with; None for a fresh one, and for one that continues from checkpoints."""
     warned: tuple[str, ...] = ()
     """What was said against its config, for the record."""
@@ -115,7 +115,7 @@ def plan(
     *,
     environments: bool = True,
     sizes: bool = True,
-) -> list[Plan]:
+) -> list[JobPlan]:
     """Read and check specs, with their `environments` unless that is done elsewhere.
 
     `sizes`: agents that trainings begin with are compared to the sizes of the environments, which are made for that.
@@ -130,18 +130,18 @@ def plan(
         check_environments(project, loaded)
     starts = find_starts(project, loaded, make_environments=sizes)
     return [
-        Plan(item, found.diff, found.job, start=start)
+        JobPlan(item, found.diff, found.job, start=start)
         for item, found, start in zip(loaded, compared, starts, strict=True)
     ]
 
 
-def settle(project: Project, plans: Sequence[Plan]) -> list[Plan]:
+def settle(project: Project, plans: Sequence[JobPlan]) -> list[JobPlan]:
     """The plans for SLURM, without jobs in `slurm.after` that are over; each of those is told on standard error.
 
     Raises:
         SpecError: a job in `slurm.after` can't be waited for.
     """
-    settled: list[Plan] = []
+    settled: list[JobPlan] = []
     for ready in plans:
         if settled and of_one_sweep(settled[-1], ready):  # the points of a sweep ask for the same
             slurm = settled[-1].item.spec.slurm
@@ -156,7 +156,7 @@ def settle(project: Project, plans: Sequence[Plan]) -> list[Plan]:
 
 def dry_run(
     project: Project,
-    ready: Plan,
+    ready: JobPlan,
     cluster: Cluster,
     code: JobCode,
     estimates: dict[str, RunTimeEstimate | None],
@@ -211,9 +211,9 @@ def _estimate(project: Project, spec: Spec, cluster: Cluster, done: int) -> RunT
     return measure_run_time(spec, sizes.observation, sizes.action, sizes.episode_length, done)
 
 
-def groups(plans: Sequence[Plan], cluster: Cluster) -> list[list[Plan]]:
+def groups(plans: Sequence[JobPlan], cluster: Cluster) -> list[list[JobPlan]]:
     """What is submitted together: in SLURM the points of one sweep, else every job alone."""
-    together: list[list[Plan]] = []
+    together: list[list[JobPlan]] = []
     for ready in plans:
         if cluster == "slurm" and together and of_one_sweep(together[-1][-1], ready):
             together[-1].append(ready)
@@ -222,7 +222,7 @@ def groups(plans: Sequence[Plan], cluster: Cluster) -> list[list[Plan]]:
     return together
 
 
-def of_one_sweep(before: Plan, ready: Plan) -> bool:
+def of_one_sweep(before: JobPlan, ready: JobPlan) -> bool:
     """Whether a plan is of the same sweep of the same spec as the one before it; points may have been left out."""
     first, second = before.item.point, ready.item.point
     return (
@@ -232,7 +232,7 @@ def of_one_sweep(before: Plan, ready: Plan) -> bool:
 
 def submit_group(
     project: Project,
-    group: Sequence[Plan],
+    group: Sequence[JobPlan],
     cluster: Cluster,
     *,
     code: JobCode,
@@ -277,7 +277,7 @@ def _not_started(paths: JobPaths, error: OSError) -> ExternalError:
 
 
 def prepare(
-    project: Project, ready: Plan, cluster: Cluster, code: JobCode, job_id: str | None, max_local: int | None
+    project: Project, ready: JobPlan, cluster: Cluster, code: JobCode, job_id: str | None, max_local: int | None
 ) -> JobPaths:
     """The job's folder with its record, and its first note."""
     spec = ready.item.spec
@@ -341,14 +341,14 @@ def prepare(
     return paths
 
 
-def tell_parent(ready: Plan, job_id: str) -> None:
+def tell_parent(ready: JobPlan, job_id: str) -> None:
     """Put on file, in the folder of the job that a new one continues from, that there is this new one."""
     if ready.goes_on_from is not None:
         with contextlib.suppress(OSError):  # the old job's folder may be somebody else's; the new one names it too
             ask(ready.goes_on_from, "resume", job=job_id)
 
 
-def _variant_of(ready: Plan) -> tuple[str, str | None]:
+def _variant_of(ready: JobPlan) -> tuple[str, str | None]:
     """The job's group, and the name of its variant where that is not told from its own record: as the job that it goes
     on from or repeats has them, unless more was changed than how long a resumed one trains."""
     spec, old = ready.item.spec, ready.goes_on_from or ready.rerun_of
@@ -369,14 +369,14 @@ def _resources(config: SlurmConfig) -> dict[str, Any]:
     return {key: value for key, value in asked.items() if value not in (None, [], {})}
 
 
-def _start_of(ready: Plan) -> dict[str, Any] | None:
+def _start_of(ready: JobPlan) -> dict[str, Any] | None:
     """The agent that it, or the job that it continues from, began with."""
     if ready.goes_on_from is not None:
         return start_of_record(ready.goes_on_from)
     return None if ready.start is None else ready.start.told
 
 
-def _sweep_of(ready: Plan) -> dict[str, Any] | None:
+def _sweep_of(ready: JobPlan) -> dict[str, Any] | None:
     """Which point of a sweep the job is: its own, or that of the job it repeats, if it still has those values."""
     if ready.item.point is not None:
         return ready.item.point.as_dict()
@@ -418,7 +418,7 @@ def shown_path(project: Project, path: Path) -> str:
     return str(full.relative_to(project.root)) if full.is_relative_to(project.root) else str(full)
 
 
-def submitted(project: Project, paths: JobPaths, ready: Plan, cluster: Cluster) -> Submitted:
+def submitted(project: Project, paths: JobPaths, ready: JobPlan, cluster: Cluster) -> Submitted:
     """A recorded job, as the command line tells of it."""
     return Submitted(
         paths.id, paths.folder, project.note(paths.id), cluster, ready.item.spec.train.steps, run_id_of(paths)
@@ -434,7 +434,7 @@ def run_id_of(paths: JobPaths) -> str | None:
 
 
 def submit_slurm(
-    project: Project, group: Sequence[Plan], code: JobCode, on_recorded: Callable[[Sequence[Submitted]], None]
+    project: Project, group: Sequence[JobPlan], code: JobCode, on_recorded: Callable[[Sequence[Submitted]], None]
 ) -> None:
     """Submit held, write every record, release: no job starts before its record is complete.
 
@@ -469,7 +469,7 @@ def submit_slurm(
 
 
 def _submit_held(
-    project: Project, chunk: Sequence[Plan], code: JobCode, mark: str, after: str | None, siblings: Sequence[str]
+    project: Project, chunk: Sequence[JobPlan], code: JobCode, mark: str, after: str | None, siblings: Sequence[str]
 ) -> str:
     from tdmpc_lab.app.worker import run_job
     from tdmpc_lab.launch.slurm import submit_held
@@ -489,7 +489,7 @@ def _submit_held(
     )
 
 
-def _record(project: Project, ready: Plan, code: JobCode, job_id: str) -> JobPaths:
+def _record(project: Project, ready: JobPlan, code: JobCode, job_id: str) -> JobPaths:
     from tdmpc_lab.launch.local import link_logs
     from tdmpc_lab.launch.sbatch import submit_folder
 

@@ -39,8 +39,8 @@ from tdmpc_lab.envs.hockey.constants import (
 )
 from tdmpc_lab.envs.hockey.rendering import Renderer
 from tdmpc_lab.envs.hockey.rink import (
+    XY,
     Body,
-    Point,
     Rink,
     b2ContactListener,
     b2World,
@@ -432,13 +432,13 @@ class HockeyEnv(Env[Any, Any], EzPickle):
         self.world_objects = scenery
         self.drawlist = self._rink.drawlist()
 
-    def _place_of_player_two(self) -> Point:
+    def _place_of_player_two(self) -> XY:
         if self.mode is Mode.NORMAL:
             return 4 * W / 5, H / 2
         x = 4 * W / 5 + self.r_uniform(-W / 3, W / 6)
         return x, H / 2 + self.r_uniform(-H / 4, H / 4)
 
-    def _place_of_puck(self) -> Point:
+    def _place_of_puck(self) -> XY:
         if self.mode is Mode.TRAIN_DEFENSE:
             x = W / 2 + self.r_uniform(0, W / 3)
             return x, H / 2 + 0.8 * self.r_uniform(-H / 2, H / 2)

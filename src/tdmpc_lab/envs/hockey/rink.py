@@ -26,7 +26,7 @@ __all__ = ["b2BodyDef", "b2CircleShape", "b2ContactListener", "b2FixtureDef", "b
 
 Body = Any
 """A `Box2D.b2Body`; the package has no types."""
-Point = tuple[float, float]
+XY = tuple[float, float]
 Colour = tuple[int, int, int]
 
 BLACK = (0, 0, 0)
@@ -83,7 +83,7 @@ def build_goals(world: b2World) -> tuple[Body, Body]:
     return left, right
 
 
-def build_player(world: b2World, position: Point, *, one: bool) -> Body:
+def build_player(world: b2World, position: XY, *, one: bool) -> Body:
     """A racket whose flat front looks at the opponent.
 
     Its centre of mass is not its origin: positions are those of the origin, velocities those of the centre.
@@ -92,7 +92,7 @@ def build_player(world: b2World, position: Point, *, one: bool) -> Body:
     return _coloured(body, ORANGE if one else BLUE)
 
 
-def build_puck(world: b2World, position: Point) -> Body:
+def build_puck(world: b2World, position: XY) -> Body:
     """The puck, at rest."""
     body = world.CreateDynamicBody(position=position, angle=0.0, fixtures=_disc_of_the_puck(), linearDamping=0.05)
     return _coloured(body, BLACK)
@@ -161,28 +161,28 @@ def _disc_of_the_puck() -> b2FixtureDef:
     )
 
 
-def _disc(position: Point, radius: float, colour: Colour) -> tuple[b2BodyDef, Colour]:
+def _disc(position: XY, radius: float, colour: Colour) -> tuple[b2BodyDef, Colour]:
     shape = b2CircleShape(radius=radius / SCALE, pos=(0, 0))
     return _still(position, b2FixtureDef(shape=shape, categoryBits=NOTHING, maskBits=NOTHING), colour)
 
 
-def _cover(position: Point, pixels: Iterable[Point]) -> tuple[b2BodyDef, Colour]:
+def _cover(position: XY, pixels: Iterable[XY]) -> tuple[b2BodyDef, Colour]:
     fixture = b2FixtureDef(shape=_polygon(pixels), categoryBits=NOTHING, maskBits=NOTHING)
     return _still(position, fixture, WHITE)
 
 
-def _wall(position: Point, pixels: Iterable[Point]) -> tuple[b2BodyDef, Colour]:
+def _wall(position: XY, pixels: Iterable[XY]) -> tuple[b2BodyDef, Colour]:
     fixture = b2FixtureDef(
         shape=_polygon(pixels), density=0, friction=0.1, restitution=0.0, categoryBits=WALL, maskBits=WALL
     )
     return _still(position, fixture, BLACK)
 
 
-def _still(position: Point, fixture: b2FixtureDef, colour: Colour) -> tuple[b2BodyDef, Colour]:
+def _still(position: XY, fixture: b2FixtureDef, colour: Colour) -> tuple[b2BodyDef, Colour]:
     return b2BodyDef(position=position, fixtures=fixture), colour
 
 
-def _polygon(pixels: Iterable[Point]) -> b2PolygonShape:
+def _polygon(pixels: Iterable[XY]) -> b2PolygonShape:
     return b2PolygonShape(vertices=[(x / SCALE, y / SCALE) for x, y in pixels])
 
 
