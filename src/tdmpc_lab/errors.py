@@ -115,9 +115,18 @@ class PreflightError(LabError):
 
 
 class EnvironmentSpecError(LabError):
-    """The environment can't be made from its id and options, or its spaces are not supported."""
+    """The environment can't be made from its id and options, or its spaces are not supported.
+
+    `key` is the key of the spec that is at fault, "" where none is known; `said` is what stands behind that key: the
+    message without it, unless given. `option` is the entry of `env.options` at fault, where one is.
+    """
 
     exit_code = 2
+
+    def __init__(self, message: str, key: str = "", said: str | None = None, option: str = "") -> None:
+        super().__init__(message)
+        self.key, self.option = key, option
+        self.said = message.removeprefix(f"{key} ") if said is None else said
 
 
 class ConfigError(LabError):

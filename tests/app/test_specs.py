@@ -33,9 +33,10 @@ class Checked(gymnasium.Env):
         if speed < 0:
             raise ValueError("too slow")
         if mode == "strange":
-            raise EnvironmentSpecError("mode 'strange' is not known: did you mean 'easy'?")
+            said = "'strange' is not known: did you mean 'easy'?"
+            raise EnvironmentSpecError(f"mode {said}", key="env.options.mode", said=said)
         if mode == "stranger":
-            raise EnvironmentSpecError("so the mode is easy or hard, not 'stranger'")
+            raise EnvironmentSpecError("so the mode is easy or hard, not 'stranger'", key="env.options", option="mode")
 
 
 @pytest.fixture(autouse=True)

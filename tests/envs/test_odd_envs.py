@@ -12,14 +12,16 @@ import pytest
 import torch
 
 from tdmpc_lab.config.schema import EnvConfig
-from tdmpc_lab.envs import make_env
+from tdmpc_lab.envs import make_env, undisturbed
 from tdmpc_lab.envs.control import ControlEnv
 from tdmpc_lab.errors import EnvironmentSpecError, TrainingError
 
 
 @pytest.fixture(autouse=True)
-def known() -> None:
+def known(monkeypatch: pytest.MonkeyPatch) -> None:
     odd_envs.register_all()  # again: after every test nothing is known to gymnasium that was not before
+    monkeypatch.setattr(undisturbed, "_theirs", {})  # what an environment has set is for it alone, and not for others
+    monkeypatch.setattr(undisturbed, "_told", set())
 
 
 def made(name: str) -> ControlEnv:

@@ -256,7 +256,7 @@ def test_a_broken_store_is_said_and_harms_nothing(tmp_path: Path) -> None:
     assert time.monotonic() - begun < 4
     assert (report.complete, report.sent_points) == (False, 0)
     assert report.problem is not None
-    assert "not a database" in report.problem
+    assert "is no SQLite database" in report.problem
     assert str(paths.metrics) in report.problem
 
 

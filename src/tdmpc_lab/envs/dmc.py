@@ -49,7 +49,8 @@ class DmControlEnv(gymnasium.Env[FloatArray, FloatArray]):
         """
         if not isinstance(action_repeat, int) or isinstance(action_repeat, bool) or not 1 <= action_repeat <= 100:
             raise EnvironmentSpecError(
-                f"env.options.action_repeat must be a whole number from 1 to 100, not {action_repeat!r}"
+                f"env.options.action_repeat must be a whole number from 1 to 100, not {action_repeat!r}",
+                key="env.options.action_repeat",
             )
         suite = _suite()
         self._domain, name = _find(suite, task)
@@ -145,7 +146,9 @@ def _find(suite: ModuleType, task: str) -> tuple[str, str]:
         return tasks[task]
     near = difflib.get_close_matches(task, tasks, n=3, cutoff=0.5)
     hint = f"did you mean {' or '.join(PREFIX + name for name in near)}?" if near else f"there are {', '.join(tasks)}"
-    raise EnvironmentSpecError(f"env.id '{PREFIX}{task}' is no task of the DeepMind Control Suite: {hint}")
+    raise EnvironmentSpecError(
+        f"env.id '{PREFIX}{task}' is no task of the DeepMind Control Suite: {hint}", key="env.id"
+    )
 
 
 def _public(domain: str, name: str) -> str:
@@ -156,7 +159,9 @@ def _public(domain: str, name: str) -> str:
 def _episode_length(task: Any, name: str, action_repeat: int) -> int:
     limit = float(task._step_limit)  # nothing public tells it
     if not math.isfinite(limit):
-        raise EnvironmentSpecError(f"env.id '{PREFIX}{name}' has no time limit in the suite, and the trainer needs one")
+        raise EnvironmentSpecError(
+            f"env.id '{PREFIX}{name}' has no time limit in the suite, and the trainer needs one", key="env.id"
+        )
     return math.ceil(limit / action_repeat)
 
 

@@ -108,7 +108,8 @@ def _own_options(config: EnvConfig, find_opponent: FindOpponent | None) -> dict[
     if not has_opponents(config.id):
         name = next(iter(given))
         raise EnvironmentSpecError(
-            f"env.{name} is for laser hockey (env.id: hockey), and '{config.id}' is another environment: leave it out"
+            f"env.{name} is for laser hockey (env.id: hockey), and '{config.id}' is another environment: leave it out",
+            key=f"env.{name}",
         )
     given.pop("self_play", None)  # of the training, not of the environment
     if "opponent" in given:
@@ -118,7 +119,7 @@ def _own_options(config: EnvConfig, find_opponent: FindOpponent | None) -> dict[
         try:
             given["opponent"] = make_opponent(str(spec) if isinstance(spec, int) else spec, find_opponent)
         except EnvironmentSpecError as error:
-            raise EnvironmentSpecError(f"env.{error}") from error
+            raise EnvironmentSpecError(f"env.{error}", key="env.opponent") from error
     return given
 
 
@@ -131,7 +132,8 @@ def _build(config: EnvConfig, constructor: Mapping[str, Any]) -> gymnasium.Env[A
         constructor = {**constructor, "task": config.id.removeprefix(_DMC)}
     for option, remedy in taken.items():
         if option in config.options:
-            raise EnvironmentSpecError(f"env.options.{option} can't be passed to '{config.id}': {remedy}")
+            text = f"env.options.{option} can't be passed to '{config.id}': {remedy}"
+            raise EnvironmentSpecError(text, key=f"env.options.{option}")
 
     import gymnasium
 
@@ -150,7 +152,8 @@ def _build(config: EnvConfig, constructor: Mapping[str, Any]) -> gymnasium.Env[A
         raise
     except gymnasium.error.DependencyNotInstalled as error:
         raise EnvironmentSpecError(
-            f"env.id '{config.id}' needs a package that is not installed: {_last_line(error)}"
+            f"env.id '{config.id}' needs a package that is not installed: {_last_line(error)}",
+            key="env.id",
         ) from error
     except Exception as error:  # a constructor may raise anything
         if name not in gymnasium.registry and isinstance(error, gymnasium.error.Error):
@@ -166,7 +169,8 @@ def _import_module_of(env_id: str) -> str:
     if not name or not all(part.isidentifier() for part in module.split(".")):
         raise EnvironmentSpecError(
             f"env.id '{env_id}' is not an environment id: write the id as it is registered with gymnasium "
-            "('Pendulum-v1'), or 'module:id' to import a module that registers it"
+            "('Pendulum-v1'), or 'module:id' to import a module that registers it",
+            key="env.id",
         )
     try:
         with undisturbed():
@@ -180,7 +184,12 @@ def _import_module_of(env_id: str) -> str:
         )
         raise EnvironmentSpecError(
             f"module '{module}' of env.id '{env_id}' must be importable: {type(error).__name__}: "
-            f"{_last_line(error)}. {remedy}"
+            f"{_last_line(error)}. {remedy}",
+            key="env.id",
+            said=(
+                f"module '{module}' of '{env_id}' must be importable: {type(error).__name__}: "
+                f"{_last_line(error)}. {remedy}"
+            ),
         ) from error
     return name
 
@@ -201,7 +210,7 @@ def _unknown_id(env_id: str, name: str) -> EnvironmentSpecError:
         hint = "`python -c 'import gymnasium; gymnasium.pprint_registry()'` lists the ids it knows"
         if ":" not in env_id:
             hint += f"; where a package registers it, write 'package:{name}'"
-    return EnvironmentSpecError(f"env.id '{env_id}' is not known to gymnasium: {hint}")
+    return EnvironmentSpecError(f"env.id '{env_id}' is not known to gymnasium: {hint}", key="env.id")
 
 
 def _constructor_failed(config: EnvConfig, error: Exception) -> EnvironmentSpecError:
@@ -212,14 +221,19 @@ def _constructor_failed(config: EnvConfig, error: Exception) -> EnvironmentSpecE
     if isinstance(error, TypeError) and unknown and named:
         near = difflib.get_close_matches(unknown[0], named, n=1)
         hint = f" (did you mean '{near[0]}'?)" if near else ""
-        return EnvironmentSpecError(
-            f"env.options of '{config.id}' has {', '.join(unknown)}, which its constructor does not "
-            f"take{hint}. It takes: {', '.join(named)}"
+        text = (
+            f"'{config.id}' has {', '.join(unknown)}, which its constructor does not take{hint}. It takes: "
+            f"{', '.join(named)}"
         )
-    options = f" with env.options {dict(config.options)}" if config.options else ""
+        said = f"what is given for {text}"
+        return EnvironmentSpecError(f"env.options of {text}", key="env.options", said=said, option=unknown[0])
+    options = f" with {dict(config.options)}" if config.options else ""
     takes = f". Its options: {', '.join(named)}" if isinstance(error, TypeError) and named else ""
+    why = f"{type(error).__name__}: {_last_line(error)}{takes}"
     return EnvironmentSpecError(
-        f"env.id '{config.id}' can't be made{options}: {type(error).__name__}: {_last_line(error)}{takes}"
+        f"env.id '{config.id}' can't be made{options.replace(' with ', ' with env.options ', 1)}: {why}",
+        key="env.options" if config.options else "env.id",
+        said=f"'{config.id}' can't be made{options}: {why}",
     )
 
 
@@ -264,7 +278,8 @@ def _episode_length(env: gymnasium.Env[Any, Any], config: EnvConfig) -> int:
     if not limits:
         raise EnvironmentSpecError(
             f"env.id '{config.id}' has no time limit, and the trainer needs the length of an episode for the "
-            "discount and the warm-up: set env.max_episode_steps"
+            "discount and the warm-up: set env.max_episode_steps",
+            key="env.id",
         )
     return min(limits)
 

@@ -56,10 +56,13 @@ def action_scale(space: gymnasium.Space[Any], name: str, *, has_continuous_optio
         remedy = "Set env.options.continuous: true" if has_continuous_option else f"Choose another one, {EXAMPLES}"
         raise EnvironmentSpecError(
             f"env.id '{name}' has the action space {describe(space)}. Supported is one Box of floats with "
-            f"finite bounds (continuous actions). {remedy}"
+            f"finite bounds (continuous actions). {remedy}",
+            key="env.id",
         )
     if space.low.size == 0:
-        raise EnvironmentSpecError(f"env.id '{name}' has an empty action space, {describe(space)}: nothing to learn")
+        raise EnvironmentSpecError(
+            f"env.id '{name}' has an empty action space, {describe(space)}: nothing to learn", key="env.id"
+        )
     unbounded = np.flatnonzero(~(np.isfinite(space.low) & np.isfinite(space.high)).reshape(-1))
     if unbounded.size:
         index = int(unbounded[0])
@@ -68,7 +71,8 @@ def action_scale(space: gymnasium.Space[Any], name: str, *, has_continuous_optio
             f"env.id '{name}' has an action space without finite bounds: component {index} of "
             f"{space.low.size} lies in [{low}, {high}]. Actions in [−1, 1] are rescaled to the bounds, so "
             "they must be finite. Give the environment finite bounds, e.g. with "
-            "gymnasium.wrappers.TransformAction where it is registered"
+            "gymnasium.wrappers.TransformAction where it is registered",
+            key="env.id",
         )
     return ActionScale(space.low.astype(np.float64), space.high.astype(np.float64), space.low.dtype)
 
@@ -83,11 +87,12 @@ def observation_dim(space: gymnasium.Space[Any], name: str) -> int:
         if problem:
             raise EnvironmentSpecError(
                 f"env.id '{name}' has the observation space {found}: {problem}. Supported are Box of "
-                f"numbers, and Dict and Tuple of Box, which are flattened to one vector; {EXAMPLES}"
+                f"numbers, and Dict and Tuple of Box, which are flattened to one vector; {EXAMPLES}",
+                key="env.id",
             )
     dim = int(flatdim(space))
     if dim == 0:
-        raise EnvironmentSpecError(f"env.id '{name}' has an empty observation space, {describe(space)}")
+        raise EnvironmentSpecError(f"env.id '{name}' has an empty observation space, {describe(space)}", key="env.id")
     return dim
 
 

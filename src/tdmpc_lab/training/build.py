@@ -86,7 +86,8 @@ def _mirror_signs(spec: Spec, declared: MirrorSigns | None) -> MirrorSigns | Non
     if declared is None:
         raise EnvironmentSpecError(
             f"train.mirror is on, and '{spec.env.id}' declares no mirror symmetry (an attribute mirror_signs: two "
-            "sequences of 1 and −1, one for the observation, one for the action): set train.mirror to off"
+            "sequences of 1 and −1, one for the observation, one for the action): set train.mirror to off",
+            key="train.mirror",
         )
     return declared
 

@@ -115,5 +115,6 @@ def check_reward_terms(env: ControlEnv, env_id: str, config: RewardConfig) -> No
         if missing := [key for key in needed if key not in info]:
             raise EnvironmentSpecError(
                 f"reward.{name} is for laser hockey: it needs {', '.join(missing)} in the environment's info, which "
-                f"'{env_id}' lacks; leave reward.{name} out"
+                f"'{env_id}' lacks; leave reward.{name} out",
+                key=f"reward.{name}",
             )

@@ -28,7 +28,6 @@ SCRIPTED = ("weak", "strong", "random", "none")
 BOTS = (*SCRIPTED, SELF)
 HUMAN = "human"
 """A user at the keyboard, in a window only."""
-_KEY = "env.opponent "
 
 
 def agents_named(spec: Spec) -> list[str]:
@@ -204,9 +203,9 @@ def told_of_option(*, given: bool) -> Iterator[None]:
     try:
         yield
     except EnvironmentSpecError as error:
-        if not given or not str(error).startswith(_KEY):
+        if not given or error.key != "env.opponent":
             raise
-        raise EnvironmentSpecError(f"--opponent {str(error).removeprefix(_KEY)}") from error
+        raise EnvironmentSpecError(f"--opponent {error.said}") from error
 
 
 def _frozen(job: JobPaths, name: str) -> Path:

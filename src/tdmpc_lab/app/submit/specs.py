@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import difflib
-import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tdmpc_lab.app.agents.opponents import SCRIPTED, not_known, stand_in
 from tdmpc_lab.config.diff import diff
-from tdmpc_lab.config.fieldtypes import spec_types
 from tdmpc_lab.config.loader import LoadedSpec, load_resolved, load_spec, load_sweep
 from tdmpc_lab.config.phases import SELF, Phase, phases_of, split_mode
 from tdmpc_lab.config.project import profile_files
@@ -133,9 +131,9 @@ def check_environments(project: Project, loaded: Sequence[LoadedSpec], frozen: J
             opponents are not known, whose reward section asks for what the environment does not tell, or whose replay
             does not hold one episode, or whose batches can't be mirrored as they ask for.
     """
-    tried: dict[str, int | str] = {}  # specs often share one environment, and making it may take seconds
+    tried: dict[str, int | LabError] = {}  # specs often share one environment, and making it may take seconds
 
-    def look_at(env: EnvConfig, reward: RewardConfig) -> int | str:
+    def look_at(env: EnvConfig, reward: RewardConfig) -> int | LabError:
         key = repr((env, reward))
         if key not in tried:
             tried[key] = _episode_length_or_error(project, env, reward, frozen)
@@ -144,13 +142,13 @@ def check_environments(project: Project, loaded: Sequence[LoadedSpec], frozen: J
     problems: dict[Problem, None] = {}
     for item in loaded:
         found = look_at(item.spec.env, item.spec.reward)
-        if isinstance(found, str):
+        if isinstance(found, LabError):
             problems[_environment_problem(item, found)] = None
             continue
         lengths = [found]
         for phase in phases_of(item.spec):  # what is wrong with the spec itself would be told again for each
             found = look_at(phase.env, phase.reward)
-            if isinstance(found, str):
+            if isinstance(found, LabError):
                 problems[_phase_problem(item, phase, found)] = None
             else:
                 lengths.append(found)
@@ -217,7 +215,7 @@ def _mirror_problem(item: LoadedSpec) -> Problem | None:
 
 def _episode_length_or_error(
     project: Project, env: EnvConfig, reward: RewardConfig, frozen: JobPaths | None
-) -> int | str:
+) -> int | LabError:
     from tdmpc_lab.envs import make_env
     from tdmpc_lab.training.rewards import check_reward_terms
 
@@ -230,40 +228,27 @@ def _episode_length_or_error(
         finally:
             made.close()
     except LabError as error:
-        return str(error)
+        return error
 
 
-def _environment_problem(item: LoadedSpec, text: str) -> Problem:
-    key, message = _key_and_message(item.spec.env, text)
-    at = key
-    if key == "env.options":  # the option at fault may stand elsewhere than the others
-        named = [name for name in item.spec.env.options if re.search(rf"(has|the) {re.escape(name)}\b", message)]
-        at = f"{key}.{named[0]}" if named else key
-    source, line = item.origin(at)
+def _environment_problem(item: LoadedSpec, error: LabError) -> Problem:
+    key, message = _key_and_message(item.spec.env, error)
+    option = error.option if isinstance(error, EnvironmentSpecError) else ""
+    source, line = item.origin(f"{key}.{option}" if option else key)  # it may stand elsewhere than the others
     return Problem(file=source, line=line, key=key, message=message)
 
 
-def _phase_problem(item: LoadedSpec, phase: Phase, text: str) -> Problem:
-    key, message = _key_and_message(phase.env, text)
+def _phase_problem(item: LoadedSpec, phase: Phase, error: LabError) -> Problem:
+    key, message = _key_and_message(phase.env, error)
     source, line = item.origin("phases")
     return Problem(file=source, line=line, key=f"phases.{phase.number - 1}.{key}", message=message)
 
 
-def _key_and_message(env: EnvConfig, text: str) -> tuple[str, str]:
-    """The key that the text of an EnvironmentSpecError is about, and the text without it."""
-    first, _, rest = text.partition(" ")
-    if first == "env.options":
-        return first, rest.replace("of ", "what is given for ", 1)
-    if first.startswith("env.options."):
-        return first, rest
-    if "env.id '" in text:
-        key = "env.options" if " can't be made with env.options " in text else "env.id"
-        return key, text.replace("env.id '", "'", 1).replace(" made with env.options ", " made with ")
-    if tuple(first.split(".")) in spec_types():
-        return first, rest
-    if first in env.options:  # an environment names its option, not where that stands in a spec
-        return f"env.options.{first}", rest
-    return "env.options" if env.options else "env", text
+def _key_and_message(env: EnvConfig, error: LabError) -> tuple[str, str]:
+    """The key that an error of an environment is about, and what is said behind it."""
+    if isinstance(error, EnvironmentSpecError) and error.key:
+        return error.key, error.said
+    return "env.options" if env.options else "env", str(error)
 
 
 def differences(project: Project, loaded: Sequence[LoadedSpec]) -> list[tuple[str, ...]]:
@@ -345,7 +330,7 @@ def resolve_dimensions(
     try:
         found = environment_dimensions(spec.env)
     except LabError as error:
-        key, message = _key_and_message(spec.env, str(error))
+        key, message = _key_and_message(spec.env, error)
         raise EnvironmentSpecError(
             f"{path}: {key}: {message}\nwithout the environment, give its sizes: --obs-dim N --action-dim M"
         ) from error

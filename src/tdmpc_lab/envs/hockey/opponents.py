@@ -186,11 +186,11 @@ def make_opponent(spec: OpponentSpec, find: FindOpponent | None = None) -> Oppon
     if isinstance(spec, Mapping):
         weights = {name: _checked_weight(name, weight) for name, weight in spec.items()}
         if not any(weights.values()):
-            raise EnvironmentSpecError(f"opponent {dict(spec)}: at least one weight must be above 0")
+            raise _wrong(f"{dict(spec)}: at least one weight must be above 0")
         return MixedOpponent([(_named(name, find), weight) for name, weight in weights.items()])
     if isinstance(spec, Opponent):
         return spec
-    raise EnvironmentSpecError(f"opponent {spec!r} is not understood: {_ALLOWED}")
+    raise _wrong(f"{spec!r} is not understood: {_ALLOWED}")
 
 
 _ALLOWED = (
@@ -207,10 +207,14 @@ def _named(name: Any, find: FindOpponent | None) -> Opponent:
         return found
     near = difflib.get_close_matches(str(name), OPPONENT_NAMES, n=1)
     hint = f"did you mean '{near[0]}'?" if near else _ALLOWED
-    raise EnvironmentSpecError(f"opponent {name!r} is not known: {hint}")
+    raise _wrong(f"{name!r} is not known: {hint}")
 
 
 def _checked_weight(name: Any, weight: Any) -> float:
     if isinstance(weight, bool) or not isinstance(weight, Real) or not 0 <= float(weight) < math.inf:
-        raise EnvironmentSpecError(f"opponent {name!r} has the weight {weight!r}: a finite number ≥ 0 is needed")
+        raise _wrong(f"{name!r} has the weight {weight!r}: a finite number ≥ 0 is needed")
     return float(weight)
+
+
+def _wrong(said: str) -> EnvironmentSpecError:
+    return EnvironmentSpecError(f"opponent {said}", key="env.options.opponent", said=said)

@@ -81,15 +81,15 @@ class OnePlayerHockey(Env[FloatArray, FloatArray]):
         Raises EnvironmentSpecError for options that are not allowed.
         """
         if time_limit not in get_args(TimeLimit):
-            raise EnvironmentSpecError(f"time_limit is one of {', '.join(get_args(TimeLimit))}, not {time_limit!r}")
+            raise _of_option("time_limit", f"is one of {', '.join(get_args(TimeLimit))}, not {time_limit!r}")
         if one_starting is not None and not isinstance(one_starting, bool):
-            raise EnvironmentSpecError(f"one_starting is true, false or null, not {one_starting!r}")
+            raise _of_option("one_starting", f"is true, false or null, not {one_starting!r}")
         if render_mode is not None and render_mode not in self.metadata["render_modes"]:
-            raise EnvironmentSpecError(f"render_mode is human, rgb_array or null, not {render_mode!r}")
+            raise _of_option("render_mode", f"is human, rgb_array or null, not {render_mode!r}")
         try:
             self.mode = as_mode(mode)
         except (ValueError, TypeError) as problem:
-            raise EnvironmentSpecError(str(problem)) from problem
+            raise EnvironmentSpecError(str(problem), key="env.options", option="mode") from problem
         self.opponent: Opponent = make_opponent(opponent)
         self.time_limit = time_limit
         self.one_starting = one_starting
@@ -197,3 +197,7 @@ class OriginalHockey(OnePlayerHockey):
     def _render(self, mode: str) -> npt.NDArray[np.uint8] | None:
         picture: npt.NDArray[np.uint8] | None = self.game.render(mode=mode)  # type: ignore[attr-defined]
         return picture
+
+
+def _of_option(name: str, message: str) -> EnvironmentSpecError:
+    return EnvironmentSpecError(message, key=f"env.options.{name}", said=message.removeprefix(f"{name} "))
