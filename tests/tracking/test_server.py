@@ -1,4 +1,4 @@
-"""The mirror in front of a server that is not there. One that comes back: `tests/app/test_outage.py`."""
+"""The mirror in front of a server that is not there. One that comes back: `tests/app/mlflow/test_outage.py`."""
 
 from __future__ import annotations
 

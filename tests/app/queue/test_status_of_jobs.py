@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
-from test_cancel import job, lab, queue  # noqa: F401 - `lab` is a fixture
+from queue_fixtures import job, lab, queue  # noqa: F401 - `lab` is a fixture
 
 from tdmpc_lab.app.joblog.log import catch_up_notes
 from tdmpc_lab.app.joblog.write import refresh_rollup, write_note
@@ -23,7 +23,7 @@ from tdmpc_lab.launch.attempts import DEAD_S, AttemptLease
 from tdmpc_lab.notes.entries import read_entry
 
 
-def test_a_python_error_before_the_job_could_say_anything(lab: Project) -> None:  # noqa: F811
+def test_a_python_error_before_the_job_could_say_anything(lab: Project) -> None:
     paths = job(lab, "7")
     paths.log_err.write_text(
         'Traceback (most recent call last):\n  File "x.py"\nModuleNotFoundError: No module\nsrun: x\n'
@@ -47,7 +47,7 @@ def test_the_last_error_of_a_log(tmp_path: Path) -> None:
     assert last_error(log) == "KeyboardInterrupt"
 
 
-def test_slurm_is_asked_again_only_after_a_while(lab: Project) -> None:  # noqa: F811
+def test_slurm_is_asked_again_only_after_a_while(lab: Project) -> None:
     job(lab, "7")
     job(lab, "8")
     queue(lab, j7="PENDING", j8="PENDING")
@@ -70,7 +70,7 @@ def test_passed_checkpoints_are_left_out_and_nothing_else(tmp_path: Path) -> Non
 
 
 def test_of_many_jobs_the_newest_and_the_active_are_shown(
-    lab: Project,  # noqa: F811
+    lab: Project,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -98,7 +98,7 @@ def test_of_many_jobs_the_newest_and_the_active_are_shown(
 
 
 def test_the_table_says_that_slurm_can_not_be_reached(
-    lab: Project,  # noqa: F811
+    lab: Project,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     job(lab, "7", "reference", "started")
@@ -109,7 +109,7 @@ def test_the_table_says_that_slurm_can_not_be_reached(
     assert "this is what was last known" in shown
 
 
-def killed(lab: Project, *ids: str) -> None:  # noqa: F811
+def killed(lab: Project, *ids: str) -> None:
     """Jobs whose notes say that they run, of which SLURM says that they were killed."""
     for number in ids:
         paths = job(lab, number, "reference", "started")
@@ -118,7 +118,7 @@ def killed(lab: Project, *ids: str) -> None:  # noqa: F811
     queue(lab, **{f"j{number}": "FAILED" for number in ids})
 
 
-def noted(lab: Project, job_id: str) -> str:  # noqa: F811
+def noted(lab: Project, job_id: str) -> str:
     """The states of a job in its note and in the roll-up."""
     state = read_entry(lab.note(job_id)).state or "?"
     rollup = lab.rollup.read_text(encoding="utf-8").partition(f"##### {job_id} ")[2].partition("#####")[0]
@@ -141,7 +141,7 @@ def noted(lab: Project, job_id: str) -> str:  # noqa: F811
     ids=" ".join,
 )
 def test_whoever_looks_at_a_job_that_was_killed_brings_its_note_up_to_date(
-    lab: Project,  # noqa: F811
+    lab: Project,
     monkeypatch: pytest.MonkeyPatch,
     words: list[str],
 ) -> None:
@@ -154,7 +154,7 @@ def test_whoever_looks_at_a_job_that_was_killed_brings_its_note_up_to_date(
 
 
 def test_a_note_is_written_once_and_old_jobs_are_looked_at_too(
-    lab: Project,  # noqa: F811
+    lab: Project,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("TDMPC_LAB_ROOT", str(lab.root))
@@ -171,7 +171,7 @@ def test_a_note_is_written_once_and_old_jobs_are_looked_at_too(
 
 
 def test_a_job_that_nobody_knows_is_noted_as_unknown_when_it_has_been_still_for_long(
-    lab: Project,  # noqa: F811
+    lab: Project,
 ) -> None:
     killed(lab, "8")
     queue(lab)  # neither in the queue nor in the accounts

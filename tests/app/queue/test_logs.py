@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
-from test_cancel import job, lab, queue  # noqa: F401 - `lab` is a fixture
+from queue_fixtures import job, lab, queue  # noqa: F401 - `lab` is a fixture
 
 from tdmpc_lab.app.queue import logs
 from tdmpc_lab.app.queue.logs import Tail, follow
@@ -20,7 +20,7 @@ from tdmpc_lab.jobs.state import State
 
 
 @pytest.fixture
-def here(lab: Project, monkeypatch: pytest.MonkeyPatch) -> Project:  # noqa: F811
+def here(lab: Project, monkeypatch: pytest.MonkeyPatch) -> Project:
     (lab.root / "experiments").mkdir()
     monkeypatch.chdir(lab.root)
     monkeypatch.setattr(logs, "POLL_S", 0.01)

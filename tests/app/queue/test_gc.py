@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from test_cancel import job, lab, queue  # noqa: F401 - `lab` is a fixture
+from queue_fixtures import job, lab, queue  # noqa: F401 - `lab` is a fixture
 
 from tdmpc_lab.agent import Episode
 from tdmpc_lab.agent.replay import Replay
@@ -68,7 +68,7 @@ def everything(project: Project) -> list[str]:
     return sorted(str(path.relative_to(project.root)) for path in project.root.rglob("*"))
 
 
-def test_old_checkpoints_of_jobs_that_are_over(lab: Project) -> None:  # noqa: F811
+def test_old_checkpoints_of_jobs_that_are_over(lab: Project) -> None:
     with_checkpoints(lab, "7", *DONE)
     with_checkpoints(lab, "8", "started", "failed", steps=(10,))
     with_checkpoints(lab, "9", "started")  # runs
@@ -86,7 +86,7 @@ def test_old_checkpoints_of_jobs_that_are_over(lab: Project) -> None:  # noqa: F
     assert remove(lab, leftovers) == ([], [])
 
 
-def test_a_local_job_whose_supervisor_is_still_at_it(lab: Project) -> None:  # noqa: F811
+def test_a_local_job_whose_supervisor_is_still_at_it(lab: Project) -> None:
     paths = with_checkpoints(lab, "local-20260203-091422-123", *DONE)
     change(paths, cluster="local")
     with Lease.take(paths):
@@ -94,7 +94,7 @@ def test_a_local_job_whose_supervisor_is_still_at_it(lab: Project) -> None:  # n
     assert len(find_leftovers(lab).leftovers) == 2
 
 
-def test_what_others_need_stays(lab: Project) -> None:  # noqa: F811
+def test_what_others_need_stays(lab: Project) -> None:
     for job_id in ("7", "8", "1000", "1001"):
         with_checkpoints(lab, job_id, *DONE)
     change(job(lab, "20"), parent="7")
@@ -113,14 +113,14 @@ def test_what_others_need_stays(lab: Project) -> None:  # noqa: F811
     assert len(find_leftovers(lab).leftovers) == 6
 
 
-def test_the_best_is_by_games_won(lab: Project) -> None:  # noqa: F811
+def test_the_best_is_by_games_won(lab: Project) -> None:
     paths = with_checkpoints(lab, "7", *DONE)
     for step, win in ((10, 0.9), (20, 0.2), (30, 0.5)):
         append_jsonl(paths.metrics, {"step": step, "split": "eval", "win": win, "return_mean": -step})
     assert names(find_leftovers(lab).leftovers) == ["checkpoint 7 step_000000020.pt"]
 
 
-def test_where_the_newest_is_torn_the_older_ones_stay(lab: Project) -> None:  # noqa: F811
+def test_where_the_newest_is_torn_the_older_ones_stay(lab: Project) -> None:
     paths = with_checkpoints(lab, "7", *DONE)
     (paths.checkpoints / "step_000000030.pt").write_bytes(b"torn")
     found = find_leftovers(lab)
@@ -133,7 +133,7 @@ def test_where_the_newest_is_torn_the_older_ones_stay(lab: Project) -> None:  # 
     assert find_leftovers(lab).leftovers == []
 
 
-def test_episodes_stay_with_the_checkpoints_that_name_them(lab: Project) -> None:  # noqa: F811
+def test_episodes_stay_with_the_checkpoints_that_name_them(lab: Project) -> None:
     paths = job(lab, "7", "reference", *DONE)
     first, second, third = (f"episodes_{n:09d}-{n + 1:09d}_0123456789ab.pt" for n in range(3))
     checkpoint(paths.checkpoints, 10, first)
@@ -171,7 +171,7 @@ def make_checkpoint(folder: Path) -> Path:
     return file
 
 
-def test_links_are_not_followed(lab: Project, tmp_path: Path) -> None:  # noqa: F811
+def test_links_are_not_followed(lab: Project, tmp_path: Path) -> None:
     outside = tmp_path.parent / f"{tmp_path.name}_outside"
     for step in (10, 20, 30):
         outside.mkdir(exist_ok=True)
@@ -196,7 +196,7 @@ def test_links_are_not_followed(lab: Project, tmp_path: Path) -> None:  # noqa: 
         find_leftovers(moved)
 
 
-def test_snapshots_without_jobs(lab: Project) -> None:  # noqa: F811
+def test_snapshots_without_jobs(lab: Project) -> None:
     change(job(lab, "7", "reference", *DONE), snapshot="1111111111111111")
     for name in ("1111111111111111", "2222222222222222", "3333333333333333", ".4444444444444444.new.12.ab.tmp"):
         (lab.snapshots / name).mkdir(parents=True)
@@ -213,7 +213,7 @@ def test_snapshots_without_jobs(lab: Project) -> None:  # noqa: F811
     assert (lab.snapshots / "2222222222222222" / "code.py").exists()
 
 
-def test_what_killed_processes_left(lab: Project) -> None:  # noqa: F811
+def test_what_killed_processes_left(lab: Project) -> None:
     done = with_checkpoints(lab, "7", *DONE, steps=(30,))
     running = with_checkpoints(lab, "8", "started", steps=(30,))
     for paths in (done, running):
@@ -242,7 +242,7 @@ def test_what_killed_processes_left(lab: Project) -> None:  # noqa: F811
     ]
 
 
-def test_only_jobs_that_ended_long_ago(lab: Project) -> None:  # noqa: F811
+def test_only_jobs_that_ended_long_ago(lab: Project) -> None:
     with_checkpoints(lab, "7", *DONE)
     paths = with_checkpoints(lab, "8")
     then = (datetime.now().astimezone() - timedelta(days=40)).isoformat()
@@ -252,7 +252,7 @@ def test_only_jobs_that_ended_long_ago(lab: Project) -> None:  # noqa: F811
     assert {leftover.job for leftover in find_leftovers(lab, older_than=month).leftovers} == {"8"}
 
 
-def test_where_slurm_can_not_be_asked_its_young_jobs_are_left_alone(lab: Project) -> None:  # noqa: F811
+def test_where_slurm_can_not_be_asked_its_young_jobs_are_left_alone(lab: Project) -> None:
     with_checkpoints(lab, "7", *DONE)
     paths = with_checkpoints(lab, "8")
     then = (datetime.now().astimezone() - timedelta(hours=2)).isoformat()
@@ -265,7 +265,7 @@ def test_where_slurm_can_not_be_asked_its_young_jobs_are_left_alone(lab: Project
 
 
 def test_nothing_is_removed_unless_told_to(
-    lab: Project,  # noqa: F811
+    lab: Project,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -300,7 +300,7 @@ def test_nothing_is_removed_unless_told_to(
 
 @pytest.mark.parametrize(("answer", "left"), [("y\n", 1), ("\n", 3), ("", 3)])
 def test_a_terminal_is_asked(
-    lab: Project,  # noqa: F811
+    lab: Project,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     answer: str,
@@ -319,7 +319,7 @@ def test_a_terminal_is_asked(
 
 
 def test_what_can_not_be_removed_is_told(
-    lab: Project,  # noqa: F811
+    lab: Project,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:

@@ -18,7 +18,7 @@ from tdmpc_lab.files import read_jsonl
 from tdmpc_lab.jobs.find import job_ids
 from tdmpc_lab.jobs.paths import Project
 
-REPOSITORY = Path(__file__).resolve().parents[2]
+REPOSITORY = Path(__file__).resolve().parents[3]
 HOCKEY = """\
 about: a few games, to see everything move
 env: {id: hockey, opponent: weak, max_episode_steps: 25}

@@ -163,5 +163,5 @@ def test_a_job_that_would_never_start_is_refused(lab: Project, states: dict[str,
 def test_the_projects_own_profiles_are_valid() -> None:
     from tdmpc_lab.config.project import check_profiles
 
-    assert check_profiles([Path(__file__).parents[2] / "clusters.yaml"]) == ["tcml"]
+    assert check_profiles([Path(__file__).parents[3] / "clusters.yaml"]) == ["tcml"]
     assert os.environ["XDG_CONFIG_HOME"] == os.devnull  # no test sees the profiles of the user who runs it

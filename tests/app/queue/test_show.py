@@ -7,8 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from test_cancel import job, lab, queue  # noqa: F401 - `lab` is a fixture
-from test_listing import change
+from queue_fixtures import change, job, lab, queue  # noqa: F401 - `lab` is a fixture
 
 from tdmpc_lab.app.joblog.edit import add_words, judge
 from tdmpc_lab.app.queue.show import JobPage, attempts_of, commands, job_page, latest_values
@@ -60,7 +59,7 @@ def page_of(project: Project, job_id: str) -> JobPage:
 
 
 def test_all_about_a_job(
-    lab: Project,  # noqa: F811
+    lab: Project,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -110,7 +109,7 @@ def test_all_about_a_job(
 
 @pytest.mark.parametrize("width", ["40", "80"])
 def test_a_page_fits_the_terminal(
-    lab: Project,  # noqa: F811
+    lab: Project,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     width: str,
@@ -125,7 +124,7 @@ def test_a_page_fits_the_terminal(
     assert max(map(len, page.splitlines())) <= int(width)
 
 
-def test_what_can_be_done_depends_on_the_state(lab: Project) -> None:  # noqa: F811
+def test_what_can_be_done_depends_on_the_state(lab: Project) -> None:
     a_job(lab)
     job(lab, "8", "reference", "started")
     job(lab, "9", "reference", "started", "finished")
@@ -147,7 +146,7 @@ def test_what_can_be_done_depends_on_the_state(lab: Project) -> None:  # noqa: F
     assert "rerun 9" in words("9")
 
 
-def test_what_the_page_tells_can_be_typed(lab: Project, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+def test_what_the_page_tells_can_be_typed(lab: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     from tdmpc_lab.cli.main import parse
 
     a_job(lab)
@@ -160,7 +159,7 @@ def test_what_the_page_tells_can_be_typed(lab: Project, monkeypatch: pytest.Monk
 
 
 def test_damaged_files_cost_their_part_only(
-    lab: Project,  # noqa: F811
+    lab: Project,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -181,7 +180,7 @@ def test_damaged_files_cost_their_part_only(
 
 
 def test_an_array_is_a_line_per_task(
-    lab: Project,  # noqa: F811
+    lab: Project,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -205,7 +204,7 @@ def test_an_array_is_a_line_per_task(
 
 
 def test_a_job_of_a_hand_written_log_and_no_job(
-    lab: Project,  # noqa: F811
+    lab: Project,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -221,7 +220,7 @@ def test_a_job_of_a_hand_written_log_and_no_job(
 
 
 def test_slurm_away_is_told_by_the_exit_code(
-    lab: Project,  # noqa: F811
+    lab: Project,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:

@@ -197,7 +197,7 @@ def test_of_a_sweep_the_missing_points_can_be_submitted(
 
 def test_two_submits_at_the_same_moment_make_one_job(lab: Project) -> None:
     """Two processes that have both seen no such job; they are let go when both are about to record theirs."""
-    source = Path(__file__).resolve().parents[2] / "src"
+    source = Path(__file__).resolve().parents[3] / "src"
     command = [sys.executable, "-m", "tdmpc_lab", "submit", QUICK, "--cluster", "local", "--skip-preflight"]
     environ = {**os.environ, "PYTHONPATH": str(source)}
     with file_lock(lab.submit_lock):

@@ -2,28 +2,25 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import math
 import os
 import time
 from collections.abc import Collection
-from dataclasses import asdict
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
-from test_cancel import job, lab  # noqa: F401 - `lab` is a fixture
+from queue_fixtures import change, job, lab  # noqa: F401 - `lab` is a fixture
 
 from tdmpc_lab.app.queue.status import KEYS, NOT_OURS, UNRECORDED, Asked, Listing, Selection, list_jobs, parse_states
 from tdmpc_lab.cli.main import main
 from tdmpc_lab.cli.tables import facts, queue_lines, queue_markdown
 from tdmpc_lab.errors import UsageError
-from tdmpc_lab.files import append_jsonl, write_atomic
+from tdmpc_lab.files import append_jsonl
 from tdmpc_lab.jobs.events import person
 from tdmpc_lab.jobs.paths import JobPaths, Project
-from tdmpc_lab.jobs.record import read_record
 from tdmpc_lab.jobs.state import State
 from tdmpc_lab.launch.queue import Queue
 from tdmpc_lab.notes.handwritten import queue_lines as pasted_lines
@@ -54,10 +51,6 @@ def queue(project: Project, *lines: str) -> None:
     (project.root / "queue").write_text("".join(f"{text}\n" for text in lines))
 
 
-def change(paths: JobPaths, **fields: Any) -> None:
-    write_atomic(paths.record, json.dumps(asdict(dataclasses.replace(read_record(paths), **fields))))
-
-
 def running(project: Project, job_id: str, **line_of: str) -> JobPaths:
     """A job that has done 40,000 of 100,000 steps in ten hours, one a second."""
     paths = job(project, job_id, "hockey_s", "started")
@@ -75,7 +68,7 @@ def text_of(listing: Listing, width: int = 200) -> str:
     return "\n".join(text.plain for text in queue_lines([*listing.views, *listing.foreign], width))
 
 
-def test_jobs_of_the_queue_that_are_not_of_this_project(lab: Project) -> None:  # noqa: F811
+def test_jobs_of_the_queue_that_are_not_of_this_project(lab: Project) -> None:
     job(lab, "7", "reference", "started")
     job(lab, "20_0", "sweep")
     queue(
@@ -107,14 +100,14 @@ def test_jobs_of_the_queue_that_are_not_of_this_project(lab: Project) -> None:  
     assert document["slurm"]["nodelist_or_reason"] == "(Priority)"
 
 
-def test_every_key_is_documented(lab: Project) -> None:  # noqa: F811
+def test_every_key_is_documented(lab: Project) -> None:
     running(lab, "7")
     job(lab, "6").record.write_text("torn")
     queue(lab, line("7", "RUNNING"), line("8", "RUNNING"))
     listing = list_jobs(lab, Selection(), None)
     documents = [view.as_dict() for view in (*listing.views, *listing.foreign)]
     assert {document["id"] for document in documents} == {"6", "7", "8"}
-    page = (Path(__file__).resolve().parents[2] / "docs" / "status.md").read_text()
+    page = (Path(__file__).resolve().parents[3] / "docs" / "status.md").read_text()
     table = page[page.index("| key | what |") :]
     for document in documents:
         assert set(document) == set(KEYS)
@@ -122,7 +115,7 @@ def test_every_key_is_documented(lab: Project) -> None:  # noqa: F811
     assert [key for key in KEYS if f"`{key}`" not in table] == []
 
 
-def test_the_queue_is_read_once(lab: Project) -> None:  # noqa: F811
+def test_the_queue_is_read_once(lab: Project) -> None:
     job(lab, "7", "reference", "started")
     asked: list[float | None] = []
 
@@ -135,7 +128,7 @@ def test_the_queue_is_read_once(lab: Project) -> None:  # noqa: F811
 
 
 def test_a_silent_queue_is_no_error_where_no_job_needs_it(
-    lab: Project,  # noqa: F811
+    lab: Project,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -149,7 +142,7 @@ def test_a_silent_queue_is_no_error_where_no_job_needs_it(
     assert "outside this project" not in capsys.readouterr().out
 
 
-def test_what_a_job_reaches_before_its_time_limit(lab: Project) -> None:  # noqa: F811
+def test_what_a_job_reaches_before_its_time_limit(lab: Project) -> None:
     running(lab, "7")
     (view,) = list_jobs(lab, Selection(), None).views
     assert view.limit_left_s == 14 * 3600
@@ -164,7 +157,7 @@ def test_what_a_job_reaches_before_its_time_limit(lab: Project) -> None:  # noqa
         assert text in [text for text, _ in facts(view)]
 
 
-def test_results_of_the_latest_evaluation(lab: Project) -> None:  # noqa: F811
+def test_results_of_the_latest_evaluation(lab: Project) -> None:
     paths = running(lab, "7")
     both = {"win_weak": 0.98, "draw_weak": 0.0, "win_strong": 0.9, "draw_strong": 0.1, "return_mean": 7.5}
     append_jsonl(paths.metrics, {"step": 41_000, "split": "eval", "attempt": 1, **both})
@@ -175,7 +168,7 @@ def test_results_of_the_latest_evaluation(lab: Project) -> None:  # noqa: F811
     assert "win weak 0.98 strong 0.90" in [text for text, _ in facts(view)]
 
 
-def test_a_job_without_a_sign_of_life_is_warned_of(lab: Project) -> None:  # noqa: F811
+def test_a_job_without_a_sign_of_life_is_warned_of(lab: Project) -> None:
     paths = running(lab, "7")
     (view,) = list_jobs(lab, Selection(), None).views
     assert not view.silent
@@ -190,7 +183,7 @@ def test_a_job_without_a_sign_of_life_is_warned_of(lab: Project) -> None:  # noq
 
 
 @pytest.mark.parametrize("width", [40, 60, 80, 120, 200])
-def test_no_line_is_longer_than_the_terminal(lab: Project, width: int) -> None:  # noqa: F811
+def test_no_line_is_longer_than_the_terminal(lab: Project, width: int) -> None:
     running(lab, "7", nodelist="tcml-node[37-39]", user="stud421", name="a_very_long_name_of_an_experiment")
     local = job(lab, "local-20260203-091422-123", "an_experiment_with_a_long_name", "started")
     change(local, cluster="local", about="horizon 9 instead of 18, " * 5)
@@ -201,7 +194,7 @@ def test_no_line_is_longer_than_the_terminal(lab: Project, width: int) -> None: 
     assert sum(text.plain.startswith("7 ") for text in lines) == 1
 
 
-def test_a_pasted_table_is_taken_in_by_notes_import(lab: Project) -> None:  # noqa: F811
+def test_a_pasted_table_is_taken_in_by_notes_import(lab: Project) -> None:
     running(lab, "1971498")
     change(lab.job("1971498"), about="backprop without shaping")
     queue(lab, line("1971498", "RUNNING"), line("1971499_[0-3]", "PENDING", nodelist="", reason="Priority"))
@@ -215,7 +208,7 @@ def test_a_pasted_table_is_taken_in_by_notes_import(lab: Project) -> None:  # no
     assert "heartbeat" not in text
 
 
-def test_filters(lab: Project) -> None:  # noqa: F811
+def test_filters(lab: Project) -> None:
     job(lab, "1", "alpha", "started", "finished")
     change(job(lab, "2", "beta", "started", "failed"), resources={"partition": "week,month"})
     change(job(lab, "3", "beta"), resources={"partition": "day"})
@@ -254,7 +247,7 @@ def test_filters(lab: Project) -> None:  # noqa: F811
     ],
 )
 def test_mistakes(
-    lab: Project,  # noqa: F811
+    lab: Project,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     words: list[str],
@@ -273,7 +266,7 @@ def test_an_id_is_not_taken_for_the_seconds_of_watch(capsys: pytest.CaptureFixtu
 
 
 def test_watch_ends_with_ctrl_c_and_survives_that_slurm_goes_away(
-    lab: Project,  # noqa: F811
+    lab: Project,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -297,7 +290,7 @@ def test_watch_ends_with_ctrl_c_and_survives_that_slurm_goes_away(
     assert "reaches" not in second
 
 
-def test_a_folder_of_somebody_elses_is_left_out_by_mine(lab: Project, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+def test_a_folder_of_somebody_elses_is_left_out_by_mine(lab: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     job(lab, "1", "alpha", "started", "finished")
     monkeypatch.setattr("tdmpc_lab.app.queue.status.person", lambda: "somebody_else")
     assert list_jobs(lab, Selection(mine=True), None).views == []

@@ -41,7 +41,7 @@ def lab(project: Path, new_store: Path, monkeypatch: pytest.MonkeyPatch) -> Proj
     write_specs(project)
     (project / "mlruns").mkdir()
     shutil.copyfile(new_store, project / "mlruns" / "mlflow.db")
-    here = [str(project), str(Path(__file__).parents[2] / "src")]
+    here = [str(project), str(Path(__file__).parents[3] / "src")]
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(here))
     return Project(project)
 

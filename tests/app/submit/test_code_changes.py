@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from app_fixtures import write_specs
 
-sys.path.append(str(Path(__file__).parents[1] / "jobs"))
+sys.path.append(str(Path(__file__).parents[2] / "jobs"))
 
 from repositories import commit_all, git
 

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import threading
 import time
 from dataclasses import asdict
-from datetime import datetime
-from pathlib import Path
 
 import pytest
+from queue_fixtures import RECORD, job, lab, queue  # noqa: F401 - `lab` is a fixture
 
 from tdmpc_lab.app.joblog.log import catch_up_notes
 from tdmpc_lab.app.queue.cancel import cancel, chosen
@@ -19,52 +17,10 @@ from tdmpc_lab.cli.main import main
 from tdmpc_lab.errors import UsageError
 from tdmpc_lab.files import read_jsonl, write_atomic
 from tdmpc_lab.jobs.events import EventLog, person
-from tdmpc_lab.jobs.paths import JobPaths, Project
-from tdmpc_lab.jobs.record import JobRecord, read_record
+from tdmpc_lab.jobs.paths import Project
+from tdmpc_lab.jobs.record import read_record
 from tdmpc_lab.jobs.state import State
 from tdmpc_lab.launch.slurm import submitting
-
-RECORD = JobRecord(
-    id="7",
-    experiment="reference",
-    group="0",
-    seed=1,
-    cluster="slurm",
-    spec_file="experiments/reference.yaml",
-    submitted_at=datetime.now().astimezone().isoformat(),
-    steps_total=1000,
-)
-
-
-@pytest.fixture
-def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
-    """A project, and SLURM's commands as scripts that say what `queue` in it holds and note `scancel`'s words."""
-    (tmp_path / "bin").mkdir()
-    for name, text in {
-        "squeue": f'while read -r x; do echo "$x"; done < {tmp_path}/queue',
-        "sacct": "echo 'Slurm accounting storage is disabled' >&2; exit 1",
-        "scancel": f'echo "$@" >> {tmp_path}/cancelled',
-    }.items():
-        (tmp_path / "bin" / name).write_text(f"#!/bin/sh\n{text}\n")
-        (tmp_path / "bin" / name).chmod(0o755)
-    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
-    (tmp_path / "queue").touch()
-    return Project(tmp_path)
-
-
-def job(project: Project, job_id: str, experiment: str = "reference", *events: str) -> JobPaths:
-    paths = project.job(job_id)
-    paths.folder.mkdir(parents=True)
-    record = dataclasses.replace(RECORD, id=job_id, experiment=experiment)
-    write_atomic(paths.record, json.dumps(asdict(record)))
-    for kind in events:
-        EventLog(paths.events).append(kind, step=40, attempt=1, host="node7", pid=1)
-    return paths
-
-
-def queue(project: Project, **states: str) -> None:
-    lines = [f"{name.removeprefix('j')}|{state}|day|10:00|None" for name, state in states.items()]
-    (project.root / "queue").write_text("".join(f"{line}\n" for line in lines))
 
 
 def told_slurm(project: Project) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from test_cancel import job, lab, queue  # noqa: F401 - `lab` is a fixture
+from queue_fixtures import job, lab, queue  # noqa: F401 - `lab` is a fixture
 
 from tdmpc_lab.cli.main import main
 from tdmpc_lab.jobs.paths import Project
@@ -13,7 +13,7 @@ OF_ANY_JOB = [*OF_ONE_JOB, "cancel {}", "wait {}", "status {}", "sync {}", "gc {
 
 
 @pytest.fixture
-def project(lab: Project, monkeypatch: pytest.MonkeyPatch) -> Project:  # noqa: F811
+def project(lab: Project, monkeypatch: pytest.MonkeyPatch) -> Project:
     """With an array, a note whose job has no folder, and somebody else's job in the queue."""
     lab.experiments.mkdir()
     lab.notes.mkdir()

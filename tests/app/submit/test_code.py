@@ -178,7 +178,7 @@ def test_no_repository_is_a_warning(root: Path, place: Place) -> None:
 
 
 def test_the_package_is_kept_where_it_is_part_of_the_repository() -> None:
-    root = Path(__file__).parents[2]
+    root = Path(__file__).parents[3]
     if not (root / ".git").exists():
         pytest.skip("the tests run outside of a repository")
     code = code_now(Project(root), "local", write=False)

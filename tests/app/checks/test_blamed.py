@@ -23,7 +23,7 @@ from tdmpc_lab.jobs.paths import Project
 from tdmpc_lab.jobs.record import read_record
 
 QUICK = "experiments/quick.yaml"
-SEED_LOG = Path(__file__).parents[1] / "notes" / "fixtures" / "hand_written_log.md"
+SEED_LOG = Path(__file__).parents[2] / "notes" / "fixtures" / "hand_written_log.md"
 QUIET = ("--no-lint", "temporal-weight")
 WORDS = ("1969941 and 1970116", "--> fucked because 18! and config error")
 

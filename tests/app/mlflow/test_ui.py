@@ -131,7 +131,7 @@ def test_a_second_ui_names_the_server_of_the_first(project: Path, capsys: pytest
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    environ = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2] / "src")}
+    environ = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[3] / "src")}
     command = [sys.executable, "-m", "tdmpc_lab", "ui", "--port", str(port)]
     quiet = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     server = subprocess.Popen(command, cwd=project, env=environ, start_new_session=True, **quiet)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_cancel import job, lab  # noqa: F401 - `lab` is a fixture
+from queue_fixtures import job, lab  # noqa: F401 - `lab` is a fixture
 
 from tdmpc_lab.app.health.learning import LearningFigures, last_figures, signs
 from tdmpc_lab.cli.main import main
@@ -202,7 +202,7 @@ def test_the_newest_figures_count_with_the_newest_losses() -> None:
 
 
 def test_on_the_command_line(
-    lab: Project,  # noqa: F811
+    lab: Project,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:

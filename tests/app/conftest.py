@@ -1,0 +1,1 @@
+"""Puts this folder's fixtures in reach of the tests below it."""
