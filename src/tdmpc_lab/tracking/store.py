@@ -7,10 +7,8 @@ import logging
 import os
 import re
 import socket
-import sqlite3
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
 from difflib import get_close_matches
 from importlib.util import find_spec
@@ -190,6 +188,8 @@ def sqlite_problem(path: Path) -> str:
     for there in (path, path.parent):
         if os.path.lexists(there) and not os.access(there, os.W_OK):
             return f"the MLflow store {path} can't be written: {whose(there)}"
+    import tempfile
+
     there = next(p for p in path.parents if p.exists())
     try:
         with tempfile.TemporaryFile(dir=there):  # SQLite writes a journal beside the file, too
@@ -205,6 +205,8 @@ def _foreign_database(path: Path) -> str:
     with path.open("rb") as file:
         if file.read(len(_SQLITE_HEADER)) != _SQLITE_HEADER:
             return f"the MLflow store {path} is no SQLite database: another file has this name"
+    import sqlite3
+
     try:
         with contextlib.closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as database:
             tables = {row[0] for row in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
