@@ -84,7 +84,6 @@ def init(args: Namespace) -> int:
 
 def _folder(text: str | None) -> Path:
     """The folder that was named; by default the project around here, which a folder in it is not to become, too."""
-    from tdmpc_lab.errors import UsageError
     from tdmpc_lab.jobs.paths import find_project
 
     if text is not None:

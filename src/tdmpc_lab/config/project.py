@@ -26,15 +26,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from tdmpc_lab.config.layers import Layer, holds, read_file, value_at
 from tdmpc_lab.config.validation import validate_layer
 from tdmpc_lab.errors import Problem, SpecError
-
-if TYPE_CHECKING:
-    from tdmpc_lab.config.layers import Layer
-
 
 FILE = "tdmpc-lab.yaml"
 Sending = Literal["live", "later"]
@@ -61,8 +57,6 @@ def tracking_config(root: Path) -> TrackingConfig:
     if not path.exists():
         return TrackingConfig()
     # Only here: `status` asks too, and most projects have no such file.
-    from tdmpc_lab.config.layers import read_file
-
     layer = read_file(path)
     _check(layer)
     if layer.problems:

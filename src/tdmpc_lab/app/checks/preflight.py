@@ -23,6 +23,7 @@ from tdmpc_lab.errors import (
     PreflightError,
     Problem,
     SpecError,
+    UsageError,
 )
 from tdmpc_lab.jobs.paths import Project
 from tdmpc_lab.launch.nodes import NodeGroup
@@ -111,7 +112,6 @@ def _told(findings: Iterable[Finding], off: Container[str]) -> Iterator[Finding]
 
 
 def _ask_nodes() -> list[NodeGroup]:
-    from tdmpc_lab.errors import UsageError
     from tdmpc_lab.launch.nodes import ask_nodes
 
     try:

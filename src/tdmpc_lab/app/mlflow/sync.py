@@ -38,7 +38,6 @@ from tdmpc_lab.tracking.run import DESCRIPTION_TAG, RunStatus, describe_run
 from tdmpc_lab.tracking.store import store_uri
 
 if TYPE_CHECKING:
-    from tdmpc_lab.app.queue.status import JobView
     from tdmpc_lab.tracking.held import HeldStore
 
 
@@ -292,8 +291,6 @@ def send_due(project: Project) -> bool:
     MLflow is not even loaded where there are none. For the log, one line per job is printed. False when something
     could not be sent.
     """
-    from tdmpc_lab.app.queue.status import job_views, scheduler_states
-
     marks = unsent_jobs(project)
     views = job_views(project, list(marks))
     states = scheduler_states([(project.job(view.id), view.record) for view in views if view.record is not None])

@@ -21,7 +21,16 @@ from typing import TYPE_CHECKING, Any
 
 from tdmpc_lab.errors import ExternalError, LabError, RecordError, UsageError
 from tdmpc_lab.files import read_jsonl
-from tdmpc_lab.jobs.events import OUTCOMES, cancelled_since, person, read_brief, read_events, read_requests, seems_over
+from tdmpc_lab.jobs.events import (
+    OUTCOMES,
+    cancelled_since,
+    event_text,
+    person,
+    read_brief,
+    read_events,
+    read_requests,
+    seems_over,
+)
 from tdmpc_lab.jobs.find import all_records, folder_names, tasks_of
 from tdmpc_lab.jobs.ids import array_of, fold_tasks, is_slurm_id, natural_key
 from tdmpc_lab.jobs.metrics import opponents_of, telling_rows
@@ -471,7 +480,6 @@ def _closing(project: Project, views: Sequence[JobView], asked: Asked) -> bool:
 
 
 def _show_events(paths: JobPaths, seen: int, progress: Progress) -> int:
-    from tdmpc_lab.jobs.events import event_text
 
     events = read_events(paths.events)
     for event in events[seen:]:

@@ -23,7 +23,7 @@ from tdmpc_lab.config.schema import SlurmConfig, Spec
 from tdmpc_lab.config.serialize import dump_set_yaml, dump_yaml, plain
 from tdmpc_lab.errors import ExternalError, LabError
 from tdmpc_lab.files import JsonlWriter, write_atomic
-from tdmpc_lab.jobs.events import EventLog, ask
+from tdmpc_lab.jobs.events import EventLog, ask, read_events
 from tdmpc_lab.jobs.ids import array_of
 from tdmpc_lab.jobs.metrics import end_of_step
 from tdmpc_lab.jobs.paths import JobPaths, Project
@@ -427,7 +427,6 @@ def submitted(project: Project, paths: JobPaths, ready: JobPlan, cluster: Cluste
 
 def run_id_of(paths: JobPaths) -> str | None:
     """The MLflow run of a job, once the job has noted it."""
-    from tdmpc_lab.jobs.events import read_events
 
     runs = [e.get("run_id") for e in read_events(paths.events) if e.get("event") == "tracking"]
     return str(runs[-1]) if runs else None
