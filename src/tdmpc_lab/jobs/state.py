@@ -14,11 +14,11 @@ from functools import partial
 from typing import Any, Literal, NamedTuple, TypeVar
 
 from tdmpc_lab.jobs.events import OUTCOMES, read_events
+from tdmpc_lab.jobs.heartbeats import LastHeartbeat, last_heartbeat, no_heartbeats
 from tdmpc_lab.jobs.metrics import as_float, as_int, last_step, latest_rows
 from tdmpc_lab.jobs.paths import JobPaths
 from tdmpc_lab.jobs.queued import QueueLine
 from tdmpc_lab.jobs.record import JobRecord
-from tdmpc_lab.jobs.signs import LastSign, last_sign, no_signs
 from tdmpc_lab.text import count, duration, number, one_line, parse_time, shorten
 
 Event = Mapping[str, Any]
@@ -153,7 +153,7 @@ def derive_status(
     last_rows: Sequence[Row],
     now: datetime,
     scheduler: SchedulerState | None,
-    last_sign: LastSign = no_signs,
+    last_heartbeat: LastHeartbeat = no_heartbeats,
 ) -> JobStatus:
     """The status of a job; pure, and at ease with events and rows that lack fields.
 
@@ -161,7 +161,7 @@ def derive_status(
     is believed where it says that the job waits, runs or has ended. A job of which it knows no end is RUNNING while its
     process gives heartbeats, and then UNKNOWN with the cause in words. Where the scheduler can't be reached, the last
     known state is given and the cause says so; without a heartbeat for long, UNKNOWN. An attempt that was killed ran
-    until its `last_sign` of life.
+    until its `last_heartbeat` of life.
     """
     attempts = split_attempts(events)
     current = attempts[-1]
@@ -192,7 +192,7 @@ def derive_status(
         steps=record.steps_total,
         steps_per_s=rate,
         eta_s=max(0, record.steps_total - (step or 0)) / rate if running and rate is not None else None,
-        elapsed_s=_elapsed(attempts, outcome, now if running else None, last_sign),
+        elapsed_s=_elapsed(attempts, outcome, now if running else None, last_heartbeat),
         latest_return=_first(as_float(r.get("return")) for r in reversed(last_rows) if r.get("split") == "train"),
         latest_eval=_first(dict(row) for row in reversed(last_rows) if row.get("split") == "eval"),
         run_id=_first(_text(e.get("run_id")) or None for e in reversed(events) if e.get("event") == "tracking"),
@@ -209,14 +209,14 @@ def split_attempts(events: Sequence[Event]) -> list[list[Event]]:
     return attempts
 
 
-def attempt_end(attempt: Sequence[Event], counted: int, last_sign: LastSign) -> datetime | None:
+def attempt_end(attempt: Sequence[Event], counted: int, last_heartbeat: LastHeartbeat) -> datetime | None:
     """When an attempt came to its end, as far as is known: what it said last, or, where that was no farewell, its last
     heartbeat. `counted` is its number where its start does not tell that. None without any time."""
     own = [event for event in attempt if event.get("event") != "tracking"]  # a sync may write that
     said = _first(parse_time(event.get("time")) for event in reversed(own))
     if any(event.get("event") in FAREWELLS for event in own):
         return said
-    sign = last_sign(_attempt_number(own[0] if own else None, counted))
+    sign = last_heartbeat(_attempt_number(own[0] if own else None, counted))
     return max((moment for moment in (said, sign) if moment is not None), default=None)
 
 
@@ -409,7 +409,7 @@ def _rate(rows: Sequence[Row], attempt: int) -> float | None:
 
 
 def _elapsed(
-    attempts: Sequence[Sequence[Event]], outcome: Event | None, now: datetime | None, last_sign: LastSign
+    attempts: Sequence[Sequence[Event]], outcome: Event | None, now: datetime | None, last_heartbeat: LastHeartbeat
 ) -> float | None:
     """Seconds from the start of each attempt to its end: the outcome, now, or its last heartbeat.
 
@@ -420,7 +420,7 @@ def _elapsed(
         begin = parse_time(attempt[0].get("time")) if attempt and attempt[0].get("event") == "started" else None
         if begin is None:
             continue
-        end = attempt_end(attempt, index + 1, last_sign) or begin
+        end = attempt_end(attempt, index + 1, last_heartbeat) or begin
         if index == len(attempts) - 1:
             if outcome is not None:
                 end = parse_time(outcome.get("time")) or end
@@ -459,4 +459,4 @@ def status_of(
     events = read_events(paths.events) if events is None else events
     rows = latest_rows(paths) if rows is None else rows
     now = datetime.now().astimezone()
-    return derive_status(record, events, rows, now, scheduler, partial(last_sign, paths.attempts))
+    return derive_status(record, events, rows, now, scheduler, partial(last_heartbeat, paths.attempts))

@@ -30,7 +30,7 @@ from pathlib import Path
 from typing import Literal, Self
 
 from tdmpc_lab.errors import AttemptLostError
-from tdmpc_lab.jobs.signs import sign_file
+from tdmpc_lab.jobs.heartbeats import heartbeat_file
 from tdmpc_lab.jobs.state import SILENT_S
 from tdmpc_lab.sharing import make_folder
 
@@ -86,7 +86,9 @@ class AttemptLease:
         number = max(at_least, max(_numbers(folder), default=0) + 1)
         while True:
             try:
-                os.close(os.open(sign_file(folder, number), os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666))
+                os.close(
+                    os.open(heartbeat_file(folder, number), os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+                )
                 break
             except FileExistsError:
                 number += 1
@@ -188,7 +190,7 @@ class AttemptLease:
     def _say(self, phase: AttemptPhase) -> None:
         now = datetime.now().astimezone().isoformat(timespec="seconds")
         self._sign = replace(self._sign, phase=phase, beat=self._sign.beat + 1, time=now)
-        fd = os.open(sign_file(self._folder, self.number), os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        fd = os.open(heartbeat_file(self._folder, self.number), os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o666)
         try:
             os.pwrite(fd, json.dumps(asdict(self._sign)).encode()[: _SIZE - 1].ljust(_SIZE - 1) + b"\n", 0)
         finally:
@@ -197,25 +199,25 @@ class AttemptLease:
     def _silence(self, number: int) -> float:
         """Seconds between the last sign of an earlier attempt and this one's, by the file server's clock."""
         try:
-            mine, other = (sign_file(self._folder, n).stat().st_mtime for n in (self.number, number))
+            mine, other = (heartbeat_file(self._folder, n).stat().st_mtime for n in (self.number, number))
         except OSError:
             return 0.0
         return max(0.0, mine - other)
 
 
-def last_sign_s(folder: Path) -> float | None:
+def last_heartbeat_s(folder: Path) -> float | None:
     """Seconds since the last heartbeat of the highest attempt, by this machine's clock and the file server's;
     None where there is none."""
     try:
         number = max(_numbers(folder), default=None)
-        return None if number is None else max(0.0, time.time() - sign_file(folder, number).stat().st_mtime)
+        return None if number is None else max(0.0, time.time() - heartbeat_file(folder, number).stat().st_mtime)
     except OSError:
         return None
 
 
 def heartbeat_s(folder: Path) -> float | None:
-    """As `last_sign_s`, but infinite where that attempt said that it has ended, or its process is known to be gone."""
-    age = last_sign_s(folder)
+    """As `last_heartbeat_s`, but infinite where that attempt said that it has ended, or its process is known to be gone."""
+    age = last_heartbeat_s(folder)
     if age is None:
         return None
     return math.inf if _over(_read(folder, max(_numbers(folder)))) else age
@@ -234,7 +236,7 @@ def _numbers(folder: Path) -> list[int]:
 def _read(folder: Path, number: int) -> Heartbeat | None:
     """An attempt's last sign; None while it has given none."""
     try:
-        data = json.loads(sign_file(folder, number).read_bytes())
+        data = json.loads(heartbeat_file(folder, number).read_bytes())
         return Heartbeat(
             data["phase"],
             int(data["beat"]),

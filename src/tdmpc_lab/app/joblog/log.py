@@ -18,7 +18,7 @@ from tdmpc_lab.files import nearest
 from tdmpc_lab.jobs.find import folder_names, is_recorded, tasks_of
 from tdmpc_lab.jobs.paths import Project
 from tdmpc_lab.jobs.state import State
-from tdmpc_lab.launch.attempts import DEAD_S, last_sign_s
+from tdmpc_lab.launch.attempts import DEAD_S, last_heartbeat_s
 from tdmpc_lab.notes.entries import Entry, in_order, is_outcome, read_entry, read_log, state_of_all
 from tdmpc_lab.notes.render import markdown_line, outcome_line
 from tdmpc_lab.text import heading_time
@@ -59,7 +59,7 @@ def _ended_in_silence(project: Project, view: JobView) -> bool:
         return False
     if status.state is not State.UNKNOWN:
         return status.state.ended
-    still = last_sign_s(project.job(view.id).attempts)
+    still = last_heartbeat_s(project.job(view.id).attempts)
     return (time.time() - record.submitted.timestamp() if still is None else still) > DEAD_S
 
 

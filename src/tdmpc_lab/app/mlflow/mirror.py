@@ -17,10 +17,10 @@ from tdmpc_lab.config.serialize import flatten, to_dict
 from tdmpc_lab.errors import LabError
 from tdmpc_lab.files import write_atomic
 from tdmpc_lab.jobs.events import OUTCOMES, EventLog, read_events
+from tdmpc_lab.jobs.heartbeats import last_heartbeat
 from tdmpc_lab.jobs.metrics import as_int, eval_rows, latest_rows
 from tdmpc_lab.jobs.paths import JobPaths, Project
 from tdmpc_lab.jobs.record import JobRecord, read_record
-from tdmpc_lab.jobs.signs import last_sign
 from tdmpc_lab.jobs.state import State, status_of
 from tdmpc_lab.jobs.unsent import Unsent, all_is_sent, mark_unsent, remind
 from tdmpc_lab.jobs.variants import Colours, variant_name
@@ -113,7 +113,7 @@ def run_end(paths: JobPaths) -> datetime | None:
     starts = attempt_starts(events)
     rows = [(row, starts.get(as_int(row.get("attempt")) or 1)) for row in latest_rows(paths, _LAST_ROWS)]
     own = [parse_time(event.get("time")) for event in events if event.get("event") != "tracking"]  # sync writes that
-    beats = [last_sign(paths.attempts, number) for number in starts]
+    beats = [last_heartbeat(paths.attempts, number) for number in starts]
     signs = [*own, *beats, *(row_time(row, start) for row, start in rows if start is not None)]
     return max((moment for moment in signs if moment is not None), default=None)
 

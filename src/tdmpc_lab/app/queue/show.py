@@ -14,10 +14,10 @@ from tdmpc_lab.app.queue.status import JobView, job_views
 from tdmpc_lab.errors import NoteError, RecordError
 from tdmpc_lab.files import read_jsonl
 from tdmpc_lab.jobs.events import read_events
+from tdmpc_lab.jobs.heartbeats import LastHeartbeat, last_heartbeat, no_heartbeats
 from tdmpc_lab.jobs.metrics import LATEST, as_float, as_int, eval_rows, latest_rows
 from tdmpc_lab.jobs.paths import JobPaths, Project
 from tdmpc_lab.jobs.record import JobRecord
-from tdmpc_lab.jobs.signs import LastSign, last_sign, no_signs
 from tdmpc_lab.jobs.state import FAREWELLS, State, attempt_end, split_attempts
 from tdmpc_lab.notes.entries import Entry, read_entry
 from tdmpc_lab.text import number, one_line, parse_time
@@ -136,7 +136,7 @@ def job_page(project: Project, job_id: str) -> JobPage | JobView:
         view=view,
         record=view.record,
         paths=paths,
-        attempts=attempts_of(events, partial(last_sign, paths.attempts), goes_on=view.state is State.RUNNING),
+        attempts=attempts_of(events, partial(last_heartbeat, paths.attempts), goes_on=view.state is State.RUNNING),
         hardware=next((_hardware(event) for event in reversed(events) if event.get("event") == "ready"), {}),
         latest=latest_values(rows),
         evaluations=evaluations,
@@ -158,7 +158,9 @@ def note_entry(project: Project, job_id: str) -> Entry | None:
         return None
 
 
-def attempts_of(events: Sequence[Mapping[str, Any]], last_sign: LastSign = no_signs, *, goes_on: bool) -> list[Attempt]:
+def attempts_of(
+    events: Sequence[Mapping[str, Any]], last_heartbeat: LastHeartbeat = no_heartbeats, *, goes_on: bool
+) -> list[Attempt]:
     """The starts of a job, oldest first; `goes_on`: the last one runs."""
     groups = [group for group in split_attempts(events) if group and group[0].get("event") == "started"]
     found = []
@@ -171,7 +173,7 @@ def attempts_of(events: Sequence[Mapping[str, Any]], last_sign: LastSign = no_si
                 number=as_int(group[0].get("attempt")) or index + 1,
                 node=str(group[0]["host"]) if group[0].get("host") else None,
                 started_at=parse_time(group[0].get("time")),
-                ended_at=None if runs else _ended_at(end, group, index + 1, last_sign),
+                ended_at=None if runs else _ended_at(end, group, index + 1, last_heartbeat),
                 ending="" if runs else "left no word" if end is None else _ending(end),
             )
         )
@@ -179,10 +181,10 @@ def attempts_of(events: Sequence[Mapping[str, Any]], last_sign: LastSign = no_si
 
 
 def _ended_at(
-    end: Mapping[str, Any] | None, group: Sequence[Mapping[str, Any]], number: int, last_sign: LastSign
+    end: Mapping[str, Any] | None, group: Sequence[Mapping[str, Any]], number: int, last_heartbeat: LastHeartbeat
 ) -> datetime | None:
     """The time of the word with which an attempt ended, else its last sign."""
-    return attempt_end(group, number, last_sign) if end is None else parse_time(end.get("time"))
+    return attempt_end(group, number, last_heartbeat) if end is None else parse_time(end.get("time"))
 
 
 def _ending(event: Mapping[str, Any]) -> str:

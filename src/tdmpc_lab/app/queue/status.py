@@ -38,7 +38,7 @@ from tdmpc_lab.jobs.paths import EVENTS, JobPaths, Project
 from tdmpc_lab.jobs.queued import QueueLine, share_at_limit
 from tdmpc_lab.jobs.record import JobRecord, read_record
 from tdmpc_lab.jobs.state import END_WORDS, JobStatus, SchedulerState, State, status_of, traceback_of
-from tdmpc_lab.launch.attempts import DEAD_S, heartbeat_s, last_sign_s
+from tdmpc_lab.launch.attempts import DEAD_S, heartbeat_s, last_heartbeat_s
 from tdmpc_lab.launch.queue import Queue, ask_queue, slurm_states, waits
 from tdmpc_lab.launch.slurm import is_mark, unfinished
 from tdmpc_lab.sharing import is_shared, user_name
@@ -378,7 +378,7 @@ def _view(paths: JobPaths, record: JobRecord, scheduler: SchedulerState | None) 
             over=status.state.ended or (status.state is State.UNKNOWN and not unreachable),
             line=None if scheduler is None or status.state.ended else scheduler.line,
             user=owner_of(paths, scheduler),
-            sign_of_life_s=last_sign_s(paths.attempts) if status.state is State.RUNNING else None,
+            sign_of_life_s=last_heartbeat_s(paths.attempts) if status.state is State.RUNNING else None,
         )
     except LabError as error:
         return JobView(record.id, record, None, str(error))
