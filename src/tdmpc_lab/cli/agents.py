@@ -10,6 +10,13 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tdmpc_lab.app.agents.bench import run_bench
+from tdmpc_lab.app.agents.compare import compare_jobs
+from tdmpc_lab.app.agents.describe import describe_spec
+from tdmpc_lab.app.agents.evaluate import evaluate as run
+from tdmpc_lab.app.agents.export import export_agent
+from tdmpc_lab.app.agents.opponents import HUMAN
+from tdmpc_lab.app.agents.rewards import show_rewards
 from tdmpc_lab.cli.common import (
     OK,
     add_json,
@@ -34,7 +41,6 @@ PROGRESS_S = 2.0
 
 def evaluate(args: Namespace) -> int:
     """`eval JOB|CHECKPOINT|SPEC`."""
-    from tdmpc_lab.app.agents.evaluate import evaluate as run
 
     project = project_here()
     report = run(
@@ -84,7 +90,6 @@ def _show_games(report: EvalReport, *, policy: bool) -> None:
 
 def play(args: Namespace) -> int:
     """`play JOB|CHECKPOINT`: the windows close at the end, and on Ctrl-C."""
-    from tdmpc_lab.app.agents.opponents import HUMAN
     from tdmpc_lab.app.agents.play import play as run
 
     project = project_here()
@@ -113,7 +118,6 @@ def play(args: Namespace) -> int:
 
 def export(args: Namespace) -> int:
     """`export JOB|CHECKPOINT FOLDER [--training]`."""
-    from tdmpc_lab.app.agents.export import export_agent
 
     project = project_here()
     target = find_job_id(project, args.target)
@@ -128,7 +132,6 @@ def export(args: Namespace) -> int:
 
 def rewards(args: Namespace) -> int:
     """`rewards SPEC`."""
-    from tdmpc_lab.app.agents.rewards import show_rewards
 
     shown = show_rewards(
         project_here(),
@@ -166,7 +169,6 @@ def _step(text: str) -> int:
 
 def compare(args: Namespace) -> int:
     """`compare WHAT [WHAT …]`."""
-    from tdmpc_lab.app.agents.compare import compare_jobs
 
     plot = _file(args.plot, "--plot", _PICTURES)
     page = _file(args.html, "--html", (".html", ".htm"))
@@ -271,7 +273,6 @@ def add_compare(p: ArgumentParser) -> None:
 
 def describe(args: Namespace) -> int:
     """`describe SPEC`."""
-    from tdmpc_lab.app.agents.describe import describe_spec
 
     report = describe_spec(project_here(), args.spec, args.overrides, args.obs_dim, args.action_dim)
     if args.json:
@@ -283,7 +284,6 @@ def describe(args: Namespace) -> int:
 
 def bench(args: Namespace) -> int:
     """`bench [SPEC]`."""
-    from tdmpc_lab.app.agents.bench import run_bench
 
     if args.spec is None and (args.no_reference or args.obs_dim is not None or args.action_dim is not None):
         raise UsageError("bench: a spec is needed for --no-reference, --obs-dim and --action-dim")

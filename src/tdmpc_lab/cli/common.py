@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from tdmpc_lab.errors import UsageError
 from tdmpc_lab.jobs.find import job_ids
+from tdmpc_lab.sharing import share_new_files
 from tdmpc_lab.streams import fits
 
 if TYPE_CHECKING:
@@ -28,7 +29,6 @@ def project_here() -> Project:
     Raises UsageError when there is none.
     """
     from tdmpc_lab.jobs.paths import find_project
-    from tdmpc_lab.sharing import share_new_files
 
     project = find_project()
     share_new_files(project.root)

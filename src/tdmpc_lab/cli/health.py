@@ -8,7 +8,11 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tdmpc_lab.app.health.installation import examine
+from tdmpc_lab.app.health.learning import as_dict, diagnose_job
+from tdmpc_lab.app.health.project import init as run
 from tdmpc_lab.cli.common import FAILED, OK, add_json, find_job_id, print_json, project_here
+from tdmpc_lab.config.json_schema import json_schema
 from tdmpc_lab.errors import ExternalError, UsageError
 from tdmpc_lab.jobs.find import require_jobs
 
@@ -25,7 +29,6 @@ def doctor(args: Namespace) -> int:
 
 
 def _installation(args: Namespace) -> int:
-    from tdmpc_lab.app.health.installation import examine
 
     findings = examine(project_here())
     if args.json:
@@ -44,7 +47,6 @@ def _installation(args: Namespace) -> int:
 
 
 def _job(args: Namespace) -> int:
-    from tdmpc_lab.app.health.learning import as_dict, diagnose_job
 
     project = project_here()
     found = require_jobs(project, [find_job_id(project, args.job)])
@@ -72,7 +74,6 @@ _FILES_SHOWN = 5
 
 def init(args: Namespace) -> int:
     """`init [FOLDER] [--shared [--group NAME]]`: 1 when something could not be shared."""
-    from tdmpc_lab.app.health.project import init as run
 
     made = run(_folder(args.folder), group=args.group, shared=args.shared)
     if args.json:
@@ -130,7 +131,6 @@ def add_init(p: ArgumentParser) -> None:
 
 def schema(_args: Namespace) -> int:
     """`schema`."""
-    from tdmpc_lab.config.json_schema import json_schema
 
     print_json(json_schema())
     return OK

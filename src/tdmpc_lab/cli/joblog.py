@@ -11,23 +11,30 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tdmpc_lab.app.joblog.adopt import DoubtfulLinesError, export_log, import_log
+from tdmpc_lab.app.joblog.edit import add_words, edit, ensure_note, judge, move_edits, noted_id, tell_mlflow
+from tdmpc_lab.app.joblog.log import catch_up_notes, log_entries
+from tdmpc_lab.app.joblog.write import make_rollup, read_note, refresh_rollup
+from tdmpc_lab.app.queue.status import job_views
 from tdmpc_lab.cli.common import OK, add_json, find_job_id, print_json, project_here
 from tdmpc_lab.errors import LabError, UsageError
+from tdmpc_lab.files import write_atomic
 from tdmpc_lab.jobs.find import is_recorded, tasks_of
+from tdmpc_lab.notes.entries import Filter, choose, parse_moment, rollup_lines, unjudged
+from tdmpc_lab.notes.rollup import RollupEditedError, log_page
+from tdmpc_lab.notes.verdict import split_causes
 from tdmpc_lab.sharing import own_umask_outside
 from tdmpc_lab.streams import as_typed
 from tdmpc_lab.text import count
 
 if TYPE_CHECKING:
     from tdmpc_lab.jobs.paths import Project
-    from tdmpc_lab.notes.entries import Entry, Filter
+    from tdmpc_lab.notes.entries import Entry
     from tdmpc_lab.notes.verdict import Judgement, Verdict
 
 
 def note(args: Namespace) -> int:
     """`note ID [TEXT]`."""
-    from tdmpc_lab.app.joblog.edit import add_words, edit, ensure_note, noted_id
-    from tdmpc_lab.app.joblog.write import read_note
 
     project = project_here()
     job = noted_id(project, find_job_id(project, args.job))
@@ -60,7 +67,6 @@ def note(args: Namespace) -> int:
 
 def verdict(args: Namespace) -> int:
     """`verdict ID good|bad|unclear REASON`."""
-    from tdmpc_lab.app.joblog.edit import judge, noted_id
 
     project = project_here()
     job = noted_id(project, find_job_id(project, args.job))
@@ -76,8 +82,6 @@ def verdict(args: Namespace) -> int:
 
 def _catch_up(project: Project, job: str) -> None:
     """The job's note, or that of the whole array, says how it ended before words are added or read."""
-    from tdmpc_lab.app.joblog.log import catch_up_notes
-    from tdmpc_lab.app.queue.status import job_views
 
     ids = tasks_of(project, job) or ([job] if is_recorded(project, job) else [])
     catch_up_notes(project, job_views(project, ids))
@@ -85,8 +89,6 @@ def _catch_up(project: Project, job: str) -> None:
 
 def _spread(project: Project, job: str, changed: bytes, said: Verdict | None = None) -> None:
     """What the note says now goes into the roll-up and into MLflow."""
-    from tdmpc_lab.app.joblog.edit import tell_mlflow
-    from tdmpc_lab.app.joblog.write import refresh_rollup
 
     refresh_rollup(project)
     if problem := tell_mlflow(project, job, changed, said):
@@ -98,8 +100,6 @@ MOST_SHOWN = 50  # on a terminal, unless something was asked for
 
 def notes(args: Namespace) -> int:
     """`notes [--experiment …] [--json]`."""
-    from tdmpc_lab.app.joblog.log import log_entries
-    from tdmpc_lab.notes.entries import choose, unjudged
 
     project = project_here()
     if args.rollup or args.move:
@@ -126,7 +126,6 @@ def notes(args: Namespace) -> int:
 
 
 def _filter(args: Namespace) -> Filter:
-    from tdmpc_lab.notes.entries import Filter, parse_moment
 
     now = datetime.now()
     return Filter(
@@ -149,7 +148,6 @@ def _nothing(known: int, only_unjudged: bool) -> str:
 
 def _print(entries: Sequence[Entry], args: Namespace) -> None:
     """One entry after the other, newest last; on a terminal in colours, and of very many the last ones."""
-    from tdmpc_lab.notes.entries import rollup_lines
 
     on_terminal = sys.stdout.isatty()
     asked = (args.experiment, args.state, args.verdict, args.text, args.since, args.until)
@@ -177,8 +175,6 @@ def _print(entries: Sequence[Entry], args: Namespace) -> None:
 
 
 def _page(project: Project, entries: Sequence[Entry], args: Namespace) -> int:
-    from tdmpc_lab.files import write_atomic
-    from tdmpc_lab.notes.rollup import log_page
 
     file = Path(args.html)
     page = log_page(entries, f"Job log of {project.root.name}", datetime.now())
@@ -193,10 +189,6 @@ def _page(project: Project, entries: Sequence[Entry], args: Namespace) -> int:
 
 def _rollup(project: Project, args: Namespace) -> int:
     """`notes --rollup [--move]`."""
-    from tdmpc_lab.app.joblog.edit import move_edits
-    from tdmpc_lab.app.joblog.log import log_entries
-    from tdmpc_lab.app.joblog.write import make_rollup
-    from tdmpc_lab.notes.rollup import RollupEditedError
 
     log_entries(project)  # what the notes do not say yet of jobs that were killed
     moved: list[str] = []
@@ -234,8 +226,6 @@ def _agreed(what: str) -> bool:
 
 def import_(args: Namespace) -> int:
     """`notes import FILE`."""
-    from tdmpc_lab.app.joblog.adopt import DoubtfulLinesError, import_log
-    from tdmpc_lab.app.joblog.write import refresh_rollup
 
     project = project_here()
     try:
@@ -263,8 +253,6 @@ def import_(args: Namespace) -> int:
 
 def export(args: Namespace) -> int:
     """`notes export [LOG] [--out FILE]`."""
-    from tdmpc_lab.app.joblog.adopt import export_log
-    from tdmpc_lab.files import write_atomic
 
     data = export_log(project_here(), args.log)
     if args.json:
@@ -412,15 +400,12 @@ class _Walk:
                 print(error, file=sys.stderr)
 
     def _note(self, entry: Entry) -> None:
-        from tdmpc_lab.app.joblog.edit import add_words
 
         if text := _answer("note: "):
             self.changed[entry.id] = (add_words(self.project, entry.id, text), None)
 
     def _judge(self, entry: Entry, judgement: Judgement) -> bool:
         """Whether there was a reason, without which there is no verdict."""
-        from tdmpc_lab.app.joblog.edit import judge
-        from tdmpc_lab.notes.verdict import split_causes
 
         because = _answer("why: ")
         if not because:
@@ -433,8 +418,6 @@ class _Walk:
 
     def finish(self) -> None:
         """MLflow and the roll-up."""
-        from tdmpc_lab.app.joblog.edit import tell_mlflow
-        from tdmpc_lab.app.joblog.write import refresh_rollup
 
         told = [tell_mlflow(self.project, job, note, said) for job, (note, said) in self.changed.items()]
         for problem in dict.fromkeys(filter(None, told)):

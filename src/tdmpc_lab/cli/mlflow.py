@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from argparse import ArgumentParser, Namespace
 
+from tdmpc_lab.app.mlflow.sync import sync as bring_level
 from tdmpc_lab.cli.common import FAILED, OK, add_json, find_job_id, positive, print_json, project_here
 from tdmpc_lab.errors import ExternalError
 from tdmpc_lab.jobs.find import require_jobs
@@ -15,7 +16,6 @@ AT_MOST_S = 10.0
 
 def sync(args: Namespace) -> int:
     """`sync [ID ...]`; 1 when a job could not be brought in sync."""
-    from tdmpc_lab.app.mlflow.sync import sync as bring_level
 
     project = project_here()
     ids = [paths.id for paths in require_jobs(project, [find_job_id(project, job) for job in args.jobs])] or None

@@ -10,6 +10,15 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING
 
+from tdmpc_lab.app.joblog.log import catch_up_notes
+from tdmpc_lab.app.mlflow.sync import not_sent
+from tdmpc_lab.app.queue.cancel import cancel as stop
+from tdmpc_lab.app.queue.cancel import chosen
+from tdmpc_lab.app.queue.gc import KINDS, find_leftovers, remove
+from tdmpc_lab.app.queue.logs import log_of, state_in_words
+from tdmpc_lab.app.queue.show import array_commands, job_page, note_entry
+from tdmpc_lab.app.queue.status import JobView, Selection, job_views, list_jobs, no_garbage, parse_states
+from tdmpc_lab.app.queue.status import wait as follow_jobs
 from tdmpc_lab.cli.common import (
     FAILED,
     OK,
@@ -23,15 +32,19 @@ from tdmpc_lab.cli.common import (
 from tdmpc_lab.errors import ExternalError, RecordError, UsageError
 from tdmpc_lab.jobs.find import is_recorded, require_job, require_jobs, tasks_of
 from tdmpc_lab.jobs.ids import expand_tasks, is_job_id
+from tdmpc_lab.jobs.state import State
 from tdmpc_lab.jobs.unsent import unsent_jobs
+from tdmpc_lab.notes.entries import parse_moment
+from tdmpc_lab.notes.render import outcome_line
 from tdmpc_lab.text import count, size_text
+from tdmpc_lab.training.progress import make_progress
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
     from tdmpc_lab.app.queue.gc import Findings, Leftover
-    from tdmpc_lab.app.queue.status import JobView, Listing, Selection
+    from tdmpc_lab.app.queue.status import Listing
     from tdmpc_lab.jobs.paths import JobPaths, Project
 
 
@@ -55,8 +68,6 @@ def _seconds(text: str) -> float:
 
 def status(args: Namespace) -> int:
     """`status [ID ...]`; 3 when SLURM could not be asked about a job, which is then shown as last known."""
-    from tdmpc_lab.app.joblog.log import catch_up_notes
-    from tdmpc_lab.app.queue.status import list_jobs, no_garbage
 
     if args.json and args.md:
         raise UsageError("--json and --md are two forms of one answer: give one of them")
@@ -79,7 +90,6 @@ def status(args: Namespace) -> int:
 def _say_what_is_not_sent(project: Project) -> None:
     if not unsent_jobs(project):  # nearly always: the marks are gone as soon as MLflow has everything
         return
-    from tdmpc_lab.app.mlflow.sync import not_sent
 
     if jobs := not_sent(project):
         are = "job is" if len(jobs) == 1 else "jobs are"
@@ -100,7 +110,6 @@ def _print_queue(project: Project, listing: Listing, args: Namespace, *, in_full
 
 
 def _selection(project: Project, args: Namespace) -> Selection:
-    from tdmpc_lab.app.queue.status import Selection, parse_states
 
     ids = [paths.id for paths in require_jobs(project, [find_job_id(project, job) for job in args.jobs])] or None
     return Selection(
@@ -116,7 +125,6 @@ def _selection(project: Project, args: Namespace) -> Selection:
 
 
 def _moment(text: str) -> datetime:
-    from tdmpc_lab.notes.entries import parse_moment
 
     return parse_moment(text, datetime.now()).astimezone()
 
@@ -149,7 +157,6 @@ def _print_markdown(listing: Listing) -> None:
 
 def _watch(project: Project, wanted: Selection, most: int | None, every_s: float) -> int:
     """Show the jobs again and again until Ctrl-C, which is no error: nothing but the looking ends."""
-    from tdmpc_lab.app.joblog.log import catch_up_notes
     from tdmpc_lab.app.queue.status import ASK_S, Asked, list_jobs
     from tdmpc_lab.cli.tables import Screen
 
@@ -206,9 +213,6 @@ def add_status(p: ArgumentParser) -> None:
 
 def show(args: Namespace) -> int:
     """`show ID`; 1 when the job's record can't be read, 3 when SLURM could not be asked about it."""
-    from tdmpc_lab.app.joblog.log import catch_up_notes
-    from tdmpc_lab.app.queue.show import job_page, note_entry
-    from tdmpc_lab.app.queue.status import JobView
     from tdmpc_lab.cli.pages import print_entry, print_page
 
     project = project_here()
@@ -234,9 +238,6 @@ def show(args: Namespace) -> int:
 
 
 def _show_tasks(project: Project, array: str, ids: list[str], *, as_json: bool) -> int:
-    from tdmpc_lab.app.joblog.log import catch_up_notes
-    from tdmpc_lab.app.queue.show import array_commands, note_entry
-    from tdmpc_lab.app.queue.status import job_views
     from tdmpc_lab.cli.pages import print_array
 
     views = job_views(project, ids)
@@ -279,9 +280,7 @@ _NAMED = 5
 
 def logs(args: Namespace) -> int:
     """`logs ID [-f] [-n N] [--err]`; 3 when SLURM could not be asked about a job that has printed nothing."""
-    from tdmpc_lab.app.joblog.log import catch_up_notes
     from tdmpc_lab.app.queue.logs import Tail, follow, log_of
-    from tdmpc_lab.app.queue.status import job_views
 
     if args.lines < 0:
         raise UsageError(f"--lines {args.lines} is below 0: give the number of last lines to print, 0 for none")
@@ -316,7 +315,6 @@ def _one_task(found: list[JobPaths], text: str) -> JobPaths:
 
 def _end_of_log(view: JobView, paths: JobPaths, *, errors: bool) -> int:
     """Say how the job stands, and where to look when this log holds nothing."""
-    from tdmpc_lab.app.queue.logs import log_of, state_in_words
 
     _to_stderr(state_in_words(view))
     if not _filled(log_of(paths, errors=errors)):
@@ -370,8 +368,6 @@ MANY = 10
 
 def cancel(args: Namespace) -> int:
     """`cancel ID... [--experiment NAME] [--save] [--yes]`."""
-    from tdmpc_lab.app.queue.cancel import cancel as stop
-    from tdmpc_lab.app.queue.cancel import chosen
 
     if not args.jobs and args.experiment is None:
         raise UsageError("name the jobs to cancel, or give --experiment NAME")
@@ -391,7 +387,6 @@ def cancel(args: Namespace) -> int:
 
 def wait(args: Namespace) -> int:
     """`wait ID...`."""
-    from tdmpc_lab.app.queue.status import job_views
 
     project = project_here()
     ids = [paths.id for paths in require_jobs(project, [find_job_id(project, job) for job in args.jobs])]
@@ -404,9 +399,6 @@ def wait(args: Namespace) -> int:
 
 def follow(project: Project, steps: dict[str, int], as_json: bool) -> int:
     """Follow the jobs to their end; 0 if all completed."""
-    from tdmpc_lab.app.joblog.log import catch_up_notes
-    from tdmpc_lab.app.queue.status import wait as follow_jobs
-    from tdmpc_lab.training.progress import make_progress
 
     progress = make_progress(steps)
     try:
@@ -423,8 +415,6 @@ def follow(project: Project, steps: dict[str, int], as_json: bool) -> int:
 
 
 def all_completed(project: Project, ids: Sequence[str]) -> bool:
-    from tdmpc_lab.app.queue.status import job_views
-    from tdmpc_lab.jobs.state import State
 
     views = job_views(project, ids)
     return all(v.status is not None and v.status.state is State.COMPLETED for v in views)
@@ -433,7 +423,6 @@ def all_completed(project: Project, ids: Sequence[str]) -> bool:
 def _outcome(view: JobView) -> str:
     if view.status is None:
         return f"{view.id}: UNKNOWN: {view.problem}"
-    from tdmpc_lab.notes.render import outcome_line
 
     return f"{view.id}: {outcome_line(view.status)}"
 
@@ -488,8 +477,6 @@ def _at_least_one(text: str) -> int:
 
 def gc(args: Namespace) -> int:
     """`gc [ID ...] [--yes]`; 1 when something could not be removed."""
-    from tdmpc_lab.app.queue.gc import find_leftovers, remove
-    from tdmpc_lab.notes.entries import parse_moment
 
     project = project_here()
     ids = [paths.id for paths in require_jobs(project, [find_job_id(project, job) for job in args.jobs])] or None
@@ -525,7 +512,6 @@ def gc(args: Namespace) -> int:
 
 
 def _show_leftovers(project: Project, found: Findings) -> None:
-    from tdmpc_lab.app.queue.gc import KINDS
 
     for kind, words in KINDS.items():
         of_kind = [leftover for leftover in found.leftovers if leftover.kind == kind]

@@ -10,6 +10,17 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from tdmpc_lab.app.agents.describe import check_spec
+from tdmpc_lab.app.checks.blamed import find_blamed, which_of, with_warnings
+from tdmpc_lab.app.checks.lint import check_rules, lint, with_advice
+from tdmpc_lab.app.checks.preflight import check_jobs
+from tdmpc_lab.app.checks.repeats import find_repeats, recording
+from tdmpc_lab.app.joblog.write import refresh_rollup
+from tdmpc_lab.app.submit.code import code_now
+from tdmpc_lab.app.submit.resources import launch_overrides
+from tdmpc_lab.app.submit.restart import plan_rerun, plan_resume
+from tdmpc_lab.app.submit.specs import split_arguments
+from tdmpc_lab.app.submit.submit import choose_cluster, dry_run, groups, plan, settle, submit_group
 from tdmpc_lab.cli.common import (
     FAILED,
     OK,
@@ -26,6 +37,8 @@ from tdmpc_lab.cli.common import (
 )
 from tdmpc_lab.cli.queue import all_completed, follow, say
 from tdmpc_lab.errors import UsageError
+from tdmpc_lab.jobs.record import read_record
+from tdmpc_lab.launch.sbatch import BEGIN
 from tdmpc_lab.text import count, duration
 
 if TYPE_CHECKING:
@@ -37,9 +50,6 @@ if TYPE_CHECKING:
 
 def submit(args: Namespace) -> int:
     """`submit SPEC... [key=value ...]`."""
-    from tdmpc_lab.app.submit.resources import launch_overrides
-    from tdmpc_lab.app.submit.specs import split_arguments
-    from tdmpc_lab.app.submit.submit import choose_cluster, plan, settle
 
     project = project_here()
     specs, overrides = split_arguments(args.words)
@@ -76,8 +86,6 @@ def _nothing_new(args: Namespace) -> int:
 
 def resume(args: Namespace) -> int:
     """`resume ID [key=value ...] [--steps N]`."""
-    from tdmpc_lab.app.submit.restart import plan_resume
-    from tdmpc_lab.app.submit.submit import choose_cluster, settle
 
     project = project_here()
     cluster = choose_cluster(args.cluster)
@@ -92,9 +100,6 @@ def resume(args: Namespace) -> int:
 
 def rerun(args: Namespace) -> int:
     """`rerun ID [key=value ...]`."""
-    from tdmpc_lab.app.submit.code import code_now
-    from tdmpc_lab.app.submit.restart import plan_rerun
-    from tdmpc_lab.app.submit.submit import choose_cluster, settle
 
     project = project_here()
     ready, code = plan_rerun(project, find_job_id(project, args.job), args.overrides)
@@ -124,9 +129,6 @@ def _launch(
 ) -> int:
     """Submit; `code` is what the jobs run, by default the project's code as it is now. `known` are the jobs that are
     the same, where no others are to be; None where they do not matter."""
-    from tdmpc_lab.app.checks.repeats import recording
-    from tdmpc_lab.app.joblog.write import refresh_rollup
-    from tdmpc_lab.app.submit.code import code_now
 
     runs = code or code_now(project, cluster, snapshot=not args.no_snapshot)
     if runs.warning:
@@ -155,7 +157,6 @@ def _submit_groups(
     project: Project, plans: Sequence[JobPlan], cluster: Cluster, args: Namespace, code: JobCode, done: list[Submitted]
 ) -> None:
     """Record and start every job, told one after the other; `done` gets them. Raises as `submit_group`."""
-    from tdmpc_lab.app.submit.submit import groups, submit_group
 
     for group in groups(plans, cluster):
 
@@ -187,7 +188,6 @@ def _announce(project: Project, group: Sequence[JobPlan], jobs: Sequence[Submitt
 
 
 def _job_lines(project: Project, ready: JobPlan, job: Submitted) -> list[str]:
-    from tdmpc_lab.jobs.record import read_record
 
     spec = ready.item.spec
     place = " (here, debug)" if job.cluster == "debug" else ""
@@ -204,7 +204,6 @@ def _job_lines(project: Project, ready: JobPlan, job: Submitted) -> list[str]:
 
 
 def _array_lines(project: Project, array: str, pairs: Sequence[tuple[JobPlan, Submitted]]) -> list[str]:
-    from tdmpc_lab.jobs.record import read_record
 
     spec, job = pairs[0][0].item.spec, pairs[0][1]
     limit = f", at most {spec.slurm.array_limit} at once" if spec.slurm.array_limit else ""
@@ -225,8 +224,6 @@ def _dry_run(
     args: Namespace,
     code: JobCode | None = None,
 ) -> int:
-    from tdmpc_lab.app.submit.code import code_now
-    from tdmpc_lab.app.submit.submit import dry_run, groups
 
     code = code or code_now(project, cluster, snapshot=not args.no_snapshot, write=False)
     estimates: dict[str, RunTimeEstimate | None] = {}
@@ -247,13 +244,13 @@ def _show_dry_run(group: Sequence[JobPlan], reports: Sequence[dict[str, Any]]) -
     last = reports[-1]
     what = f"{count(len(group), 'job')} would run" if len(group) > 1 else "would run"
     print(f"{last['name']}: {what} on {last['cluster']}; nothing was written")
-    for plan, report in zip(group, reports, strict=True):
-        if plan.item.point is not None:
-            print(f"  {plan.item.point}")
+    for ready, report in zip(group, reports, strict=True):
+        if ready.item.point is not None:
+            print(f"  {ready.item.point}")
         if old := report["goes_on_from"]:
-            print(f"  continues from {old['job']} at step {old['step']:,} of {plan.item.spec.train.steps:,}")
-        if plan.start is not None:
-            print(f"  starts from {plan.start}")
+            print(f"  continues from {old['job']} at step {old['step']:,} of {ready.item.spec.train.steps:,}")
+        if ready.start is not None:
+            print(f"  starts from {ready.start}")
         for change in report["diff"]:
             print(f"  changed {change}")
         print(f"  takes {_estimate(report)}")
@@ -265,7 +262,6 @@ def _show_dry_run(group: Sequence[JobPlan], reports: Sequence[dict[str, Any]]) -
 
 
 def _begin_explained(script: str) -> str:
-    from tdmpc_lab.launch.sbatch import BEGIN
 
     if f"--begin={BEGIN}" not in script:
         return ""
@@ -288,8 +284,6 @@ def stop_on_errors(
     """
     if cluster != "slurm" or args.skip_preflight:
         return
-    from tdmpc_lab.app.checks.lint import check_rules
-    from tdmpc_lab.app.checks.preflight import check_jobs
 
     check_rules(args.no_lint)
     dry = getattr(args, "dry_run", False)
@@ -415,8 +409,6 @@ def warn_of_mistakes(project: Project, plans: Sequence[JobPlan], cluster: Cluste
 
     Raises UsageError where the answer is no, and for a rule that there is not.
     """
-    from tdmpc_lab.app.checks.blamed import find_blamed, which_of, with_warnings
-    from tdmpc_lab.app.checks.lint import lint, with_advice
 
     items = [plan.item for plan in plans]
     advice = lint(project, plans, cluster, args.no_lint, environments=not args.skip_preflight)
@@ -451,8 +443,6 @@ def without_repeats(
     Those that run or ran already are left out with `--skip-existing`, or where that is the answer at the terminal.
     Raises UsageError where the answer is no, or there is no terminal to ask at. A dry run only tells.
     """
-    from tdmpc_lab.app.checks.repeats import find_repeats
-    from tdmpc_lab.app.submit.code import code_now
 
     found = find_repeats(project, plans, lambda: code_now(project, "local", snapshot=not args.no_snapshot, write=False))
     for line in shortened(found.said):
@@ -485,9 +475,6 @@ _GIB = 2**30
 
 def check(args: Namespace) -> int:
     """`check SPEC`."""
-    from tdmpc_lab.app.agents.describe import check_spec
-    from tdmpc_lab.app.submit.resources import launch_overrides
-    from tdmpc_lab.app.submit.submit import choose_cluster
 
     project = project_here()
     slurm = choose_cluster(args.cluster) == "slurm"

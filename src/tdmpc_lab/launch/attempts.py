@@ -216,7 +216,7 @@ def last_heartbeat_s(folder: Path) -> float | None:
 
 
 def heartbeat_s(folder: Path) -> float | None:
-    """As `last_heartbeat_s`, but infinite where that attempt said that it has ended, or its process is known to be gone."""
+    """As `last_heartbeat_s`, but infinite where that attempt said that it has ended, or its process is gone."""
     age = last_heartbeat_s(folder)
     if age is None:
         return None
