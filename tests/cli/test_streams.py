@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -152,7 +153,7 @@ def test_what_an_encoding_lacks_is_written_with_what_looks_like_it(
 
 
 def test_a_shell_that_closed_the_streams_is_no_error(trained: Path) -> None:
-    command = f"exec {sys.executable} -m tdmpc_lab status >&- 2>&- <&-"
+    command = f"exec {shlex.quote(sys.executable)} -m tdmpc_lab status >&- 2>&- <&-"
     assert subprocess.run(["bash", "-c", command], cwd=trained, check=False, timeout=60).returncode == 0
 
 

@@ -42,17 +42,21 @@ def test_a_job_completes(lab: Lab) -> None:
     assert f"MLflow run [`{status['mlflow_run']}`" in note
 
 
-def test_without_a_server_jobs_leave_mlflow_to_who_looks(lab: Lab) -> None:
-    """They write no SQLite file from many machines; `status` sends the values, at once and at the end."""
+def test_without_a_server_jobs_leave_mlflow_to_sync(lab: Lab) -> None:
+    """They write no SQLite file from many machines; `status` says so, and `sync` sends the values."""
     (lab.root / "tdmpc-lab.yaml").unlink()
     job = lab.submit("experiments/quick.yaml")
     lab.until(lambda: any(event["event"] == "finished" for event in lab.events(job)))
     lab.wait_until_left(job)
     assert lab.held_runs() == {}
-    assert lab.status(job)["state"] == "COMPLETED"
-    lab.until(lambda: lab.held_runs() == {job: "FINISHED"})  # `status` waits ten seconds for that
+    said = lab.run("status", job)
+    assert "COMPLETED" in said.stdout
+    assert "1 job is not (all) in MLflow yet: tdmpc-lab sync" in said.stderr
+    assert lab.held_runs() == {}
+    assert "1 job brought in sync, 0 in sync already" in lab.run("sync").stdout
+    assert lab.held_runs() == {job: "FINISHED"}
     assert [event["event"] for event in lab.events(job)].count("tracking") == 1
-    assert "0 failed" in lab.run("sync").stdout
+    assert "in MLflow" not in lab.run("status", job).stderr
 
 
 def test_a_job_sees_only_its_own_slurm_job(lab: Lab) -> None:

@@ -26,8 +26,13 @@ def test_options_in_the_users_shell_change_nothing(lab: Lab) -> None:
     shown = lab.slurm("scontrol", "show", "job", job)
     assert "Partition=test" in shown
     assert "Requeue=1" in shown
-    (seen,) = json.loads(lab.run("status", "--json", **OPTIONS).stdout)
-    assert (seen["state"], seen["cause"]) == ("PENDING", "the partition's time limit is 15:00, you asked for 16:00")
+    told = ("PENDING", "the partition's time limit is 15:00, you asked for 16:00")  # as soon as SLURM has looked at it
+
+    def is_told() -> bool:
+        (seen,) = json.loads(lab.run("status", "--json", **OPTIONS).stdout)
+        return (seen["state"], seen["cause"]) == told
+
+    lab.until(is_told)
     points = {point["name"]: point for point in json.loads(lab.run("doctor", "--json", **OPTIONS).stdout)}
     assert "partitions: test, day, week, month" in points["slurm"]["found"]
     assert points["accounting"]["found"] == "on"

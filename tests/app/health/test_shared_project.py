@@ -61,7 +61,7 @@ print(json.dumps([p.as_dict() for part in (doctor.look_at_sharing, doctor.look_a
 def seen(user: User) -> dict[str, tuple[str, str, str]]:
     """What `doctor` says of sharing and git; by itself, for the rest of it takes seconds."""
     points = json.loads(user.call(python_for_all(), "-c", LOOK).stdout)
-    return {p["name"]: (p["level"], p["found"], p["fix"]) for p in points}
+    return {p["check"]: (p["level"], p["what"], p["fix"]) for p in points}
 
 
 def test_two_users_work_in_one_project(team: Team, store_template: Callable[[], Path]) -> None:

@@ -154,7 +154,7 @@ def test_a_job_that_runs_is_left_alone(lab: Project, capsys: pytest.CaptureFixtu
     assert main(["sync", paths.id, "--json"]) == 0
     out, err = capsys.readouterr()
     assert json.loads(out) == [{"id": paths.id, "what": "sent", "points": 10, "detail": "KILLED"}]
-    assert "1 job brought level" in err
+    assert "1 job brought in sync" in err
 
 
 def test_a_server_that_is_away_is_told_and_nothing_changes(

@@ -125,7 +125,7 @@ def test_from_spec_to_note(root):
     assert job["mlflow_run"] in note
     assert "tdmpc-lab submit experiments/quick.yaml train.seed=7" in note
     assert lab(root, "note", "last").stdout == note
-    assert "0 jobs brought in sync, 1 level already" in lab(root, "sync").stdout
+    assert "0 jobs brought in sync, 1 in sync already" in lab(root, "sync").stdout
 
     table = lab(root, "status").stdout
     assert "COMPLETED" in table
