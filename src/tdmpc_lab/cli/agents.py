@@ -41,7 +41,6 @@ PROGRESS_S = 2.0
 
 def evaluate(args: Namespace) -> int:
     """`eval JOB|CHECKPOINT|SPEC`."""
-
     project = project_here()
     report = run(
         project,
@@ -118,7 +117,6 @@ def play(args: Namespace) -> int:
 
 def export(args: Namespace) -> int:
     """`export JOB|CHECKPOINT FOLDER [--training]`."""
-
     project = project_here()
     target = find_job_id(project, args.target)
     done = export_agent(project, target, Path(args.folder), force=args.force, training=args.training)
@@ -132,7 +130,6 @@ def export(args: Namespace) -> int:
 
 def rewards(args: Namespace) -> int:
     """`rewards SPEC`."""
-
     shown = show_rewards(
         project_here(),
         args.spec,
@@ -169,7 +166,6 @@ def _step(text: str) -> int:
 
 def compare(args: Namespace) -> int:
     """`compare WHAT [WHAT …]`."""
-
     plot = _file(args.plot, "--plot", _PICTURES)
     page = _file(args.html, "--html", (".html", ".htm"))
     project = project_here()
@@ -273,7 +269,6 @@ def add_compare(p: ArgumentParser) -> None:
 
 def describe(args: Namespace) -> int:
     """`describe SPEC`."""
-
     report = describe_spec(project_here(), args.spec, args.overrides, args.obs_dim, args.action_dim)
     if args.json:
         print_json(report.as_dict())
@@ -284,7 +279,6 @@ def describe(args: Namespace) -> int:
 
 def bench(args: Namespace) -> int:
     """`bench [SPEC]`."""
-
     if args.spec is None and (args.no_reference or args.obs_dim is not None or args.action_dim is not None):
         raise UsageError("bench: a spec is needed for --no-reference, --obs-dim and --action-dim")
     result = run_bench(

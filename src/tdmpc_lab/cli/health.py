@@ -29,7 +29,6 @@ def doctor(args: Namespace) -> int:
 
 
 def _installation(args: Namespace) -> int:
-
     findings = examine(project_here())
     if args.json:
         print_json(
@@ -47,7 +46,6 @@ def _installation(args: Namespace) -> int:
 
 
 def _job(args: Namespace) -> int:
-
     project = project_here()
     found = require_jobs(project, [find_job_id(project, args.job)])
     if len(found) > 1:
@@ -74,7 +72,6 @@ _FILES_SHOWN = 5
 
 def init(args: Namespace) -> int:
     """`init [FOLDER] [--shared [--group NAME]]`: 1 when something could not be shared."""
-
     made = run(_folder(args.folder), group=args.group, shared=args.shared)
     if args.json:
         print_json(made.as_dict())
@@ -131,7 +128,6 @@ def add_init(p: ArgumentParser) -> None:
 
 def schema(_args: Namespace) -> int:
     """`schema`."""
-
     print_json(json_schema())
     return OK
 

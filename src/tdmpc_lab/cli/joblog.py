@@ -35,7 +35,6 @@ if TYPE_CHECKING:
 
 def note(args: Namespace) -> int:
     """`note ID [TEXT]`."""
-
     project = project_here()
     job = noted_id(project, find_job_id(project, args.job))
     if args.edit and args.text:
@@ -67,7 +66,6 @@ def note(args: Namespace) -> int:
 
 def verdict(args: Namespace) -> int:
     """`verdict ID good|bad|unclear REASON`."""
-
     project = project_here()
     job = noted_id(project, find_job_id(project, args.job))
     _catch_up(project, job)
@@ -82,14 +80,12 @@ def verdict(args: Namespace) -> int:
 
 def _catch_up(project: Project, job: str) -> None:
     """The job's note, or that of the whole array, says how it ended before words are added or read."""
-
     ids = tasks_of(project, job) or ([job] if is_recorded(project, job) else [])
     catch_up_notes(project, job_views(project, ids))
 
 
 def _spread(project: Project, job: str, changed: bytes, said: Verdict | None = None) -> None:
     """What the note says now goes into the roll-up and into MLflow."""
-
     refresh_rollup(project)
     if problem := tell_mlflow(project, job, changed, said):
         print(f"warning: the note has it, MLflow not: {problem}", file=sys.stderr)
@@ -100,7 +96,6 @@ MOST_SHOWN = 50  # on a terminal, unless something was asked for
 
 def notes(args: Namespace) -> int:
     """`notes [--experiment …] [--json]`."""
-
     project = project_here()
     if args.rollup or args.move:
         return _rollup(project, args)
@@ -126,7 +121,6 @@ def notes(args: Namespace) -> int:
 
 
 def _filter(args: Namespace) -> Filter:
-
     now = datetime.now()
     return Filter(
         experiment=args.experiment,
@@ -148,7 +142,6 @@ def _nothing(known: int, only_unjudged: bool) -> str:
 
 def _print(entries: Sequence[Entry], args: Namespace) -> None:
     """One entry after the other, newest last; on a terminal in colours, and of very many the last ones."""
-
     on_terminal = sys.stdout.isatty()
     asked = (args.experiment, args.state, args.verdict, args.text, args.since, args.until)
     shown = entries
@@ -175,7 +168,6 @@ def _print(entries: Sequence[Entry], args: Namespace) -> None:
 
 
 def _page(project: Project, entries: Sequence[Entry], args: Namespace) -> int:
-
     file = Path(args.html)
     page = log_page(entries, f"Job log of {project.root.name}", datetime.now())
     with own_umask_outside(file):
@@ -189,7 +181,6 @@ def _page(project: Project, entries: Sequence[Entry], args: Namespace) -> int:
 
 def _rollup(project: Project, args: Namespace) -> int:
     """`notes --rollup [--move]`."""
-
     log_entries(project)  # what the notes do not say yet of jobs that were killed
     moved: list[str] = []
     try:
@@ -226,7 +217,6 @@ def _agreed(what: str) -> bool:
 
 def import_(args: Namespace) -> int:
     """`notes import FILE`."""
-
     project = project_here()
     try:
         done = import_log(project, Path(args.file), split=args.split)
@@ -253,7 +243,6 @@ def import_(args: Namespace) -> int:
 
 def export(args: Namespace) -> int:
     """`notes export [LOG] [--out FILE]`."""
-
     data = export_log(project_here(), args.log)
     if args.json:
         print_json({"log": args.log, "text": data.decode(errors="replace")})
@@ -400,13 +389,11 @@ class _Walk:
                 print(error, file=sys.stderr)
 
     def _note(self, entry: Entry) -> None:
-
         if text := _answer("note: "):
             self.changed[entry.id] = (add_words(self.project, entry.id, text), None)
 
     def _judge(self, entry: Entry, judgement: Judgement) -> bool:
         """Whether there was a reason, without which there is no verdict."""
-
         because = _answer("why: ")
         if not because:
             return False
@@ -418,7 +405,6 @@ class _Walk:
 
     def finish(self) -> None:
         """MLflow and the roll-up."""
-
         told = [tell_mlflow(self.project, job, note, said) for job, (note, said) in self.changed.items()]
         for problem in dict.fromkeys(filter(None, told)):
             print(f"warning: the notes have it, MLflow not: {problem}", file=sys.stderr)

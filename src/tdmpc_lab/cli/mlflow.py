@@ -16,7 +16,6 @@ AT_MOST_S = 10.0
 
 def sync(args: Namespace) -> int:
     """`sync [ID ...]`; 1 when a job could not be brought in sync."""
-
     project = project_here()
     ids = [paths.id for paths in require_jobs(project, [find_job_id(project, job) for job in args.jobs])] or None
     done = []

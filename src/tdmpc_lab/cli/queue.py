@@ -68,7 +68,6 @@ def _seconds(text: str) -> float:
 
 def status(args: Namespace) -> int:
     """`status [ID ...]`; 3 when SLURM could not be asked about a job, which is then shown as last known."""
-
     if args.json and args.md:
         raise UsageError("--json and --md are two forms of one answer: give one of them")
     if args.watch is not None and (args.json or args.md):
@@ -110,7 +109,6 @@ def _print_queue(project: Project, listing: Listing, args: Namespace, *, in_full
 
 
 def _selection(project: Project, args: Namespace) -> Selection:
-
     ids = [paths.id for paths in require_jobs(project, [find_job_id(project, job) for job in args.jobs])] or None
     return Selection(
         ids=ids,
@@ -125,7 +123,6 @@ def _selection(project: Project, args: Namespace) -> Selection:
 
 
 def _moment(text: str) -> datetime:
-
     return parse_moment(text, datetime.now()).astimezone()
 
 
@@ -315,7 +312,6 @@ def _one_task(found: list[JobPaths], text: str) -> JobPaths:
 
 def _end_of_log(view: JobView, paths: JobPaths, *, errors: bool) -> int:
     """Say how the job stands, and where to look when this log holds nothing."""
-
     _to_stderr(state_in_words(view))
     if not _filled(log_of(paths, errors=errors)):
         other = log_of(paths, errors=not errors)
@@ -368,7 +364,6 @@ MANY = 10
 
 def cancel(args: Namespace) -> int:
     """`cancel ID... [--experiment NAME] [--save] [--yes]`."""
-
     if not args.jobs and args.experiment is None:
         raise UsageError("name the jobs to cancel, or give --experiment NAME")
     project = project_here()
@@ -387,7 +382,6 @@ def cancel(args: Namespace) -> int:
 
 def wait(args: Namespace) -> int:
     """`wait ID...`."""
-
     project = project_here()
     ids = [paths.id for paths in require_jobs(project, [find_job_id(project, job) for job in args.jobs])]
     steps = {v.id: v.status.steps if v.status else 0 for v in job_views(project, ids)}
@@ -399,7 +393,6 @@ def wait(args: Namespace) -> int:
 
 def follow(project: Project, steps: dict[str, int], as_json: bool) -> int:
     """Follow the jobs to their end; 0 if all completed."""
-
     progress = make_progress(steps)
     try:
         views = follow_jobs(project, list(steps), progress)
@@ -415,7 +408,6 @@ def follow(project: Project, steps: dict[str, int], as_json: bool) -> int:
 
 
 def all_completed(project: Project, ids: Sequence[str]) -> bool:
-
     views = job_views(project, ids)
     return all(v.status is not None and v.status.state is State.COMPLETED for v in views)
 
@@ -477,7 +469,6 @@ def _at_least_one(text: str) -> int:
 
 def gc(args: Namespace) -> int:
     """`gc [ID ...] [--yes]`; 1 when something could not be removed."""
-
     project = project_here()
     ids = [paths.id for paths in require_jobs(project, [find_job_id(project, job) for job in args.jobs])] or None
     moment = None if args.older_than is None else parse_moment(args.older_than, datetime.now()).astimezone()
@@ -512,7 +503,6 @@ def gc(args: Namespace) -> int:
 
 
 def _show_leftovers(project: Project, found: Findings) -> None:
-
     for kind, words in KINDS.items():
         of_kind = [leftover for leftover in found.leftovers if leftover.kind == kind]
         if not of_kind:

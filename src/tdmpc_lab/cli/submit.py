@@ -50,7 +50,6 @@ if TYPE_CHECKING:
 
 def submit(args: Namespace) -> int:
     """`submit SPEC... [key=value ...]`."""
-
     project = project_here()
     specs, overrides = split_arguments(args.words)
     cluster = choose_cluster(args.cluster)
@@ -86,7 +85,6 @@ def _nothing_new(args: Namespace) -> int:
 
 def resume(args: Namespace) -> int:
     """`resume ID [key=value ...] [--steps N]`."""
-
     project = project_here()
     cluster = choose_cluster(args.cluster)
     ready = [plan_resume(project, find_job_id(project, args.job), args.overrides, args.steps)]
@@ -100,7 +98,6 @@ def resume(args: Namespace) -> int:
 
 def rerun(args: Namespace) -> int:
     """`rerun ID [key=value ...]`."""
-
     project = project_here()
     ready, code = plan_rerun(project, find_job_id(project, args.job), args.overrides)
     cluster = choose_cluster(args.cluster)
@@ -129,7 +126,6 @@ def _launch(
 ) -> int:
     """Submit; `code` is what the jobs run, by default the project's code as it is now. `known` are the jobs that are
     the same, where no others are to be; None where they do not matter."""
-
     runs = code or code_now(project, cluster, snapshot=not args.no_snapshot)
     if runs.warning:
         print(f"warning: {runs.warning}", file=sys.stderr)
@@ -157,7 +153,6 @@ def _submit_groups(
     project: Project, plans: Sequence[JobPlan], cluster: Cluster, args: Namespace, code: JobCode, done: list[Submitted]
 ) -> None:
     """Record and start every job, told one after the other; `done` gets them. Raises as `submit_group`."""
-
     for group in groups(plans, cluster):
 
         def on_recorded(jobs: Sequence[Submitted], group: Sequence[JobPlan] = group) -> None:
@@ -188,7 +183,6 @@ def _announce(project: Project, group: Sequence[JobPlan], jobs: Sequence[Submitt
 
 
 def _job_lines(project: Project, ready: JobPlan, job: Submitted) -> list[str]:
-
     spec = ready.item.spec
     place = " (here, debug)" if job.cluster == "debug" else ""
     return [
@@ -204,7 +198,6 @@ def _job_lines(project: Project, ready: JobPlan, job: Submitted) -> list[str]:
 
 
 def _array_lines(project: Project, array: str, pairs: Sequence[tuple[JobPlan, Submitted]]) -> list[str]:
-
     spec, job = pairs[0][0].item.spec, pairs[0][1]
     limit = f", at most {spec.slurm.array_limit} at once" if spec.slurm.array_limit else ""
     return [
@@ -224,7 +217,6 @@ def _dry_run(
     args: Namespace,
     code: JobCode | None = None,
 ) -> int:
-
     code = code or code_now(project, cluster, snapshot=not args.no_snapshot, write=False)
     estimates: dict[str, RunTimeEstimate | None] = {}
     together = groups(plans, "slurm")  # told together wherever they run
@@ -262,7 +254,6 @@ def _show_dry_run(group: Sequence[JobPlan], reports: Sequence[dict[str, Any]]) -
 
 
 def _begin_explained(script: str) -> str:
-
     if f"--begin={BEGIN}" not in script:
         return ""
     return f" (--begin={BEGIN} is lifted as soon as the job's folder is complete: then it starts when there is room)"
@@ -409,7 +400,6 @@ def warn_of_mistakes(project: Project, plans: Sequence[JobPlan], cluster: Cluste
 
     Raises UsageError where the answer is no, and for a rule that there is not.
     """
-
     items = [plan.item for plan in plans]
     advice = lint(project, plans, cluster, args.no_lint, environments=not args.skip_preflight)
     for finding, numbers in advice:
@@ -443,7 +433,6 @@ def without_repeats(
     Those that run or ran already are left out with `--skip-existing`, or where that is the answer at the terminal.
     Raises UsageError where the answer is no, or there is no terminal to ask at. A dry run only tells.
     """
-
     found = find_repeats(project, plans, lambda: code_now(project, "local", snapshot=not args.no_snapshot, write=False))
     for line in shortened(found.said):
         print(f"note: {line}", file=sys.stderr)
@@ -475,7 +464,6 @@ _GIB = 2**30
 
 def check(args: Namespace) -> int:
     """`check SPEC`."""
-
     project = project_here()
     slurm = choose_cluster(args.cluster) == "slurm"
     overrides = args.overrides + launch_overrides(project, args.profile, [])

@@ -238,7 +238,7 @@ def _below(note: bytes, new: bytes, end: bytes, name: str) -> bytes:
 
 
 def merge_edited(base: bytes, edited: bytes, current: bytes, name: str = "the note") -> bytes:
-    """The note after somebody edited a copy of it: their text around the tool's block of now.
+    """The note after a user edited a copy of it: their text around the tool's block of now.
 
     `base` is the note as the copy was made, `current` what it has become meanwhile. Lines added below the words in
     between, such as those of the command `note`, are kept below the edited ones.

@@ -83,7 +83,6 @@ def log_entries(project: Project) -> tuple[list[Entry], list[str]]:
     States are those of now: of a job whose note says that it waits or runs, its files and its scheduler are asked. A
     job without a note has an entry all the same.
     """
-
     entries, problems = read_log(project.notes)
     folders = set(folder_names(project))
     named = {path.stem for path in project.notes.glob("*.md")}

@@ -311,7 +311,6 @@ def send_due(project: Project) -> bool:
 
 
 def _is_worth_it(project: Project, view: JobView, scheduler: SchedulerState | None, unsent: Unsent) -> bool:
-
     if view.status is None or scheduler is None:
         return False
     if is_over(view.status.state, scheduler):

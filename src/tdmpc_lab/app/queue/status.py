@@ -480,7 +480,6 @@ def _closing(project: Project, views: Sequence[JobView], asked: Asked) -> bool:
 
 
 def _show_events(paths: JobPaths, seen: int, progress: Progress) -> int:
-
     events = read_events(paths.events)
     for event in events[seen:]:
         if event.get("event") == "started":

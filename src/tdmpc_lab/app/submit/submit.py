@@ -427,7 +427,6 @@ def submitted(project: Project, paths: JobPaths, ready: JobPlan, cluster: Cluste
 
 def run_id_of(paths: JobPaths) -> str | None:
     """The MLflow run of a job, once the job has noted it."""
-
     runs = [e.get("run_id") for e in read_events(paths.events) if e.get("event") == "tracking"]
     return str(runs[-1]) if runs else None
 
@@ -516,7 +515,7 @@ class _Made:
 
 @contextlib.contextmanager
 def _undone_on_error(project: Project) -> Iterator[_Made]:
-    """What is put in here is taken back on an exception; a note in which somebody wrote meanwhile stays."""
+    """What is put in here is taken back on an exception; a note in which a user wrote meanwhile stays."""
     from tdmpc_lab.launch.slurm import cancel_ids
 
     made = _Made()
